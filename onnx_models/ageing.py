@@ -1,7 +1,7 @@
-"""How a model does as it ages: the test by hours since it began, with what state and the click layer add in each part.
+"""How a model ages: the test in parts by hours since it began, and what state and the click layer add in each part.
 
-A model that has just been trained leaves the layer little to correct; how much it leaves after days says how often to
-train, and what there is to lose by waiting.
+A freshly trained model leaves the click layer little to correct. How much it leaves after days tells how often to
+train, and what waiting costs.
 """
 
 from dataclasses import dataclass
@@ -18,12 +18,12 @@ from onnx_models.metrics import tells
 Floats = npt.NDArray[np.float64]
 
 PART_HOURS = 12
-"""By day and by night people differ; a day has one of each."""
+"""People differ by day and by night: a part is one of the two."""
 
 
 @dataclass(frozen=True, slots=True)
 class Age:
-    """A part of the test, ``from_hours`` after it began: AUC and log loss by mode, and what the modes add."""
+    """A part of the test that begins ``from_hours`` after it: AUC and log loss by mode, and what each mode adds."""
 
     from_hours: int
     to_hours: int
@@ -47,7 +47,7 @@ class Age:
 
 
 def ages(test: Examples, cut_ms: int, chances: dict[str, Floats], seed: int) -> list[Age]:
-    """The parts of ``test`` of which enough is known. ``chances [E]`` by mode, those of `MODES` among them."""
+    """The parts of ``test`` with enough outcomes. ``chances [E]``: by mode, including all of `MODES`."""
     part = (test.time_ms - cut_ms) // (PART_HOURS * 3_600_000)
     return [
         _age(int(one), test, part == one, chances, seed) for one in np.unique(part) if tells(test.label[part == one])

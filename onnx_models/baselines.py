@@ -1,4 +1,4 @@
-"""What a model must beat: the click rate of everything, and of each item."""
+"""What a model must beat: the overall click rate, and each item's."""
 
 import numpy as np
 
@@ -6,7 +6,7 @@ from onnx_models.examples import Examples
 from onnx_models.metrics import Metrics, measure
 
 PRIOR = 20
-"""An item's click rate counts as if it had been shown so often more, at the rate of everything."""
+"""Strength of the prior: an item's click rate counts as if it had been shown so often more, at the overall rate."""
 
 
 def baselines(learn: Examples, test: Examples) -> dict[str, Metrics]:

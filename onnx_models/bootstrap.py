@@ -1,6 +1,6 @@
 """How sure a difference between two models is: the paired bootstrap, by users (Efron & Tibshirani, 1993, ch. 16).
 
-A user's impressions depend on each other, so users are drawn, not impressions; the same draw weighs both models.
+A user's impressions are correlated, so users are drawn, not impressions. The same draw weights both models.
 """
 
 import math
@@ -16,15 +16,15 @@ from scoring.confidence import Z_95, student_95
 Floats = npt.NDArray[np.float64]
 
 DRAWS = 200
-"""Of users with replacement: beyond the ends of 95 % of them are then five draws on either side."""
+"""Draws of users with replacement: five of them lie beyond a 95 % interval on either side."""
 LEVEL = 0.95
 USERS_FEWEST = 10
-"""Of fewer nothing is drawn: draws of one are all the same, and those of a few tell of these few alone."""
+"""With fewer users nothing is drawn: draws of one are all the same, and draws of a few tell only of these few."""
 
 
 @dataclass(frozen=True, slots=True)
 class Interval:
-    """A difference and its interval at `LEVEL`: NaN to NaN where there are no draws that tell of it."""
+    """A difference and its interval at `LEVEL`: NaN to NaN if no draw tells anything about it."""
 
     value: float
     low: float
@@ -36,7 +36,7 @@ class Interval:
 
 
 class Draws:
-    """The same draws of users for every pair of models; none of fewer than `USERS_FEWEST`."""
+    """The same draws of users for every pair of models; none from fewer than `USERS_FEWEST` users."""
 
     def __init__(self, labels: Floats, users: npt.NDArray[np.integer], seed: int, draws: int = DRAWS) -> None:
         self.labels = labels.astype(np.float64)
@@ -45,17 +45,17 @@ class Draws:
         self.people = count
         draws = draws if count >= USERS_FEWEST else 0
         chosen = (rng.multinomial(count, np.full(count, 1 / count)) for _ in range(draws))
-        self._times = [np.ones(count, dtype=np.int64), *chosen]  # by user: by example they outweigh the examples
+        self._times = [np.ones(count, dtype=np.int64), *chosen]  # by user: by example they need more memory than those
 
     def auc(self, predicted: Floats) -> Floats:
-        """AUC of all, first, and of each draw; NaN of one with one kind of label alone, 0.5 where there is no other."""
+        """AUC of all users first, then of each draw; NaN of a draw with one kind of label, 0.5 if all have only one."""
         if not 0 < self.labels.mean() < 1:
             return np.full(len(self._times), 0.5)
         values, place = np.unique(predicted, return_inverse=True)
         return np.array([self._auc(place, len(values), weight) for weight in self._weights()])
 
     def _weights(self) -> Iterator[Floats]:
-        """Of each example: in all, first, and in each draw."""
+        """Weights of the examples: for all users first, then for each draw."""
         return (times[self._user].astype(np.float64) for times in self._times)
 
     def _auc(self, place: npt.NDArray[np.int64], count: int, weight: Floats) -> float:
@@ -66,18 +66,18 @@ class Draws:
         return float(positive @ below / pairs) if pairs else np.nan
 
     def log_loss(self, predicted: Floats) -> Floats:
-        """Log loss of all, first, and of each draw."""
+        """Log loss of all users first, then of each draw."""
         p = np.clip(predicted, CLIP, 1 - CLIP)
         loss = -(self.labels * np.log(p) + (1 - self.labels) * np.log1p(-p))
         return np.array([np.average(loss, weights=weight) for weight in self._weights()])
 
 
 def interval(one: Floats, other: Floats, people: int) -> Interval:
-    """What ``one`` has above ``other``, of all and of each draw that tells, as `Draws` of ``people`` gives them.
+    """``one`` − ``other``, over all users first, then over each draw, as `Draws` of ``people`` gives them.
 
-    Percentiles of draws reach as far as a normal's with the variance of those who were drawn from. They are moved away
-    from the value as Student's t and the variance of a sample ask, but not beyond all draws, where a share may be above
-    1. Of 10 to 20 people of 30 impressions a difference's interval so covers 92 to 94 %, and covered 86 to 92.
+    Percentiles of draws are as wide as a normal interval with the population's variance. They are widened for Student's
+    t and the sample's variance, but not beyond all draws, where a share could exceed 1. With 10 to 20 people of 30
+    impressions each, the interval of a difference then covers 92 to 94 %, instead of 86 to 92 %.
     """
     difference = one - other
     value = float(difference[0])

@@ -1,4 +1,4 @@
-"""The model card: what a model is for, what made it, how good it is and where it ends (Mitchell et al., 2019)."""
+"""The model card: what a model is for, how it was made, how good it is, and its limits (Mitchell et al., 2019)."""
 
 from collections.abc import Mapping
 from dataclasses import asdict

@@ -1,4 +1,4 @@
-"""Cold start: how well strangers are served, people and ads apart, beside those who are known."""
+"""Cold start: how well new people and new ads are predicted, beside known ones."""
 
 from dataclasses import dataclass, replace
 
@@ -16,7 +16,7 @@ Mask = npt.NDArray[np.bool_]
 
 @dataclass(frozen=True, slots=True)
 class Segment:
-    """Some of the test, and how well they were predicted."""
+    """A part of the test's examples, and how well they were predicted."""
 
     name: str
     examples: int
@@ -24,9 +24,9 @@ class Segment:
 
 
 def segments(trial: Trial, chances: dict[str, Floats]) -> list[Segment]:
-    """What there is of: new people by context alone and with their session so far, new ads, ads without their ids.
+    """Those that exist of: new people by context alone, and with their session so far; new ads; ads without their ids.
 
-    ``chances``: frozen, stateful and, of a network, unnamed (all ids hidden: content alone).
+    ``chances``: frozen, stateful and, for a network, unnamed (all ids hidden, so content alone).
     """
     test = trial.stateful
     met = _met(test.row, trial)
@@ -52,12 +52,12 @@ def segments(trial: Trial, chances: dict[str, Floats]) -> list[Segment]:
 
 
 def _met(rows: npt.NDArray[np.int32], trial: Trial) -> Mask:
-    """Whether each was shown anything before the test."""
+    """Whether each user in ``rows`` was shown anything before the test."""
     return np.isin(rows, np.union1d(trial.learn.row, trial.before.row))
 
 
 def unmet(examples: Examples) -> Examples:
-    """As if none of the ads had been shown to anybody; of their brands it is known what came of it."""
+    """The examples as if their ads had never been shown to anybody; outcomes of their brands stay known."""
     stats = examples.stats.copy()
     stats[:, OF_AD], stats[:, RATED : RATED + 2] = 0, 0
     return replace(examples, stats=stats)

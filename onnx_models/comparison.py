@@ -1,8 +1,8 @@
-"""All models on one test, in three modes, with what each costs and how sure its distance to the chosen one is.
+"""All models on one test, in three modes, with the cost of each, and how sure its difference to the chosen model is.
 
-*frozen*: users' state and models as they stood when the test began. *stateful*: the state follows the stream, and so
-do models that learn one example at a time. *online*: the click layer on top, which learns as the stream goes. Models
-are fitted in processes of their own, as many at once as asked for.
+*frozen*: users' state and models as they were when the test began. *stateful*: the state follows the stream, and so do
+models that learn one example at a time. *online*: the click layer on top, which learns along the stream. Each model is
+fitted in a process of its own, as many at once as asked for.
 """
 
 import multiprocessing
@@ -29,13 +29,13 @@ Floats = npt.NDArray[np.float64]
 
 MODES = ("frozen", "stateful", "online")
 PEOPLE, CANDIDATES = 10, 100
-"""What a prediction is timed on: a hundred candidates for each of ten people."""
+"""Size of a timed prediction: a hundred candidates for each of ten people."""
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What a model gave: chances by mode ``[E]`` (of a network also "unnamed": all ids hidden), microseconds and
-    thousand operations a candidate, seconds to fit; of the chosen model, how its click layer stood the drills.
+    """Results of a model: probabilities by mode ``[E]`` (for a network also "unnamed": all ids hidden), microseconds
+    and thousand operations a candidate, seconds to fit; for the chosen model, its click layer's results in the drills.
     """
 
     name: str
@@ -48,7 +48,7 @@ class Outcome:
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """A model in a mode. ``gauc`` and ``ndcg_10`` where state stood still; differences are to the chosen model."""
+    """A model in a mode. ``gauc`` and ``ndcg_10`` only for frozen state; differences are to the chosen model."""
 
     auc: float
     log_loss: float
@@ -73,7 +73,7 @@ class Line:
 
 @dataclass
 class Comparison:
-    """Models by name, each by mode; ``chosen`` is what the others are compared with."""
+    """Models by name, each by mode; the others are compared with ``chosen``."""
 
     chosen: str
     lines: dict[str, dict[str, Line]] = field(default_factory=dict)
@@ -84,15 +84,15 @@ class Comparison:
 def fit_all(
     models: Sequence[Alternative], trial: Trial, chosen: str, jobs: int, done: Callable[[Outcome], None]
 ) -> dict[str, Outcome]:
-    """Every model fitted, and its chances; ``done`` hears of each as it comes, the slowest first begun.
+    """Fit every model, the slowest first; return what each predicts. ``done`` is called with each as it is ready.
 
-    An interrupt, or a model that cannot learn, ends them all at once: a fit takes minutes.
+    An interrupt, or a model that cannot learn, ends all fits at once, since a fit takes minutes.
     """
     out: dict[str, Outcome] = {}
     others, fork = multiprocessing.active_children(), multiprocessing.get_context("fork")
     _SHARED.update(trial=trial, chosen=chosen, models={model.name: model for model in models})
     try:
-        # Forked, a process sees the trial without a copy. A terminal's Ctrl-C reaches all; this one answers it.
+        # A forked process sees the trial without a copy. Ctrl-C reaches all processes; only this one answers it.
         with ProcessPoolExecutor(jobs, fork, signal.signal, (signal.SIGINT, signal.SIG_IGN)) as pool:
             try:
                 pending: list[Future[Outcome]] = [pool.submit(_outcome, model.name) for model in models]
@@ -100,7 +100,7 @@ def fit_all(
                     outcome = future.result()
                     out[outcome.name] = outcome
                     done(outcome)
-            except BaseException:  # else leaving the pool waits for every fit
+            except BaseException:  # else leaving the pool would wait for every fit
                 for child in multiprocessing.active_children():
                     if child not in others:
                         child.kill()
@@ -131,7 +131,7 @@ def _outcome(name: str) -> Outcome:
 
 
 def _us_per_candidate(model: Alternative, examples: Examples) -> float:
-    """The better of two runs over `CANDIDATES` items for each of `PEOPLE`, whom the examples name."""
+    """The faster of two runs over `CANDIDATES` items for each of `PEOPLE`, taken from the examples."""
     count = min(PEOPLE, len(examples))
     people = np.repeat(np.linspace(0, len(examples) - 1, count).astype(np.int64), CANDIDATES)
     items = np.resize(examples.item, len(people))

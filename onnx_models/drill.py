@@ -1,8 +1,8 @@
-"""Drift drills: from the middle of the test on the world is another, and the click layer is watched finding out.
+"""Drift drills: from the middle of the test on, the world changes, and we measure how the click layer detects it.
 
-In one a third of the ads turn: clicked becomes not clicked and the other way round. In the other people change places:
-everybody does what somebody else did. Both are in the stream itself: people's state and ads' counts follow what is
-told, as they would. The model is that of the test, which knows nothing of it.
+In one drill, a third of the ads turn: their clicks become non-clicks, and the reverse. In the other, people swap:
+everybody does what somebody else did. Both change the stream itself, so people's state and ads' counts follow, as they
+would in reality. The model is the one of the test, which has seen none of it.
 """
 
 import copy
@@ -23,19 +23,19 @@ from scoring.watch import Alarm
 Floats = npt.NDArray[np.floating]
 
 TURNED = 3
-"""One in so many ads turns, by their order in the catalogue."""
+"""One in so many ads turns, in catalogue order."""
 CLICK_AFTER_MS = 26_000
-"""When a click comes that was none: half of KuaiRand's come within this."""
+"""Delay of a made-up click: half of KuaiRand's clicks come within this."""
 BLOCK = 1_000
-"""Outcomes of which calibration is told: at a click rate of 44 % its standard error is .036."""
+"""Outcomes per figure of calibration: at a click rate of 44 % its standard error is .036."""
 BLOCKS = 10
 _MADE = np.uint64(0x7475726E)
-"""Told apart from the impression's by this are the ids of clicks that are made."""
+"""Mixed into the impression's id for the id of a made-up click."""
 
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """An alarm, so many outcomes ``after`` the turn."""
+    """An alarm; ``after``: how many outcomes after the turn."""
 
     after: int
     detector: str
@@ -44,9 +44,9 @@ class Found:
 
 @dataclass(frozen=True, slots=True)
 class Drill:
-    """``alarms``: since the turn. ``calibration``: predicted clicks over clicks, of every `BLOCK` impressions since.
+    """``alarms``: since the turn. ``calibration``: predicted clicks over clicks, for every `BLOCK` impressions since.
 
-    In the order in which they were shown, of those whose window has ended: clicks are known before the rest.
+    Impressions count in the order of showing, and only if their window has ended: clicks are known before non-clicks.
     """
 
     outcomes_before: int
@@ -56,7 +56,7 @@ class Drill:
 
 @dataclass(frozen=True, slots=True)
 class Drills:
-    """``false_alarms``: on the stream as it is."""
+    """Both drills. ``false_alarms``: alarms on the unchanged stream."""
 
     false_alarms: int
     ads_turn: Drill
@@ -68,7 +68,7 @@ class Drills:
 
 
 def hold(trial: Trial, predict: Callable[[Examples], Floats], false_alarms: int) -> Drills:
-    """Both drills, from the middle of the trial's impressions on. ``predict``: the model's chances ``[E]``."""
+    """Run both drills from the middle of the trial's impressions. ``predict``: the model's probabilities ``[E]``."""
     events, turn_ms = trial.stream.events, int(np.median(trial.stateful.time_ms))
     ads = turned(events, trial.catalogue.ad[::TURNED], turn_ms)
     people = changed(events, turn_ms)
@@ -76,7 +76,7 @@ def hold(trial: Trial, predict: Callable[[Examples], Floats], false_alarms: int)
 
 
 def _drill(trial: Trial, events: Events, turn_ms: int, predict: Callable[[Examples], Floats]) -> Drill:
-    """What the layer makes of ``events`` in place of the trial's."""
+    """How the click layer does on ``events`` in place of the trial's."""
     store, stream = same_rows(trial.store), trial.stream
     events = in_time_order(events, store)
     told = collect(events, store, trial.catalogue, rates=copy.deepcopy(trial.rates), said=trial.said)
@@ -88,10 +88,10 @@ def _drill(trial: Trial, events: Events, turn_ms: int, predict: Callable[[Exampl
 
 
 def turned(events: Events, ads: npt.NDArray[np.uint64], from_ms: int) -> Events:
-    """``events``, but what ``ads`` are shown from ``from_ms`` on and what answers it, which tell the opposite.
+    """``events`` in which the outcomes of ``ads`` shown from ``from_ms`` on are reversed.
 
-    Their clicks, and all that comes of one, are gone; each of their impressions that had none, once if it is doubled,
-    has one. In no order.
+    Their clicks, and what follows a click, are removed; each of their impressions without a click gets one, repeated
+    impressions only once. The order is undefined.
     """
     of = np.isin(events["ad"], ads) & (events["shown_ms"] >= from_ms)
     shown = np.flatnonzero(of & (events["source"] == Source.IMPRESSION))
@@ -107,7 +107,7 @@ def turned(events: Events, ads: npt.NDArray[np.uint64], from_ms: int) -> Events:
 
 
 def changed(events: Events, from_ms: int) -> Events:
-    """``events`` where what is shown from ``from_ms`` on, and what answers it, are the next person's, by their rows."""
+    """``events`` in which impressions from ``from_ms`` on, and their answers, go to the next person by row."""
     out, late = events.copy(), np.flatnonzero(events["shown_ms"] >= from_ms)
     people, which = np.unique(events["row"][late], return_inverse=True)
     out["row"][late] = np.roll(people, 1)[which]
@@ -115,7 +115,7 @@ def changed(events: Events, from_ms: int) -> Events:
 
 
 def watched(alarms: list[Alarm], outcomes: npt.NDArray[Any], turn_ms: int) -> Drill:
-    """What is told of ``alarms`` and ``outcomes [N]``, of `scoring.feedback.OUTCOME`, as they came."""
+    """The drill's result from ``alarms`` and ``outcomes [N]`` of `scoring.feedback.OUTCOME`, in the order they came."""
     before = int((outcomes["shown_ms"] < turn_ms).sum())
     ended = outcomes[outcomes["due_ms"] <= outcomes["time_ms"].max(initial=0)]
     since = ended[ended["shown_ms"] >= turn_ms]

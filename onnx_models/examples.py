@@ -1,7 +1,7 @@
-"""Training examples: what serving would have seen just before each impression, by the code that serves.
+"""Training examples: what serving would have seen just before each impression, computed by the serving code.
 
-Events run through `scoring.update.apply`; an example's inputs come from `scoring.gathering.gather` on the row as it
-stands strictly before the impression's time. So a model never learns from anything that it will not have.
+Events run through `scoring.update.apply`; an example's inputs come from `scoring.gathering.gather` on the row as it is
+strictly before the impression's time. So a model never learns from an input that serving will not have.
 """
 
 from collections.abc import Callable, Iterator
@@ -36,7 +36,7 @@ Progress = Callable[[int, int], None]
 class Items:
     """The catalogue as training sees it, by slot: ``tokens [N, T]``, ``dense [N, R]``, ``features [N, K]``.
 
-    Of a catalogue with vectors of titles they stand behind the numbers of ``dense``, and the network asks for them.
+    If the catalogue has vectors of titles, they follow the numbers in ``dense``, and the network uses them.
     """
 
     tokens: npt.NDArray[np.uint64]
@@ -86,9 +86,9 @@ class Examples:
 
 
 class Collected(NamedTuple):
-    """Examples, their places ``[E]`` among the events in the order of `in_time_order`, and which of them count ``[N]``.
+    """Examples, their places ``[E]`` among the events as `in_time_order` orders them, and which events count ``[N]``.
 
-    What does not count was doubled or is nobody's attention (`scoring.cleaning`); lanes learn nothing of it.
+    Events that do not count are duplicates, or show no real attention (`scoring.cleaning`); lanes do not learn of them.
     """
 
     examples: Examples
@@ -104,11 +104,11 @@ def collect(
     rates: RateTable | None = None,
     said: ToneHistory = NOTHING_SAID,
 ) -> Collected:
-    """An example for each impression that counts of an ad that the catalogue knows, in time order.
+    """An example for each impression that counts and whose ad is in the catalogue, in time order.
 
-    ``store`` ends as served, and so do ``rates``, which begin as what came before has left them. ``said`` is what
-    reviews told, and when. ``events["row"]`` are rows of ``store``. Offsets are given anew, by time. An event id counts
-    once, and what the rules of a lane keep from interest not at all: neither as an example nor as an answer to one.
+    ``store`` and ``rates`` end in the state after all events; ``rates`` may start with earlier counts. ``said``: what
+    reviews told, and when. ``events["row"]`` are rows of ``store``. Offsets are assigned anew, by time. An event id
+    counts once. Events that a lane's rules keep from interest do not count, neither as an example nor as an answer.
     """
     events = in_time_order(events, store)
     slots = catalogue.slots_of(events["ad"])
@@ -130,15 +130,15 @@ def collect(
     out.stats[:, REVIEWED:] = said.before(events["ad"][wanted], out.time_ms)
     counts = outcome == Outcome.APPLIED
     out.label[:], out.converted[:], out.viewed_s[:] = _answers(events, wanted, counts)
-    if not (kept := counts[wanted]).all():  # else there is no need of a copy
+    if not (kept := counts[wanted]).all():  # else no copy is needed
         out = out.at(kept)
     return Collected(out, np.flatnonzero(wanted & counts), counts)
 
 
 def unanswered(impressions: Events, store: RowStore, catalogue: Catalogue, rates: RateTable | None = None) -> Examples:
-    """Examples of ``impressions`` of known ads, all from ``store`` and ``rates`` as they stand.
+    """Examples of ``impressions`` of known ads, all by the present state of ``store`` and ``rates``.
 
-    What answered them is not known.
+    Their labels are not filled in.
     """
     slots = catalogue.slots_of(impressions["ad"])
     out = _empty(impressions, slots)
@@ -151,10 +151,10 @@ def unanswered(impressions: Events, store: RowStore, catalogue: Catalogue, rates
 
 
 def in_time_order(events: Events, store: RowStore) -> Events:
-    """By time, impressions first, else as given; offsets follow those of the store: state ignores what goes back.
+    """Events by time, impressions first, else as given. Offsets follow the store's, since state ignores lower ones.
 
-    What a device whose clock is behind dates before the impression that it answers happened with that impression at the
-    earliest, and is dated so, if it is there: else its example would have its own answer among its inputs.
+    A device whose clock is behind may date an answer before its impression. If that impression is there, the answer
+    gets its time: else the answer would be among the inputs of its own example.
     """
     names = _names(events)
     answers = events["answers"] & np.isin(names, names[events["source"] == Source.IMPRESSION])
@@ -167,7 +167,7 @@ def in_time_order(events: Events, store: RowStore) -> Events:
 
 
 def _first_of_id(events: Events) -> Mask:
-    """Ids are a person's own, and a topic's, as they are to lanes."""
+    """Whether each event is the first of its id; ids are per person and topic, as in lanes."""
     first = np.zeros(len(events), dtype=np.bool_)
     whose = mix64(2 * events["row"].astype(np.uint64) + events["source"])
     _, at = np.unique(events["event"] ^ whose, return_index=True)
@@ -176,16 +176,16 @@ def _first_of_id(events: Events) -> Mask:
 
 
 def _names(events: Events) -> npt.NDArray[np.uint64]:
-    """Of user, item and moment shown, by which an answer names an impression, as one 64-bit hash."""
+    """Hash, 64 bits, of user, item and time shown, by which an answer names its impression."""
     user = mix64(events["row"].astype(np.uint64))
     return mix64(events["ad"] ^ mix64(events["shown_ms"].astype(np.uint64) ^ user))
 
 
 def _answers(events: Events, wanted: Mask, counts: Mask) -> tuple[Floats, Floats, Floats]:
-    """Whether a click (or more) answered each wanted impression, whether a purchase, and seconds looked.
+    """Whether a click (or more) answered each wanted impression, whether a purchase did, and seconds looked.
 
-    Anywhere in the log, of what ``counts [N]``: an answer that the rules kept from interest does not, and none that is
-    sent again does, for then the rules see another one. It names user, item and moment shown, compared as one hash.
+    The answer may be anywhere in the log, but must be among those that ``counts [N]``: neither kept from interest by
+    the rules, nor sent again. It names user, item and time shown, which are compared as one hash.
     """
     names, which = np.unique(_names(events), return_inverse=True)
     strongest = np.zeros(len(names), dtype=np.uint8)
@@ -202,10 +202,10 @@ def _answers(events: Events, wanted: Mask, counts: Mask) -> tuple[Floats, Floats
 
 
 def _slices(events: Events) -> Iterator[Ints]:
-    """Places of the events, cut so that no user has two times in a slice, each user's times in order.
+    """Places of the events in slices: no user has two times in a slice, and each user's times are in order.
 
-    The n-th slice holds every user's n-th distinct time: users' states do not depend on each other, and all
-    events of one user and millisecond see the state before it. As many slices as the busiest user has times.
+    The n-th slice holds every user's n-th distinct time, since users' states do not depend on each other. All events of
+    one user and millisecond see the state before it. There are as many slices as the busiest user has times.
     """
     order = np.lexsort((events["time_ms"], events["row"]))
     row, time_ms = events["row"][order], events["time_ms"][order]
@@ -220,7 +220,7 @@ def _slices(events: Events) -> Iterator[Ints]:
 
 
 def _empty(impressions: Events, slots: Ints) -> Examples:
-    """Examples of ``impressions`` of which nothing else is told yet."""
+    """Examples of ``impressions`` whose inputs and labels are still empty."""
     count = len(impressions)
     return Examples(
         time_ms=impressions["time_ms"].copy(),

@@ -35,17 +35,17 @@ from scoring.rows import RING_SIZE
 from scoring.text import TEXT_ENCODER, WIDE_DIM
 
 OPSET = 17
-"""Old enough for every onnxruntime of the last years, new enough for all that the network does."""
+"""Old enough for every onnxruntime of recent years, new enough for the network's operators."""
 GOLDEN = "golden.npz"
 GOLDEN_KNOWN = (0, 1, 23, RING_SIZE)
-"""Past items of the golden people: nobody's, one, some, a full ring."""
+"""Number of past items of the golden people: none, one, some, a full ring."""
 
 Arrays = dict[str, npt.NDArray[Any]]
 
 
 @dataclass(frozen=True, slots=True)
 class About:
-    """What the manifest is to say of a model beside what the network tells; of metrics, those that are finite."""
+    """Contents of the manifest that the network itself does not tell; of the metrics, only finite ones are written."""
 
     name: str
     data: str
@@ -56,10 +56,10 @@ class About:
 
 
 def export(network: Network, directory: Path, about: About) -> Manifest:
-    """Write ``network`` to ``directory``, which is made where it is missing; files of the same names are replaced.
+    """Write ``network`` to ``directory``, which is made if missing; files of the same names are replaced.
 
-    The manifest is written last: a directory with a manifest is whole. Whatever fails before, as on a disk that is
-    full, leaves the former model.
+    The manifest is written last, so a directory with a manifest is complete. A failure before that, such as a full
+    disk, leaves the former model.
     """
     network.eval()
     contents = {graph: _graph(network, graph) for graph in (ENCODER, ATTENTION)}
@@ -86,9 +86,9 @@ def export(network: Network, directory: Path, about: About) -> Manifest:
 
 
 def put(directory: Path, contents: dict[str, bytes]) -> None:
-    """Write files in place of those before, which stay until all stand beside them.
+    """Replace files; the former ones stay until all new ones are written beside them.
 
-    The last of them goes first and comes last: where it is, the others are its own.
+    The last of ``contents`` is removed first and put in place last: if it exists, the others belong to it.
     """
     directory.mkdir(parents=True, exist_ok=True)
     parts = {directory / f"{name}.part": directory / name for name in contents}
@@ -106,7 +106,7 @@ def put(directory: Path, contents: dict[str, bytes]) -> None:
 def restore(directory: Path, manifest: Manifest) -> Network:
     """The network whose weights are the initialisers of the graphs in ``directory``.
 
-    Raises `ValueError` where the graphs are not those of `onnx_models.network`, as a model of another make is.
+    Raises `ValueError` where the graphs are not those of `onnx_models.network`, as for a model of another architecture.
     """
     held = {
         graph: onnx.load(str(directory / graph), load_external_data=False).graph.initializer
@@ -124,7 +124,7 @@ def restore(directory: Path, manifest: Manifest) -> Network:
         part = _part(network, graph)
         weights = {tensor.name: torch.from_numpy(numpy_helper.to_array(tensor).copy()) for tensor in held[graph]}
         drawn = part.state_dict()
-        # As their outputs may, the heads of other outcomes may be absent.
+        # The heads of other outcomes may be absent, like their outputs.
         weights |= {name: drawn[name] for name in drawn.keys() - weights.keys() if name.split(".")[0] in OUTCOMES}
         wanted = {name: weight.shape for name, weight in drawn.items()}
         if {name: weight.shape for name, weight in weights.items()} != wanted:
@@ -138,7 +138,7 @@ def restore(directory: Path, manifest: Manifest) -> Network:
 
 
 def run(network: Network, graph: str, feed: Arrays) -> Arrays:
-    """What PyTorch says that ``graph`` gives for ``feed``, whose tokens are 64-bit ids; by name."""
+    """PyTorch's outputs of ``graph`` for ``feed``, by name; tokens are 64-bit ids."""
     inputs, outputs = _names(network, graph)
     with torch.inference_mode():
         out = _part(network, graph)(*_tensors(network, [feed[name] for name in inputs]))
@@ -166,7 +166,7 @@ def _contract(network: Network, graph: str) -> tuple[dict[str, Any], dict[str, A
 
 
 def _graph(network: Network, graph: str) -> bytes:
-    """The graph, checked, as bytes that depend on nothing but network and torch version."""
+    """The graph, checked, as bytes that depend only on the network and the version of torch."""
     inputs, outputs = _names(network, graph)
     rng = np.random.default_rng(0)
     encoder = graph == ENCODER
@@ -175,10 +175,10 @@ def _graph(network: Network, graph: str) -> bytes:
     per_candidate = {0: "people", 1: "candidates"}
     buffer = io.BytesIO()
     with warnings.catch_warnings():
-        # torch calls this exporter, which traces the module, legacy, and warns. It keeps the parameters' names, makes
-        # a small graph, and needs no package but onnx.
+        # torch warns that this exporter, which traces the module, is legacy. But it keeps the parameters' names, makes
+        # a small graph, and needs no package except onnx.
         warnings.simplefilter("ignore", DeprecationWarning)
-        # A Python number taken from a shape is fixed in the graph: D and H, which are. `verify` tries other sizes.
+        # A Python number taken from a shape becomes a constant: D and H, which are fixed. `verify` tries other sizes.
         warnings.simplefilter("ignore", torch.jit.TracerWarning)
         torch.onnx.export(
             _part(network, graph),

@@ -1,4 +1,4 @@
-"""Time-series cross-validation: learn from all that came before, test on the next stretch, and again."""
+"""Time-series cross-validation: learn from everything before, test on the next stretch, and repeat."""
 
 import math
 from collections.abc import Iterator
@@ -24,8 +24,8 @@ class Spread:
 
 
 def folds(examples: Examples, count: int) -> Iterator[tuple[Examples, Examples]]:
-    """What to learn from and what to test on, ``count`` times: the tests are the latest ``count`` of ``count + 1``
-    stretches, equal in examples, and everything before a test is learnt from.
+    """Training and test examples, ``count`` times. The tests are the latest ``count`` of ``count + 1`` stretches with
+    equally many examples; everything before a test is learnt from.
     """
     if not 2 <= count <= FOLDS_MAX:
         raise ValueError(f"{count} folds; expected 2 to {FOLDS_MAX}")

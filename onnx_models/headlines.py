@@ -1,8 +1,8 @@
-"""Which of two headlines is clicked more: text vectors, beside a hashed bag of words, plain figures and "longer wins".
+"""Which of two headlines is clicked more: text vectors, against a hashed bag of words, plain figures and "longer wins".
 
-All models are one ridge regression (Hoerl & Kennard 1970) of the difference of two headlines' features on the z of
-their click rates, without an intercept: swapping the two swaps the answer. The penalty is chosen on the latest of the
-training weeks, and no model sees a test week before it is judged.
+Each model is a ridge regression (Hoerl & Kennard 1970) from the difference of two headlines' features to the z of their
+click rates. It has no intercept, so swapping the two swaps the answer. The penalty is chosen on the latest training
+weeks; no model sees a test week before it is evaluated.
 """
 
 import re
@@ -21,13 +21,13 @@ Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
 
 PENALTIES = tuple(10.0 ** (power / 2) for power in range(2, 14))
-"""Tried on the validation weeks; features have unit variance in training."""
+"""Penalties tried on the validation weeks; features have unit variance in training."""
 Z_MAX = 6.0
-"""A difference counts as this many standard errors at most: what is certain is certain, however many saw it."""
+"""A difference counts as at most so many standard errors: beyond that, more impressions make it no more certain."""
 WORDS_DIM = 2_048
-"""Places of the hashed bag of words and pairs of words."""
+"""Dimensions of the hashed bag of words and pairs of words."""
 DRAWS = 1_000
-"""Of tests, with replacement: pairs of one test depend on each other. None of fewer than `USERS_FEWEST` tests."""
+"""Draws of tests with replacement, since pairs of one test are correlated; none from fewer than `USERS_FEWEST`."""
 _WORD = re.compile(r"[\w']+")
 _TOLD = ("you", "your", "i", "my", "she", "her", "he", "his", "this", "these", "why", "how", "what", "if", "not", "who",
          "when", "they", "we", "because", "but", "it", "watch", "people", "here", "some", "that", "and", "the", "a",
@@ -36,7 +36,7 @@ _TOLD = ("you", "your", "i", "my", "she", "her", "he", "his", "this", "these", "
 
 @dataclass(frozen=True, slots=True)
 class Duel:
-    """P pairs by their features' rows: ``one, other [P]``, the ``test [P]`` that each is of, ``z [P]``."""
+    """P pairs of headlines: rows of their features ``one, other [P]``, each pair's ``test [P]``, and ``z [P]``."""
 
     one: Ints
     other: Ints
@@ -54,7 +54,7 @@ class Duel:
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """A model's accuracy on the test's pairs, what it has above "longer wins", and the penalty it was given."""
+    """A model's accuracy on the test's pairs, its gain over "longer wins", and its penalty."""
 
     accuracy: Interval
     above_longer: Interval
@@ -73,11 +73,11 @@ class Split:
 
 
 def split(pairs: Duel, week: Ints, share: float, z_min: float, test_from: int | None = None) -> Split:
-    """Part ``pairs`` by ``week [P]``: the test begins where the earlier weeks have ``share`` of the tests, or at
-    ``test_from``; the validation likewise within what is left. Raises `ValueError` where a part is empty.
+    """Split ``pairs`` by ``week [P]``: the test begins where the earlier weeks have ``share`` of the tests, or at
+    ``test_from``; the validation likewise within the rest. Raises `ValueError` where a part is empty.
 
-    Tested are pairs whose |z| is ``z_min`` or more. Pairs of a headline that the test has too, since it was tried
-    again, are not learnt from.
+    Only pairs with |z| ≥ ``z_min`` are tested on. Pairs with a headline that is in the test, too (it was tried again),
+    are not learnt from.
     """
     test_from = _week_after(pairs.test, week, share) if test_from is None else test_from
     early = week < test_from
@@ -102,7 +102,7 @@ def split(pairs: Duel, week: Ints, share: float, z_min: float, test_from: int | 
 
 
 def _week_after(test: Ints, week: Ints, share: float) -> int:
-    """The week in which the tests after the first ``share`` of them begin, in order of weeks."""
+    """The week of the first test after a ``share`` of all, in order of weeks."""
     _, first = np.unique(test, return_index=True)
     weeks = np.sort(week[first])
     return int(weeks[min(int(share * len(weeks)), len(weeks) - 1)])
@@ -115,7 +115,7 @@ def longer(headlines: Sequence[str], duel: Duel) -> Floats:
 
 
 def figures(headlines: Sequence[str]) -> Floats:
-    """What is plain to see of each headline, ``[N, F]``: lengths, marks, and some of the commonest words."""
+    """Plain figures of each headline, ``[N, F]``: lengths, punctuation, and some of the commonest words."""
     return np.array([_figures(headline) for headline in headlines], dtype=np.float64)
 
 
@@ -153,10 +153,10 @@ def compare(
     seed: int = 1,
     told: Callable[[str], None] = lambda _: None,
 ) -> dict[str, Line]:
-    """Every model of ``features [N, F]`` by name, beside "longer wins", on the pairs of the test.
+    """A model for each of ``features [N, F]`` by name, and "longer wins", on the pairs of the test.
 
-    The penalty is the one that is best on the validation weeks, which the model then learns from as well. ``told`` is
-    called with a model's name once it is fitted.
+    The penalty is the best one on the validation weeks, from which the model then learns as well. ``told`` is called
+    with a model's name once it is fitted.
     """
     both = Duel(*(np.concatenate(pair) for pair in zip(_columns(parts.learn), _columns(parts.validate), strict=True)))
     wins: dict[str, tuple[Floats, float | None]] = {"longer wins": (longer(headlines, parts.test), None)}
@@ -199,7 +199,7 @@ def _fit(features: Floats, duel: Duel, penalties: Sequence[float]) -> list[Float
 
 
 def _best_penalty(features: Floats, learn: Duel, validate: Duel) -> float:
-    """By the correlation with the clipped z of the validation weeks, which tells more than how many are right."""
+    """The best penalty by correlation with the clipped z of the validation weeks, which tells more than accuracy."""
     x, y = _difference(features, validate), np.clip(validate.z, -Z_MAX, Z_MAX)
     agreement = []
     for model in _fit(features, learn, PENALTIES):
@@ -210,9 +210,9 @@ def _best_penalty(features: Floats, learn: Duel, validate: Duel) -> float:
 
 
 def _draws(test: Ints, seed: int) -> Floats:
-    """How often each pair counts, ``[1 + DRAWS, P]``: once, then as tests are drawn with replacement.
+    """How often each pair counts, ``[1 + DRAWS, P]``: first once, then as its test is drawn with replacement.
 
-    Of so few tests that draws would tell of these alone, ``[1, P]``.
+    With so few tests that draws would tell only of these: ``[1, P]``.
     """
     _, of = np.unique(test, return_inverse=True)
     count = int(of.max(initial=-1)) + 1
@@ -222,7 +222,7 @@ def _draws(test: Ints, seed: int) -> Floats:
 
 
 def _accuracies(predicted: Floats, z: Floats, weights: Floats) -> Floats:
-    """Accuracy of all, first, and of each draw; a tie, said or seen, is half right."""
+    """Accuracy over all pairs first, then over each draw; a tie, predicted or observed, counts half."""
     right = np.where((predicted == 0) | (z == 0), 0.5, (predicted > 0) == (z > 0))
     found: Floats = weights @ right / weights.sum(axis=1)
     return found

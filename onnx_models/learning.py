@@ -1,7 +1,7 @@
-"""What the click layer's settings are worth on a log: each way of learning beside the way that a worker learns.
+"""What the click layer's settings are worth on a log: variants of learning against the one that workers use.
 
-A part of the non-clicks is sampled as in He et al., "Practical Lessons from Predicting Clicks on Ads at Facebook"
-(2014), weighted instead of corrected afterwards.
+Non-clicks are downsampled as in He et al., "Practical Lessons from Predicting Clicks on Ads at Facebook" (2014), but
+weighted instead of corrected afterwards.
 """
 
 from dataclasses import dataclass
@@ -32,7 +32,7 @@ WAYS = {
 
 @dataclass(frozen=True, slots=True)
 class Variant:
-    """How well a layer does, and what its log loss is above that of the one that all are compared with; None for it."""
+    """How well a layer does, and how much its log loss exceeds the reference's; None for the reference itself."""
 
     name: str
     metrics: Metrics
@@ -40,12 +40,12 @@ class Variant:
 
     @property
     def key(self) -> str:
-        """The name as a word."""
+        """The name as one word."""
         return self.name.replace(" ", "_").replace("-", "_")
 
 
 def variants(trial: Trial, chances: dict[str, Floats], seed: int) -> list[Variant]:
-    """Of the ways by name, their chances ``[E]``; the first is what the others are compared with."""
+    """Variants from their ``chances [E]`` by name; the first is the reference."""
     test = trial.stateful
     draws = Draws(test.label.astype(np.float64), test.row, seed)
     losses = {name: draws.log_loss(each) for name, each in chances.items()}
@@ -61,7 +61,7 @@ def variants(trial: Trial, chances: dict[str, Floats], seed: int) -> list[Varian
 
 
 def compare_learning(trial: Trial, stateful: Floats, seed: int) -> list[Variant]:
-    """Each of `WAYS` over the same log-odds, those of ``stateful [E]``."""
+    """Each of `WAYS` over the same log-odds, those of the probabilities ``stateful [E]``."""
     logit = logit_of(stateful)
     learnt = {name: trial.stream.observe(logit, trial.stateful, way)[1].predicted for name, way in WAYS.items()}
     return variants(trial, learnt, seed)

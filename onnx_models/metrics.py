@@ -11,12 +11,12 @@ Floats = npt.NDArray[np.floating]
 CLIP = 1e-7
 """Probabilities are kept this far from 0 and 1, so that one confident mistake does not make the loss infinite."""
 FEWEST = 20
-"""Fewer examples, or only one kind of label, say nothing."""
+"""Metrics of fewer examples, or of only one kind of label, mean nothing."""
 
 
 @dataclass(frozen=True, slots=True)
 class Metrics:
-    """``calibration``: predicted clicks over clicks; 1 is right on average. NaN is what nothing tells."""
+    """``calibration``: predicted clicks over clicks; 1 is right on average. NaN where the examples tell nothing."""
 
     auc: float
     log_loss: float
@@ -28,26 +28,26 @@ class Metrics:
 
 
 UNTOLD = Metrics(math.nan, math.nan, math.nan)
-"""Of examples that tell nothing."""
+"""Metrics of examples that tell nothing."""
 
 
 def rounded(value: float) -> float | None:
-    """For machines: JSON has no NaN."""
+    """``value`` rounded for JSON, which has no NaN."""
     return None if math.isnan(value) else round(value, 5)
 
 
 def shown(value: float, places: int) -> str:
-    """For people."""
+    """``value`` as text for people."""
     return "–" if math.isnan(value) else f"{value:.{places}f}"
 
 
 def tells(labels: Floats) -> bool:
-    """Whether anything can be said of so many."""
+    """Whether metrics of these examples mean anything."""
     return len(labels) >= FEWEST and bool(0 < labels.mean() < 1)
 
 
 def untold(labels: Floats) -> str:
-    """Why they tell nothing, for people; "" where they do."""
+    """Why metrics of these examples mean nothing, for people; "" where they do."""
     if tells(labels):
         return ""
     return (
@@ -57,7 +57,7 @@ def untold(labels: Floats) -> str:
 
 
 def measure(labels: Floats, predicted: Floats) -> Metrics:
-    """All of them."""
+    """All metrics of the examples."""
     return Metrics(auc(labels, predicted), log_loss(labels, predicted), calibration(labels, predicted))
 
 
@@ -85,20 +85,20 @@ def calibration(labels: Floats, predicted: Floats) -> float:
 
 
 PLATT_ROUNDS = 25
-"""Newton's steps on a convex function of two numbers; it stands still after about six."""
+"""Newton steps on a convex function of two variables; it converges after about six."""
 PLATT_RIDGE = 1.0
-"""Weight of staying at scale 1 and shift 0, in examples: what a few of them say is not believed."""
+"""Weight, in examples, of the prior that scale is 1 and shift 0: a few examples alone are not believed."""
 
 
 PLATT_ROUNDING = 1e-9
-"""Share by which the loss may seem to rise where a step changes nothing any more."""
+"""Share by which the loss may seem to rise, by rounding, once it has converged."""
 
 
 def platt(logit: Floats, labels: Floats) -> tuple[float, float]:
     """Scale and shift of ``logit`` that fit ``labels`` best by log loss (Platt, 1999).
 
-    Those of `level` where the scale would be 0 or less: an order that the labels contradict is not turned around, nor
-    made to tell nothing.
+    Where the scale would be 0 or less, those of `level`: a ranking that the labels contradict is neither reversed nor
+    flattened.
     """
     x = np.column_stack([logit, np.ones(len(logit))])  # [E, 2]
     scale, shift = _least_loss(x, labels, np.zeros(len(logit)), np.array([1.0, 0.0]))
@@ -106,15 +106,16 @@ def platt(logit: Floats, labels: Floats) -> tuple[float, float]:
 
 
 def level(logit: Floats, labels: Floats) -> tuple[float, float]:
-    """Scale 1, and the shift of ``logit`` that fits ``labels`` best: as much is predicted as there is."""
+    """Scale 1, and the shift of ``logit`` that fits ``labels`` best: predicted clicks equal clicks."""
     (shift,) = _least_loss(np.ones((len(logit), 1)), labels, logit, np.zeros(1))
     return 1.0, float(shift)
 
 
 def _least_loss(x: Floats, labels: Floats, offset: Floats, start: Floats) -> npt.NDArray[np.float64]:
-    """Weights of ``x [E, W]``, beside ``offset [E]``, that fit ``labels`` best by log loss, by Newton's method.
+    """Weights of ``x [E, W]``, added to ``offset [E]``, that fit ``labels`` best by log loss; Newton's method.
 
-    A step is halved while it raises the loss, as far from the best it may: so they never fit worse than ``start``.
+    A step may raise the loss far from the optimum; it is halved while it does. So weights never fit worse than
+    ``start``.
     """
     weights, x = start.astype(np.float64), x.astype(np.float64)
 
@@ -135,15 +136,15 @@ def _least_loss(x: Floats, labels: Floats, offset: Floats, start: Floats) -> npt
 
 
 def normalised_entropy(labels: Floats, predicted: Floats) -> float:
-    """Log loss over that of always predicting the labels' own mean (He et al., 2014); below 1 tells something."""
+    """Log loss over that of always predicting the labels' mean (He et al., 2014); informative below 1."""
     rate = float(np.clip(labels.mean(), CLIP, 1 - CLIP))
     return log_loss(labels, predicted) / -float(rate * np.log(rate) + (1 - rate) * np.log(1 - rate))
 
 
 def grouped_auc(labels: Floats, predicted: Floats, group: npt.NDArray[np.integer]) -> float:
-    """AUC within each group, weighted by its examples; groups of one kind of label alone say nothing.
+    """AUC within each group, weighted by its examples; groups with only one kind of label are left out.
 
-    Over a stream it is biased where features count the group's own earlier labels: for state that stood still only.
+    Use it only for frozen state: over a stream it is biased, since features count the group's own earlier labels.
     """
     _, which = np.unique(group, return_inverse=True)
     order = np.lexsort((predicted, which))
@@ -166,7 +167,7 @@ def grouped_auc(labels: Floats, predicted: Floats, group: npt.NDArray[np.integer
 
 
 def ndcg(labels: Floats, predicted: Floats, group: npt.NDArray[np.integer], places: int = 10) -> float:
-    """Mean over groups with a click and a non-click: discounted clicks of the first ``places``, over the best there is.
+    """Mean over groups with a click and a non-click: discounted clicks of the first ``places``, over the best possible.
 
     Equal predictions keep the given order. 1 where there are no such groups.
     """

@@ -1,10 +1,10 @@
 """The network: an item encoder that runs when an item changes, and target attention that runs when a person acts.
 
-Attention of a candidate over a person's past, as in Deep Interest Network (Zhou et al., 2018), with a scaled dot
-product in place of its activation unit (4 % of the cost at 500 candidates) and a learned null item beside the past
-ones, so that a candidate that nothing in the past speaks for attends to nothing. What depends only on the person
-(keys, values, the person's part of the first layer) is computed once a person: a first layer over
-``[person; candidate]`` is the sum of a layer over each.
+A candidate attends to a person's past, as in Deep Interest Network (Zhou et al., 2018), but with a scaled dot product
+in place of its activation unit (4 % of the cost at 500 candidates). Beside the past items there is a learned null item:
+a candidate unlike anything in the past attends to that alone. What depends only on the person (keys, values, the
+person's part of the first layer) is computed once per person: a first layer over ``[person; candidate]`` is the sum of
+a layer over each.
 
 Letters: N items, T tokens, R numbers of an item, D width, B people, H past items, C candidates, K features,
 S candidate stats, X context, M match width.
@@ -32,9 +32,9 @@ AGE_SCALE = 0.1
 """Ages come as log1p of seconds: a month is 15."""
 
 RECENCY = -1 / 12
-"""Where training starts (`Attention.begin_alike`): attention goes to what is alike in content (keys are the items' own
-vectors, enlarged since the table starts small) and, by this share of it, to what is recent (it falls as the root of the
-age)."""
+"""Where training starts (`Attention.begin_alike`): attention goes to items of similar content (keys are the items' own
+vectors, enlarged since the table starts small) and, with this relative weight, to recent items (it falls with the root
+of the age)."""
 KIND_SCORES = {
     HistoryKind.OPEN: -1.0,
     HistoryKind.SKIPPED: -1.0,
@@ -43,11 +43,11 @@ KIND_SCORES = {
     HistoryKind.CARTED: 1.0,
     HistoryKind.PURCHASED: 1.0,
 }
-"""Likewise: what a person acted on is attended to before what was merely shown."""
+"""Where training starts: items that a person acted on get more attention than items merely shown."""
 
 
 class Linear(nn.Module):
-    """``x @ weight + bias``; the weight as it is multiplied, so that the exported graph keeps its name and shape."""
+    """``x @ weight + bias``. The weight is kept as it is multiplied, so the exported graph has its name and shape."""
 
     def __init__(self, inputs: int, outputs: int, *, bias: bool = True) -> None:
         super().__init__()
@@ -61,7 +61,7 @@ class Linear(nn.Module):
 
 
 class ItemEncoder(nn.Module):
-    """Content to a learned vector. ``dense_dim``: R, with the vector of a title behind the numbers where it is more."""
+    """Content to a learned vector. ``dense_dim``: R; beyond the item's numbers, it holds the vector of the title."""
 
     def __init__(self, vocabulary: int = VOCABULARY, dim: int = DIM, dense_dim: int = DENSE_DIM) -> None:
         super().__init__()
@@ -73,7 +73,7 @@ class ItemEncoder(nn.Module):
     def forward(self, tokens: Tensor, dense: Tensor) -> Tensor:
         """``tokens [N, T]`` int64 in 0..V-1, 0 for padding; ``dense [N, R]`` → ``[N, D]``.
 
-        What a title means counts as another token does.
+        The title's vector is added like another token.
         """
         held = (tokens > 0).to(dense.dtype)  # [N, T]
         found = functional.embedding(tokens, self.table) * held.unsqueeze(2)  # [N, T, D]
@@ -111,7 +111,7 @@ class Attention(nn.Module):
 
     @torch.no_grad()
     def begin_alike(self, similarity: float) -> None:
-        """Begin with similarity, of so much weight, times recency, instead of what was drawn."""
+        """Start from attention by similarity, with this weight, times recency, instead of random weights."""
         identity = torch.eye(self.key.weight.shape[0])
         self.key.weight.copy_(similarity * identity)
         self.value.weight.copy_(identity)
@@ -136,11 +136,11 @@ class Attention(nn.Module):
         The attention's sum over H is at most 1, and 0 for an empty history; ``conversion`` is the log-odds that a click
         becomes a purchase, ``viewed`` the log1p of the seconds that an impression is looked at.
         """
-        # Once a person.
+        # Once per person.
         keys, values, scores = self.past(history, history_age, history_kind, history_mask)
         match_user = self.match_user(interest).unsqueeze(1)  # [B, 1, M]
         wide_user = self.wide_user(torch.cat([interest, context], 1)).unsqueeze(1)  # [B, 1, 128]
-        # Once a candidate: 2 × (2·(H+1)·D + K·M + (3D+M+S)·128 + 128·64 + 3·64) = 58 kFLOP.
+        # Once per candidate: 2 × (2·(H+1)·D + K·M + (3D+M+S)·128 + 128·64 + 3·64) = 58 kFLOP.
         weights = self.weigh(candidates, keys, scores)  # [B, C, 1+H]
         pooled = weights @ values  # [B, C, D]
         match = self.match_item(candidate_features) * match_user  # [B, C, M]
@@ -152,13 +152,13 @@ class Attention(nn.Module):
         return logit, weights[:, :, 1:], conversion, viewed
 
     def weigh(self, candidates: Tensor, keys: Tensor, scores: Tensor) -> Tensor:
-        """How much each candidate attends to the null item and each past one, ``[B, C, 1+H]``."""
+        """Attention of each candidate to the null item and each past item, ``[B, C, 1+H]``."""
         return torch.softmax(candidates @ keys + scores, 2)
 
     def past(
         self, history: Tensor, history_age: Tensor, history_kind: Tensor, history_mask: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Keys ``[B, D, 1+H]``, values ``[B, 1+H, D]`` and scores of their own ``[B, 1, 1+H]``; the null item first."""
+        """Keys ``[B, D, 1+H]``, values ``[B, 1+H, D]`` and the items' own scores ``[B, 1, 1+H]``; null item first."""
         people = history.shape[0]
         age = history_age.unsqueeze(2) * AGE_SCALE  # [B, H, 1]
         item = history + functional.embedding(history_kind, self.kind) + self.recency(age)  # [B, H, D]
@@ -173,7 +173,7 @@ class Attention(nn.Module):
 
 
 class Network(nn.Module):
-    """Both halves, which learn together."""
+    """Encoder and attention, trained together."""
 
     def __init__(
         self,

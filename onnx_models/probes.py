@@ -1,4 +1,4 @@
-"""Made-up inputs of both graphs, of any size: what to export, verify and measure them with."""
+"""Made-up inputs of both graphs, of any size, to export, verify and measure the graphs with."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -14,7 +14,7 @@ Arrays = dict[str, npt.NDArray[Any]]
 
 
 def encoder_feed(rng: np.random.Generator, items: int, dense_dim: int = DENSE_DIM) -> Arrays:
-    """What items have for an encoder: ``tokens [N, T]`` as ids, ``dense [N, dense_dim]``; the last has no tokens."""
+    """Inputs of the encoder: ``tokens [N, T]`` as ids, ``dense [N, dense_dim]``; the last item has no tokens."""
     tokens = rng.integers(1, 1 << 63, (items, TOKENS_MAX), dtype=np.uint64)
     lengths = rng.integers(1, TOKENS_MAX + 1, items)
     lengths[-1] = 0

@@ -1,7 +1,7 @@
-"""What it costs that lanes learn apart, and what it gives that they tell one another: one layer against several.
+"""What it costs that lanes learn separately, and what sharing regains: one click layer against several.
 
-Served as workers serve (`scoring.calibration`): by what was learned up to the slice before. The model's log-odds are
-those of one lane: what it costs to count ads' clicks apart (`scoring.rates`) is not in it.
+Predictions are served as by workers (`scoring.calibration`): by what was learned up to the slice before. The model's
+log-odds are those of one lane, so the cost of counting ads' clicks per lane (`scoring.rates`) is not included.
 """
 
 from itertools import pairwise
@@ -20,24 +20,24 @@ from scoring.pool import Learned, Pool
 Floats = npt.NDArray[np.floating]
 
 SLICE_MS = 60_000
-"""What is served and learned at once; a worker's slices are shorter."""
+"""Time span that is served and learned at once; a worker's slices are shorter."""
 
 
 def compare_lanes(trial: Trial, stateful: Floats, lanes: int, seed: int) -> list[Variant]:
-    """One lane, ``lanes`` each by itself, and the same telling one another every slice; of chances ``[E]``."""
+    """One lane, ``lanes`` lanes alone, and the same sharing after every slice; ``stateful [E]``: the probabilities."""
     ways = {"one lane": (1, False), f"{lanes} lanes alone": (lanes, False), f"{lanes} lanes sharing": (lanes, True)}
     served = {name: serve(trial, logit_of(stateful), of, share=share) for name, (of, share) in ways.items()}
     return variants(trial, served, seed)
 
 
 def serve(trial: Trial, logit: Floats, lanes: int, *, share: bool) -> npt.NDArray[np.float64]:
-    """Chances ``[E]`` as served by ``lanes`` that begin with the stream; a user's lane is that of his 64-bit id."""
+    """Probabilities ``[E]`` as served by ``lanes`` that begin with the stream; the user's 64-bit id gives the lane."""
     stream, pool = trial.stream, Pool()
     events, lane_of = stream.events, (stream.users % np.uint64(lanes)).astype(np.int64)
     of = [_Lane(trial, logit) for _ in range(lanes)]
     out = np.zeros(len(logit))
     time_ms = events["time_ms"]
-    # Only where there are events: one may be dated years after the rest.
+    # Cut only where there are events: one may be dated years after the rest.
     cuts = (np.flatnonzero(np.diff((time_ms - time_ms[0]) // SLICE_MS)) + 1).tolist()
     for start, end in pairwise([0, *cuts, len(events)]):
         for number, lane in enumerate(of):
@@ -49,7 +49,7 @@ def serve(trial: Trial, logit: Floats, lanes: int, *, share: bool) -> npt.NDArra
 
 
 def _looked_at(calibration: Calibration, slots: npt.NDArray[np.integer]) -> npt.NDArray[np.float64]:
-    """How likely each of ``slots [N]`` is looked at, by the first; 1 where none is told."""
+    """Examination probability of each of ``slots [N]``, relative to the first; 1 where it is unknown."""
     if calibration.examined is None:
         return np.ones(len(slots))
     curve = over(calibration.examined, SLOTS_MAX)
@@ -57,7 +57,7 @@ def _looked_at(calibration: Calibration, slots: npt.NDArray[np.integer]) -> npt.
 
 
 class _Lane:
-    """A lane's layer, and how it is served."""
+    """A lane's click layer, and the calibrator that serves it."""
 
     def __init__(self, trial: Trial, logit: Floats) -> None:
         self.trial, self.logit = trial, logit.astype(np.float32)
@@ -74,14 +74,14 @@ class _Lane:
         if len(examples):
             people, items = stream.users[at[shown]], test.item[examples, None].astype(np.int64)
             calibration = self.calibrator.calibration(people, context, items)
-            odds = calibration.log_odds(self.logit[examples, None], context, slots < 0)  # else it was chosen for one
+            odds = calibration.log_odds(self.logit[examples, None], context, slots < 0)  # with a slot: an ad we chose
             out[examples] = chance_of(odds)[:, 0] * _looked_at(calibration, slots)
         nobody = np.zeros(len(at), dtype=np.bool_)
         seen = Impressions(shown, self.logit[examples], context)
         self.layer.observe(stream.events[at], stream.users[at], nobody, seen)
 
     def hear(self, pool: Pool, number: int) -> None:
-        """Join what the others have learned, and tell ``pool`` one's own."""
+        """Take what the other lanes have learned, and tell ``pool`` what this one has."""
         layer = self.layer
         self.calibrator.update(layer, self.trial.catalogue, pool.others(number))
         layer.lifts.touched.clear()

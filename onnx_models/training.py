@@ -1,7 +1,7 @@
-"""Learning the network from examples: AdamW on the log loss, stopped early on the latest part of the time.
+"""Trains the network on examples: AdamW on the log loss, with early stopping on the latest part of the time.
 
-What that part tells is learnt last, gently and once: it is the nearest to what comes after. So what the network reached
-there is known of the network before it.
+That part, the validation, is nearest to what comes after, so the network learns from it last, gently and once. The
+validation metrics are therefore those of the network before that.
 """
 
 import copy
@@ -25,23 +25,23 @@ Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float32]
 
 CANDIDATES_MAX = 16
-"""Candidates of one moment in a batch; a longer placement makes several."""
+"""Most candidates of one moment in a batch; a longer placement makes several moments."""
 PART = 512
-"""Moments that learn in one call: their histories fit a processor's cache, and short ones are apart from long ones."""
+"""Moments that learn in one call: their histories fit the processor's cache, and short and long ones are separate."""
 MOMENTS_PER_CALL = 1024
 """Moments predicted in one call; bounds memory at about 150 MB."""
 
 
 @dataclass(frozen=True, slots=True)
 class Config:
-    """How to learn. ``id_dropout``: share of steps in which an item's id is hidden, so that a new item, whose id
-    says nothing, is read by its content. ``patience``: epochs without a better validation loss before stopping; in
-    the first half, while the rate is high, two of them say little. One thread: on shared cores two wait for each
-    other, at six times the cost. ``before_…``: of the first lesson (see `train`). ``…_weight``: what the other outcomes
-    count beside the click: of a log in which they are rare, ten times as much costs the click .002 to .007 AUC.
-    ``last_…``: of the last lesson, worth .0007 AUC to the demo's test; five times as fast it costs .0011.
-    ``similarity``: what attention begins with (`Attention.begin_alike`); 0: as drawn. From 60 the demo's 400 shoppers
-    teach a test AUC of .7583, from 15 .7566, from what is drawn .7565.
+    """How to learn. ``id_dropout``: share of steps in which an item's id is hidden, so that a new item, whose id tells
+    nothing, is read by its content. ``patience``: epochs without a better validation loss before stopping; in the first
+    half, while the learning rate is high, two such epochs mean little. ``threads``: one, since on shared cores two wait
+    for each other, at six times the cost. ``before_…``: for the first lesson (see `train`). ``…_weight``: weight of the
+    other outcomes relative to the click; if they are rare in the log, ten times as much costs the click .002 to .007
+    AUC. ``last_…``: for the last lesson, worth .0007 AUC on the demo's test; at five times the rate it costs .0011.
+    ``similarity``: where attention starts (`Attention.begin_alike`); 0: at random. With the demo's 400 shoppers, 60
+    gives a test AUC of .7583, 15 gives .7566, a random start .7565.
     """
 
     dim: int = 32
@@ -67,7 +67,7 @@ class Config:
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """Where training stands; ``validation`` is the last epoch's, absent before there is one."""
+    """Progress of training; ``validation`` is the last epoch's, None before there is one."""
 
     epoch: int
     epochs: int
@@ -84,7 +84,7 @@ Fit = Callable[[npt.NDArray[np.float64], Floats], tuple[float, float]]
 
 @dataclass(frozen=True, slots=True)
 class TrainResult:
-    """The network, what that of the best epoch reached on the validation part, and what every epoch reached.
+    """The network; ``validation``: metrics of the best epoch on the validation part; ``epochs``: those of every epoch.
 
     The network has learnt from the validation part since.
 
@@ -100,7 +100,7 @@ class TrainResult:
 
 @dataclass(frozen=True, slots=True)
 class _ItemTensors:
-    """Items as tensors, with one more at the end, which stands for padding: no tokens, all zero."""
+    """Items as tensors, with one more at the end for padding: no tokens, all zero."""
 
     tokens: Tensor  # [N + 1, T]
     dense: Tensor  # [N + 1, R]
@@ -114,12 +114,12 @@ class _ItemTensors:
 
 @dataclass(frozen=True, slots=True)
 class _Moments:
-    """Examples by person, millisecond and place: those of one moment share all but the candidate, as in serving.
+    """Examples grouped by person, millisecond and surface: those of one moment share all but the candidate, as served.
 
-    What is computed once per person is so computed once per moment: for placements of ten, eight times less work.
+    So what depends only on the person is computed once per moment: for placements of ten, an eighth of the work.
     """
 
-    order: Ints  # [E] places of the examples, those of a moment side by side
+    order: Ints  # [E] places of the examples, grouped by moment
     start: Ints  # [M] a moment's first place in order
     count: Ints  # [M] 1 to CANDIDATES_MAX
 
@@ -155,8 +155,8 @@ def train(
 ) -> TrainResult:
     """Learn from ``examples`` in time order. The same seed, examples and machine give the same network.
 
-    ``before`` are older examples of which only is told whether they were looked at for long: a first lesson.
-    Raises `ValueError` where there are no clicks, or nothing but clicks, to learn from.
+    ``before``: older examples for a first lesson; they only tell which ads were looked at for long. Raises `ValueError`
+    where there are no clicks, or only clicks, to learn from.
     """
     learn, validate = examples.time_split(1 - config.validation)
     rate = float(learn.label.mean()) if len(learn) else 0.0
@@ -191,14 +191,14 @@ def train(
 
 @torch.no_grad()
 def _expect(network: Network, rate: float) -> None:
-    """Start from the click rate."""
+    """Set the last bias so that the network first predicts the click rate."""
     bias = network.attention.out.bias
     assert bias is not None
     bias.fill_(math.log(rate / (1 - rate)))
 
 
 class _Course:
-    """Some epochs over some examples."""
+    """A lesson: some epochs over some examples."""
 
     def __init__(self, network: Network, examples: Examples, items: Items, config: Config, lesson: str) -> None:
         self.network, self.examples, self.config, self.lesson = network, examples, config, lesson
@@ -209,14 +209,14 @@ class _Course:
         self.optimiser = torch.optim.AdamW(
             network.parameters(), lr=config.rate, weight_decay=config.weight_decay, fused=True
         )
-        # Up for a tenth of the steps, two at least: it divides by all but one of them, up and down.
+        # The rate rises for a tenth of the steps, at least two: the scheduler divides by each phase's steps minus 1.
         steps = max(config.epochs * self.per_epoch, 3)
         self.schedule = torch.optim.lr_scheduler.OneCycleLR(
             self.optimiser, config.rate, total_steps=steps, pct_start=max(0.1, 2 / steps)
         )
 
     def run(self, progress: Progress | None, validate: Callable[[], Metrics] | None = None) -> list[Metrics]:
-        """Learn; with ``validate``, leave the network as it was after the best epoch. What every epoch reached."""
+        """Learn; with ``validate``, leave the network as after its best epoch. Return the metrics of every epoch."""
         rng, config = np.random.default_rng(self.config.seed), self.config
         epochs: list[Metrics] = []
         best, best_state = 0, self.network.state_dict()
@@ -260,13 +260,13 @@ class _Course:
 
 
 def _by_length(examples: Examples, places: Ints) -> list[Ints]:
-    """``places [B, C]`` in parts of `PART`, moments with few past items with their like: see `_forward`."""
+    """``places [B, C]`` in parts of at most `PART`, grouped by number of past items: see `_forward`."""
     met = np.count_nonzero(examples.history[places[:, 0]] >= 0, axis=1)
     return [places[part] for part in np.array_split(np.argsort(met, kind="stable"), -(-len(places) // PART))]
 
 
 def _loss(outputs: tuple[Tensor, Tensor, Tensor, Tensor], examples: Examples, places: Ints, config: Config) -> Tensor:
-    """Log loss of the click and, of what was clicked, the purchase; Huber loss of the logarithm of the look."""
+    """Log loss of the click; of the purchase, among clicked; Huber loss of log1p of the seconds looked."""
     logit, _, conversion, viewed = outputs
     held, places = torch.from_numpy(places >= 0), places[places >= 0]
     label, converted = torch.from_numpy(examples.label[places]), torch.from_numpy(examples.converted[places])
@@ -282,9 +282,10 @@ def _loss(outputs: tuple[Tensor, Tensor, Tensor, Tensor], examples: Examples, pl
 
 @torch.no_grad()
 def _calibrate(network: Network, examples: Examples, items: Items, fit: Fit) -> None:
-    """Scale and shift the last layer as ``fit`` says of its log-odds and what came of ``examples``.
+    """Scale and shift the last layer as ``fit`` computes from its log-odds and the labels of ``examples``.
 
-    By `platt`, where nothing was learnt from them; where it was, by `level`, for nobody is as sure of what is new.
+    Use `platt` if the network has not learnt from ``examples``. If it has, use `level`: on new examples, it predicts
+    less surely than on those.
     """
     p = np.clip(predict(network, examples, items).astype(np.float64), CLIP, 1 - CLIP)
     scale, shift = fit(np.log(p / (1 - p)), examples.label)
@@ -295,7 +296,7 @@ def _calibrate(network: Network, examples: Examples, items: Items, fit: Fit) -> 
 
 
 def _encoded(network: Network, tokens: Tensor, items: _ItemTensors) -> Tensor:
-    """The items' learned vectors, and last that of padding, ``[N + 1, D]``: zero, as serving has in an empty place."""
+    """The items' learned vectors ``[N + 1, D]``; the last, for padding, is zero, as in an empty place at serving."""
     vectors: Tensor = network.encoder(tokens[:-1], items.dense[:-1])
     return functional.pad(vectors, (0, 0, 0, 1))
 
@@ -303,9 +304,9 @@ def _encoded(network: Network, tokens: Tensor, items: _ItemTensors) -> Tensor:
 def _forward(
     network: Network, vectors: Tensor, items: _ItemTensors, examples: Examples, places: Ints
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """What the network says of the moments of ``places [B, C]``; ``vectors [N + 1, D]``.
+    """The network's outputs for the moments of ``places [B, C]``; ``vectors [N + 1, D]``.
 
-    Without the columns of the histories that all of them leave empty.
+    Columns of the history that are empty for all of them are left out.
     """
     first, padding = places[:, 0], len(vectors) - 1
     slots = examples.history[first]  # [B, RING_SIZE]
@@ -345,5 +346,5 @@ def predict(network: Network, examples: Examples, items: Items) -> Floats:
 
 
 def evaluate(network: Network, examples: Examples, items: Items) -> Metrics:
-    """How well the network predicts the examples, its weights left alone."""
+    """How well the network predicts the examples; its weights do not change."""
     return measure(examples.label, predict(network, examples, items))

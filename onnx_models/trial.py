@@ -1,4 +1,4 @@
-"""A log parted in time: what may be learnt from, and what tests it, with state that stood still or that followed."""
+"""A log split in time into training and test; in the test, users' state is frozen or follows the stream."""
 
 import copy
 import math
@@ -22,12 +22,12 @@ from scoring.tones import NOTHING_SAID, ToneHistory
 Floats = npt.NDArray[np.floating]
 Ints = npt.NDArray[np.int64]
 PART_MIN = 0.01
-"""Of a log's impressions, that must be there to learn from and to test on: one wrong time, and nothing is."""
+"""Least share of a log's impressions on either side of the split: one wrong time could leave nothing on a side."""
 
 
 @dataclass(frozen=True, slots=True)
 class Stream:
-    """The test's events in time order, as the online click layer takes them. ``place [E]``: its examples among them."""
+    """The test's events in time order, as the online click layer takes them. ``place [E]``: places of the examples."""
 
     events: Events
     users: npt.NDArray[np.uint64]
@@ -35,16 +35,16 @@ class Stream:
 
     @classmethod
     def of(cls, events: Events, users: npt.NDArray[np.uint64], collected: Collected) -> Self:
-        """Of ``events [N]`` in time order by the people ``users [N]`` those that count, as a lane tells its layer."""
+        """Those of ``events [N]``, in time order, that count, as for a lane's layer; ``users [N]``: who acted."""
         counts = collected.counts
         return cls(events[counts], users[counts], np.cumsum(counts)[collected.place] - 1)
 
     def observe(
         self, logit: Floats, examples: Examples, learning: Learning | None = None
     ) -> tuple[ClickLayer, Observed]:
-        """A layer that begins with the stream, and what it predicts of the examples, ``[E]``, and learns as it goes.
+        """A click layer that begins with the stream, and what it predicts for the examples ``[E]`` while it learns.
 
-        It is the worker's own code: what has come of an impression is learnt after a wait.
+        It is the worker's own code, so the outcome of an impression is learnt only after its window.
         """
         closeness = closeness_of(examples.stats)
         shown = Impressions(self.place, logit.astype(np.float32), examples.context, closeness=closeness)
@@ -55,10 +55,10 @@ class Stream:
 
 @dataclass(frozen=True, slots=True)
 class Trial:
-    """``before`` tells only what was looked at for long; ``learn`` all. ``frozen`` and ``stateful`` are the same test.
+    """``before`` only tells which ads were looked at for long; ``learn`` tells all. ``frozen``, ``stateful``: the test.
 
-    Of ``frozen`` the users' state is that of the moment when the test begins, as ``store`` and ``rates`` have it. What
-    reviews told, and when, is ``said``.
+    In ``frozen``, users' state is that of the moment when the test begins, as in ``store`` and ``rates``. ``said``:
+    what reviews told, and when.
     """
 
     catalogue: Catalogue
@@ -75,13 +75,13 @@ class Trial:
 
 
 class SplitError(ValueError):
-    """A log that cannot be parted where it should be, though perhaps elsewhere."""
+    """A log that cannot be split at the wanted time, though perhaps at another."""
 
 
 def split_ms(events: Events, from_ms: int, share: float) -> int:
-    """The moment at which ``share`` is over of the time from the first impression since ``from_ms`` to the last.
+    """The moment when a ``share`` of the time has passed from the first impression since ``from_ms`` to the last.
 
-    Raises `ValueError` where there are none, `SplitError` where next to none (`PART_MIN`) are on either side of it.
+    Raises `ValueError` where there are none, `SplitError` where a side of it has hardly any (`PART_MIN`).
     """
     shown = events["time_ms"][(events["source"] == Source.IMPRESSION) & (events["time_ms"] >= from_ms)]
     if not len(shown):
@@ -90,7 +90,7 @@ def split_ms(events: Events, from_ms: int, share: float) -> int:
 
 
 def moment_of(shown_ms: Ints, share: float) -> int:
-    """The moment at which ``share`` is over of the time of impressions. Raises `SplitError`, as `split_ms`."""
+    """The moment when a ``share`` of the time of the impressions has passed. Raises `SplitError`, as `split_ms`."""
     first_ms, last_ms = int(shown_ms.min()), int(shown_ms.max())
     cut_ms = first_ms + math.ceil(share * (last_ms - first_ms))
     early = int((shown_ms < cut_ms).sum())
@@ -114,10 +114,10 @@ def prepare(
     said: ToneHistory = NOTHING_SAID,
     progress: Progress | None = None,
 ) -> Trial:
-    """Part ``events`` at ``cut_ms``; impressions before ``from_ms`` tell looks alone.
+    """Split ``events`` at ``cut_ms``; impressions before ``from_ms`` only tell looks.
 
-    ``users [rows]`` are the 64-bit ids of whose rows they are; ``store`` is empty and ends as served. Raises
-    `ValueError` where the catalogue has no ad of what is to be learnt from, or of the test.
+    ``users [rows]``: 64-bit id of each row's user; ``store`` is empty, and ends in the state after all events. Raises
+    `ValueError` where the catalogue has no ad of the training part, or of the test.
     """
     events = in_time_order(events, store)
     early, late = events[events["time_ms"] < cut_ms], events[events["time_ms"] >= cut_ms]
@@ -153,7 +153,7 @@ def prepare(
 
 
 def _require_known(known: int, events: Events, what: str) -> None:
-    """Nothing can be learnt or tested of ads whose content nobody tells."""
+    """Raise `ValueError` where no ad is known: without their content, nothing can be learnt or tested."""
     if not known:
         shown = int((events["source"] == Source.IMPRESSION).sum())
         raise ValueError(
@@ -170,7 +170,7 @@ def same_rows(store: RowStore) -> RowStore:
 
 
 def logit_of(chance: Floats) -> Floats:
-    """Log-odds of chances, which are kept within what float32 can tell from certainty."""
+    """Log-odds of probabilities, clipped to what float32 can tell from 0 and 1."""
     p = np.clip(chance.astype(np.float64), 1e-6, 1 - 1e-6)
     odds: Floats = np.log(p / (1 - p))
     return odds

@@ -1,7 +1,7 @@
-"""Does a model say the same here as where it was made? Largest differences, case by case.
+"""Does a model compute the same here as where it was made? Largest differences, case by case.
 
-Against its *golden* tensors always: PyTorch computed them when the model was exported. Against *PyTorch* now, where
-it is there: from 1 to 64 people and from 1 to 500 candidates, empty and full histories included.
+It is always compared with its *golden* tensors, which PyTorch computed at the export. Where PyTorch is installed, it is
+also compared with *PyTorch* now: 1 to 64 people, 1 to 500 candidates, empty and full histories included.
 """
 
 from collections.abc import Callable, Iterator
@@ -25,7 +25,7 @@ ITEMS = (1, 2, 64, 500)
 
 Arrays = dict[str, npt.NDArray[Any]]
 Reference = Callable[[str, Arrays], Arrays]
-"""What another implementation says that a graph (by file name) gives for inputs: outputs by name."""
+"""Another implementation: outputs by name, given a graph's file name and its inputs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,9 +44,9 @@ class Case:
 
 
 def verify(model: AttentionModel, golden: Arrays, reference: Reference | None = None) -> list[Case]:
-    """Cases of ``model`` against its ``golden`` tensors and, where there is one, against ``reference``.
+    """Cases of ``model`` against its ``golden`` tensors and, if given, against ``reference``.
 
-    Golden people are scored together and one by one: a person's score must not depend on who is scored beside.
+    Golden people are scored together and one by one: a person's score must not depend on others in the batch.
     """
     cases = [_case(model, graph, feed, feed, "golden") for graph, feed in _golden_feeds(golden)]
     if reference is not None:

@@ -1,6 +1,6 @@
-"""Other ways to predict a click, each behind the same two calls, to see what the attention model is worth.
+"""Other ways to predict a click, all with the same two methods, to see what the attention model is worth.
 
-An alternative learns from examples in time order and predicts others; it sees what the attention model sees or less.
+An alternative learns from examples in time order and predicts others. It sees what the attention model sees, or less.
 """
 
 from typing import Protocol
@@ -22,9 +22,9 @@ class Alternative(Protocol):
     def kflop(self) -> float: ...
 
     def fit(self, learn: Examples, items: Items) -> None:
-        """Learn from examples in time order; anew, whatever was learnt before."""
+        """Learn from examples in time order; forget what was learnt before."""
 
     def predict(self, examples: Examples, *, follow: bool = False) -> Chances:
-        """Chances of a click ``[E]``. ``follow``: examples come in time order, and outcomes may be learnt
-        `features.DELAY_MS` after they were shown.
+        """Click probabilities ``[E]``. ``follow``: examples come in time order, and an outcome may be learnt
+        `features.DELAY_MS` after its impression.
         """

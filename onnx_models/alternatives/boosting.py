@@ -1,7 +1,7 @@
-"""Gradient boosting (LightGBM) over all that the attention model is given, its history summed up, and click rates.
+"""Gradient boosting (LightGBM) over all inputs of the attention model, with the history summed up, and click rates.
 
-Of an item's id, which trees cannot embed, it gets the item's click rate so far, by place too (Prokhorenkova et al.,
-2018: statistics of a category must be of earlier examples alone).
+Trees cannot embed an item's id. Instead they get the item's click rate so far, overall and by surface (Prokhorenkova et
+al., 2018: statistics of a category must come from earlier examples alone).
 """
 
 import warnings
@@ -23,11 +23,11 @@ PARAMETERS = {
     "force_row_wise": True, "verbosity": -1,
 }  # fmt: skip
 DEPTH = 8
-"""Comparisons on the way to one of 31 leaves, at the mean."""
+"""Mean number of comparisons on the way to one of 31 leaves."""
 
 
 class Boosting:
-    """Stopped early on the latest tenth, then learnt again from all with as many trees."""
+    """Trained with early stopping on the latest tenth, then again on all examples with as many trees."""
 
     name = "gbdt"
 

@@ -1,4 +1,4 @@
-"""What models of flat tables are given: everything the attention model sees, its history summed up, and click rates."""
+"""Inputs of models of flat tables: all that the attention model sees, with the history summed up, and click rates."""
 
 import numpy as np
 import numpy.typing as npt
@@ -13,14 +13,14 @@ Keys = npt.NDArray[np.int64]
 DELAY_MS = WINDOW_MS
 """How long after an impression its outcome is known: the click layer's window."""
 PRIOR = 20
-"""A click rate counts as if there had been so many more impressions, at the rate of everything."""
+"""Strength of the prior: a click rate counts as if there had been so many more impressions, at the overall rate."""
 RECENT = 10
-"""Of a history the newest so many are counted apart."""
+"""So many newest items of a history are also counted separately."""
 _KINDS = (HistoryKind.VIEWED, HistoryKind.VIEWED_LONG, HistoryKind.CLICKED, HistoryKind.SKIPPED)
 
 
 def surface_of(examples: Examples) -> Keys:
-    """The hashed place of each impression, 0 to SURFACES - 1."""
+    """The hashed surface of each impression, 0 to SURFACES - 1."""
     return (examples.surface % SURFACES).astype(np.int64)
 
 
@@ -34,14 +34,14 @@ def numbers(examples: Examples) -> Floats:
 
 
 class Rates:
-    """Click rates of whatever has a key, as they were known at a moment: nothing of what came later counts."""
+    """Click rates by key, as they were known at a given time: nothing that came later counts."""
 
     def __init__(self) -> None:
         self._order: Keys = np.zeros(0, dtype=np.int64)
         self.rate = 0.5
 
     def fit(self, key: Keys, time_ms: Keys, label: npt.NDArray[np.floating], rate: float) -> None:
-        """Take note of impressions ``[E]``, of keys from 0. ``rate``: of everything, as it was known."""
+        """Record impressions ``[E]``; keys count from 0. ``rate``: the overall click rate, as it was known."""
         self._start_ms = int(time_ms.min())
         self._span = int(time_ms.max()) - self._start_ms + 2
         self._order = np.sort(self._code(key, time_ms))
@@ -53,7 +53,7 @@ class Rates:
         return key * self._span + np.clip(time_ms - self._start_ms, 0, self._span - 1)
 
     def known(self, key: Keys, time_ms: Keys) -> Floats:
-        """Log of one more than the impressions, and click rate, of each key before each time, ``[E, 2]``."""
+        """log1p of the impressions, and the click rate, of each key before each time, ``[E, 2]``."""
         first = np.searchsorted(self._order, self._code(key, np.full(len(key), self._start_ms)))
         last = np.maximum(np.searchsorted(self._order, self._code(key, time_ms)), first)
         shown, clicks = last - first, self._clicks[last] - self._clicks[first]

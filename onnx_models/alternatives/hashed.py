@@ -1,4 +1,4 @@
-"""Logistic regression over hashed ids and content (Weinberger et al., 2009): user, item, its tokens, place and hour."""
+"""Logistic regression over hashed ids and content (Weinberger et al., 2009): user, item, its tokens, surface, hour."""
 
 import numpy as np
 import numpy.typing as npt
@@ -13,12 +13,12 @@ from scoring.ids import mix64
 
 BUCKETS = 1 << 18
 STRENGTHS = (0.02, 0.1, 0.5)
-"""Inverse strengths of regularisation that are tried on the latest tenth."""
+"""Inverse strengths of regularisation, tried on the latest tenth."""
 HOUR_MS = 3_600_000
 
 
 class Hashed:
-    """No counters, no history: what a plain model knows."""
+    """A plain model, without counters or history."""
 
     name = "hashed_lr"
 
@@ -54,5 +54,5 @@ class Hashed:
 
 
 def _named(kind: int, value: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
-    """A hash of what it is and its value, never 0."""
+    """A hash of a feature's kind and value, never 0."""
     return mix64(mix64(value) ^ np.uint64(kind)) | np.uint64(1 << 40)

@@ -1,6 +1,6 @@
 """River's models, which learn one example at a time: matrix factorisation, a Hoeffding tree, an adaptive random forest.
 
-What learns so slowly (a forest: a few hundred examples a second) gets the latest examples alone.
+A slow model (the forest learns a few hundred examples a second) gets only the latest examples.
 """
 
 from collections import deque
@@ -57,7 +57,7 @@ class Incremental:
 
     def _chance(self, x: Row) -> float:
         known = self._model.predict_proba_one(x)
-        return float(known.get(True, 0.0 if known else 0.5))  # a kind that it has not met, it does not name
+        return float(known.get(True, 0.0 if known else 0.5))  # a label that it has not met is missing
 
 
 class Factors(Incremental):
@@ -75,7 +75,7 @@ class Factors(Incremental):
 
 
 def river_models(seed: int) -> list[Incremental]:
-    """All of them. Depths of trees and factors are those that their costs are counted with."""
+    """All River models. Their depths of trees and numbers of factors are those assumed in their costs."""
 
     def factors() -> Any:
         return reco.BiasedMF(

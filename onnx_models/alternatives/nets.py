@@ -1,4 +1,4 @@
-"""The attention network itself, other ways to sum up a history, and what becomes of it without one of its inputs."""
+"""The attention network itself, other ways to pool a history, and ablations: the network without one of its inputs."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -19,11 +19,11 @@ from scoring.rows import RING_SIZE
 UNIT = 40
 """Width of the hidden layer of DIN's activation unit."""
 OF_TIME = slice(2, 6)
-"""Of `OF_RING`: outcomes of this session, how recent the newest item is, and the newest outcome."""
+"""Part of `OF_RING`: outcomes of this session, age of the newest item, and the newest outcome."""
 
 
 class MeanPooling(Attention):
-    """Every past item counts alike, whatever the candidate."""
+    """Every past item has the same weight, whatever the candidate."""
 
     def weigh(self, candidates: Tensor, keys: Tensor, scores: Tensor) -> Tensor:
         held = (scores > -1e6).to(keys.dtype)  # [B, 1, 1+H]; the null item is always there
@@ -31,7 +31,7 @@ class MeanPooling(Attention):
 
 
 class ActivationUnit(Attention):
-    """Deep Interest Network's own unit (Zhou et al., 2018): a small network weighs each pair; no sum is 1."""
+    """Deep Interest Network's own unit (Zhou et al., 2018): a small network weights each pair; sums are not 1."""
 
     def __init__(self, dim: int) -> None:
         super().__init__(dim)
@@ -41,7 +41,7 @@ class ActivationUnit(Attention):
     def weigh(self, candidates: Tensor, keys: Tensor, scores: Tensor) -> Tensor:
         past = keys.transpose(1, 2).unsqueeze(1)  # [B, 1, 1+H, D]
         candidate = candidates.unsqueeze(2)  # [B, C, 1, D]
-        # A layer over [past; candidate; past × candidate] is the sum of a layer over each, the first once a person.
+        # A layer over [past; candidate; past × candidate] is the sum of a layer over each, the first once per person.
         of_past, of_candidate, of_both = self.pair.weight.split(keys.shape[1])
         assert self.pair.bias is not None
         pair = past @ of_past + (candidate @ of_candidate + self.pair.bias) + (past * candidate) @ of_both
@@ -51,7 +51,7 @@ class ActivationUnit(Attention):
 
 
 def without_history(examples: Examples) -> Examples:
-    """Nobody has a past item; what was attended to is still in the interest, and how much in the counters."""
+    """Nobody has past items; the interest still reflects them, and the counters their number."""
     stats, context = examples.stats.copy(), examples.context.copy()
     stats[:, OF_AD], stats[:, 7], context[:, OF_RING] = 0, 0, 0
     return replace(
@@ -72,7 +72,7 @@ def without_interest(examples: Examples) -> Examples:
 
 
 def without_time(examples: Examples) -> Examples:
-    """All past items are of now: the order of the ring and its ages are gone. The interest still decays."""
+    """All past items have age 0: the ring's order and ages are gone. The interest still decays."""
     stats, context = examples.stats.copy(), examples.context.copy()
     stats[:, 3] = stats[:, 2] > 0
     context[:, OF_RING][:, OF_TIME] = 0
@@ -80,14 +80,14 @@ def without_time(examples: Examples) -> Examples:
 
 
 def without_reviews(examples: Examples) -> Examples:
-    """Nobody has said anything of an ad."""
+    """No ad has reviews."""
     stats = examples.stats.copy()
     stats[:, REVIEWED:] = 0
     return replace(examples, stats=stats)
 
 
 def unchanged(examples: Examples) -> Examples:
-    """As they are."""
+    """The examples as they are."""
     return examples
 
 
@@ -127,13 +127,13 @@ class Net:
         return predict(self.result.network, self.change(examples), self._items).astype(np.float64)
 
     def predict_unnamed(self, examples: Examples) -> Chances:
-        """As `predict`, if nobody had met any of the items before: content alone, those of the past included."""
+        """As `predict`, but without the ids of all items, past ones included: content alone."""
         assert self.result is not None, "fit comes first"
         return predict(self.result.network, self.change(unmet(examples)), nameless(self._items)).astype(np.float64)
 
 
 def variants(config: Config, before: Examples | None, *, reviewed: bool) -> list[Net]:
-    """The other ways, and the ablations; of a log that has reviews also theirs."""
+    """The other ways to pool, and the ablations; that of reviews only if the log has some."""
     pooled = (_REST + _DOTS / 2) / 1000
     pair = DIM + 2 * DIM * UNIT + 2 * UNIT
     unit = (_REST + _DOTS / 2 + (RING_SIZE + 1) * pair + 2 * DIM * UNIT) / 1000

@@ -10,14 +10,14 @@ from scoring.inputs import SURFACES
 
 
 class ItemRates:
-    """Click rates of items, and of items by place: known at the moment of each impression."""
+    """Click rates of items, and of items by surface, as known at the moment of each impression."""
 
     def __init__(self) -> None:
         self._learn: Examples | None = None
         self._item, self._placed = Rates(), Rates()
 
     def fit(self, learn: Examples) -> None:
-        """Take note of what is learnt from."""
+        """Record the training examples."""
         self._learn = learn
         self._rate = float(learn.label.mean())
         self._note([learn])
@@ -28,11 +28,11 @@ class ItemRates:
                 np.concatenate([key(part) for part in parts]),
                 np.concatenate([part.time_ms for part in parts]),
                 np.concatenate([part.label for part in parts]),
-                self._rate,  # what is followed would tell of its own end
+                self._rate,  # the rate of the followed examples would reveal their own future
             )
 
     def known(self, examples: Examples, *, follow: bool = False) -> npt.NDArray[np.float64]:
-        """Counts and rates by item, and by item and place, ``[E, 4]``; ``follow``: of the examples themselves, too."""
+        """Counts and rates by item, and by item and surface, ``[E, 4]``; ``follow``: with the examples themselves."""
         if follow and self._learn is not None:
             self._note([self._learn, examples])
         known_ms = examples.time_ms - DELAY_MS
@@ -50,7 +50,7 @@ def _placed(examples: Examples) -> npt.NDArray[np.int64]:
 
 
 class Popularity:
-    """The item's click rate is the chance."""
+    """Predicts the item's click rate."""
 
     name = "popularity"
     kflop = 0.003

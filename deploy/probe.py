@@ -1,7 +1,7 @@
-"""Asks a worker's or the lag monitor's page, with its token: ``probe.py /healthz``. Exit status 0 where it answers 200.
+"""Requests a page of a worker or lag monitor with its token: ``probe.py /healthz``. Exit status 0 if it answers 200.
 
-For containers: Kubernetes' own HTTP probes cannot take a header from a secret. Standard library alone, since it is
-started every few seconds.
+For containers: Kubernetes' own HTTP probes cannot take a header from a secret. It uses only the standard library, since
+it is started every few seconds.
 """
 
 import http.client
@@ -14,7 +14,7 @@ DEFAULT_PORT = "9309"
 
 
 def main(path: str) -> int:
-    """Status for the shell; what was answered goes to stderr."""
+    """Return the exit status; the answer goes to stderr."""
     token = os.environ.get("SALIENCE_WEB_TOKEN", "")
     if file := os.environ.get("SALIENCE_WEB_TOKEN_FILE"):
         token = Path(file).read_text(encoding="utf-8").rstrip("\r\n")

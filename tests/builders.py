@@ -1,4 +1,4 @@
-"""What tests are made of: events, ads, logs and records with sensible defaults; say only what the test is about."""
+"""Builds events, ads, logs and records for tests, with sensible defaults; say only what the test is about."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -22,7 +22,7 @@ START_MS = 1_700_000_000_000
 
 @dataclass(slots=True)
 class Record:
-    """What a consumer hands over, without a consumer."""
+    """A record as a consumer returns it, without a consumer."""
 
     topic: str
     partition: int
@@ -34,7 +34,7 @@ class Record:
 
 
 def ad(ad_id: str = "ad-1", **fields: Any) -> Ad:
-    """An ad with a campaign behind it."""
+    """An ad that belongs to a campaign."""
     offer: dict[str, Any] = {"campaign_id": "campaign-1", "advertiser_id": "advertiser-1", "bid_micros": 1_000}
     return Ad(ad_id=ad_id, **(offer | fields))
 
@@ -48,7 +48,7 @@ def tone(
 
 
 def impression(user: str = "user-1", ad_id: str = "ad-1", time_ms: int = START_MS, **fields: Any) -> Impression:
-    """``user`` is shown an ad. The event's id follows from who, what and when, unless ``fields`` say it."""
+    """``user`` is shown an ad. Unless ``fields`` hold it, the event's id follows from user, ad and time."""
     told: dict[str, Any] = {
         "event_id": f"i-{user}-{ad_id}-{time_ms}",
         "user_id": user,
@@ -115,7 +115,7 @@ def columns_of(store: RowStore, events: Sequence[Event]) -> Events:
 
 
 def _offsets(sources: Sequence[int]) -> list[int]:
-    """Each one's place among those of its source."""
+    """Each event's place among those of its source."""
     counts = [0, 0]
     out = []
     for source in sources:
@@ -125,7 +125,7 @@ def _offsets(sources: Sequence[int]) -> list[int]:
 
 
 def entry(ad_id: str = "ad-1", **fields: Any) -> Entry:
-    """An ad as the catalogue takes it; of ``fields``, content goes to the content."""
+    """An ad as the catalogue takes it; those of ``fields`` that belong to its content go there."""
     of_content = ("category", "brand", "price_micros", "tags", "title")
     content: dict[str, Any] = {name: fields.pop(name) for name in of_content if name in fields}
     return Entry(Content(ad_id, **content), **({"bid_micros": 1_000} | fields))

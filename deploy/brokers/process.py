@@ -1,4 +1,4 @@
-"""Broker processes: started, told apart from a stranger with the same number, and ended."""
+"""Broker processes: start them, end them, and tell them from another process with a reused number (PID)."""
 
 import os
 import signal
@@ -13,18 +13,18 @@ import msgspec
 from deploy.brokers import BrokerError
 
 POLL_S = 0.01
-"""Between two looks at a process or a port: short beside every start and stop, and no load."""
+"""Pause between two checks of a process or a port: short compared to any start or stop, and no load."""
 
 KILL_WAIT_S = 10.0
 """A killed process is gone at once, unless the kernel holds it (a dead disk); then say so."""
 
 
 _DETACHED: list[subprocess.Popen[bytes]] = []
-"""Kept, because Python warns of a child that it forgets while it runs, as these are meant to."""
+"""References to detached children, which are meant to run on: Python warns if it drops one that still runs."""
 
 
 class Process(msgspec.Struct, frozen=True):
-    """One process: its number, and its start time, because numbers are used again."""
+    """One process: its number, and its start time, since numbers are reused."""
 
     pid: int
     started_ticks: int | None
@@ -36,7 +36,7 @@ class Process(msgspec.Struct, frozen=True):
         return cls(pid, seen[1] if seen else None)
 
     def alive(self) -> bool:
-        """Whether this very process still runs; a zombie does not, nor does a stranger with its number."""
+        """Whether this very process still runs. A zombie does not count, nor does another process with its number."""
         seen = _look(self.pid)
         if seen is not None:
             state, ticks = seen
@@ -54,7 +54,7 @@ def spawn(command: Sequence[str], log: Path, *, detached: bool) -> subprocess.Po
     """Start ``command`` with its output appended to ``log``.
 
     Detached, it outlives this process; otherwise it dies with the thread that called this (on Linux).
-    Either way it has a session of its own, so that Ctrl-C reaches the parent alone, which then stops its
+    Either way it has a session of its own, so that Ctrl-C reaches only the parent, which then stops its
     clients before their broker.
     """
     tied = [sys.executable, "-I", str(Path(__file__).with_name("tied.py")), str(os.getpid())]
@@ -74,7 +74,7 @@ def spawn(command: Sequence[str], log: Path, *, detached: bool) -> subprocess.Po
 def end(processes: Sequence[Process], grace_s: float) -> None:
     """Ask every process to end, and kill those that have not within ``grace_s``.
 
-    Raises ``BrokerError`` if one stays even so.
+    Raises ``BrokerError`` if one survives that.
     """
     for process in processes:
         _signal(process, signal.SIGTERM)
@@ -90,9 +90,9 @@ def end(processes: Sequence[Process], grace_s: float) -> None:
 
 
 def kill(child: subprocess.Popen[bytes]) -> None:
-    """End a child without warning, as a power cut would; of one that has ended and been heard, do nothing.
+    """End a child without warning, as a power cut would. Do nothing if it has ended and been reaped.
 
-    Its number may be a stranger's by then. Raises ``BrokerError`` if it stays.
+    By then its number may belong to another process. Raises ``BrokerError`` if it survives.
     """
     child.kill()
     try:
@@ -126,10 +126,10 @@ def _gone(processes: Sequence[Process], within_s: float) -> bool:
 
 
 def _look(pid: int) -> tuple[str, int] | None:
-    """State letter and start time, or None where no such process (or no ``/proc``) is."""
+    """State letter and start time; None if there is no such process, or no ``/proc``."""
     try:
         stat = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
     except OSError:
         return None
-    fields = stat.rpartition(")")[2].split()  # the name before it may hold anything
+    fields = stat.rpartition(")")[2].split()  # the name before it may hold any character
     return fields[0], int(fields[19])

@@ -13,17 +13,17 @@ from deploy.brokers.process import POLL_S
 
 HOST = "127.0.0.1"
 PORTS = range(20_000, 30_000)
-"""Below Linux's ephemeral range (32768 up): no outgoing connection takes the port of a node that is down."""
+"""Below Linux's ephemeral range (from 32768), so that no outgoing connection takes the port of a node that is down."""
 
 DRAWS = 3
-"""Two programs may draw the same port at the same time; not three times in a row."""
+"""Two programs may draw the same port at the same time, but not three times in a row."""
 
 ANSWER_S = 2.0
 """A started broker answers in milliseconds; a node of a cluster still electing is asked again after this."""
 
 
 def is_free(port: int) -> bool:
-    """Whether a server could listen on this loopback port now; lingering connections do no harm."""
+    """Whether a server could listen on this loopback port now; lingering connections do not matter."""
     with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
@@ -42,10 +42,10 @@ def free_port(besides: Collection[int] = ()) -> int:
 
 
 def start_on_free_ports(start: Callable[[], None], ports: Callable[[], Iterable[int]]) -> None:
-    """Call ``start``, which draws its ports; again where it fails and others have one of ``ports()`` by then.
+    """Call ``start``, which draws its ports; call it again if it fails and one of ``ports()`` is taken by then.
 
-    Between the draw and the broker that listens is a moment in which anybody may take them. ``start`` leaves nothing
-    running where it raises ``BrokerError``.
+    Between the draw and the moment when the broker listens, another program may take a port. Where ``start`` raises
+    ``BrokerError``, it leaves nothing running.
     """
     for draw in range(DRAWS):
         try:
@@ -65,15 +65,15 @@ def wait_until_answers(
     check: Callable[[], None],
     client: Mapping[str, str] = {},
 ) -> None:
-    """Return when the broker at ``bootstrap`` answers, is of ``cluster`` (an id) and names ``nodes`` live brokers.
+    """Return when the broker at ``bootstrap`` answers, belongs to ``cluster`` (an id) and lists ``nodes`` live brokers.
 
-    ``client``: librdkafka's options, for a broker that does not let everyone in. ``check`` is called between attempts,
-    and after the answer, and raises when waiting is pointless (the process has died).
-    Raises ``BrokerError`` after ``deadline_s``, and where somebody else's broker answers.
+    ``client``: librdkafka's options, for a broker that requires some. ``check`` is called between attempts and after
+    the answer; it raises if waiting is pointless (the process has died). Raises ``BrokerError`` after ``deadline_s``,
+    and if somebody else's broker answers.
     """
     deadline = time.monotonic() + deadline_s
     _wait_for_listeners(bootstrap, deadline, check)
-    # librdkafka backs off up to 10 s after a refused connection and logs each one.
+    # By default librdkafka backs off up to 10 s after a refused connection, and logs each one.
     admin = AdminClient({"bootstrap.servers": bootstrap, "reconnect.backoff.max.ms": 100, "log_level": 0, **client})
     found = 0
     while found < nodes:

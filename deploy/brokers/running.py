@@ -1,4 +1,4 @@
-"""Brokers that outlive the shell that started them: started, found again and stopped by their state file."""
+"""Brokers that outlive the shell that started them: start them, find and stop them by their state file."""
 
 import fcntl
 import os
@@ -20,11 +20,11 @@ Kind = Literal["embedded", "apache"]
 State = Literal["up", "silent", "degraded", "stale"]
 
 TANSU_GRACE_S = 0.5
-"""It waits for its clients, and has nothing to save."""
+"""Tansu waits for its clients, and has nothing to save."""
 
 
 class Running(msgspec.Struct, frozen=True):
-    """A broker that was started detached; what the state file holds."""
+    """A broker that was started detached: the content of the state file."""
 
     kind: Kind
     bootstrap: str
@@ -35,21 +35,21 @@ class Running(msgspec.Struct, frozen=True):
 
     @property
     def state(self) -> State:
-        """Up: every process runs. Degraded: some do. Stale: none does, or others now have their numbers."""
+        """Up: every process runs. Degraded: some do. Stale: none does, or other processes have their numbers."""
         alive = sum(process.alive() for process in self.processes)
         return "up" if alive == len(self.processes) else "degraded" if alive else "stale"
 
     def asked(self) -> State:
-        """`state`, and silent where all of it runs and nothing answers: frozen, or busy beyond measure."""
+        """As `state`, but silent if every process runs and none answers: frozen, or overloaded."""
         return "silent" if self.state == "up" and not answers(self.bootstrap) else self.state
 
 
 def start(home: Path, kind: Kind, ports: Sequence[int], make: Callable[[Path], Broker]) -> Running:
-    """Start what ``make`` makes in its folder, detached, and write its state file.
+    """Start the broker of ``make`` in its folder, detached, and write its state file.
 
-    The one that runs on these very ports already is returned as it is. Raises ``BrokerError`` for another one
-    that runs, for a taken port, and where the broker does not start. Nothing runs that the state file does not tell of:
-    a start that is interrupted, or cannot be written down, is undone.
+    One that already runs on these ports is returned as it is. Raises ``BrokerError`` if another one runs, a port is
+    taken, or the broker does not start. The state file names every broker that runs: a start that is interrupted, or
+    cannot be recorded, is undone.
     """
     with _alone(home):
         there = load(home, kind)
@@ -90,9 +90,9 @@ def _running(kind: Kind, broker: Broker, folder: Path) -> Running:
 
 
 def stop(home: Path, kind: Kind) -> Running | None:
-    """Stop what was started from this home and forget it; returns it, None where nothing was running.
+    """Stop the broker started from this home, and forget it; return it, or None if none was running.
 
-    Strangers that have its processes' numbers now are left alone. Raises ``BrokerError`` if a process stays.
+    Other processes that now have its processes' numbers are left alone. Raises ``BrokerError`` if a process survives.
     """
     if not (home / "broker").is_dir():
         return None
@@ -107,7 +107,7 @@ def stop(home: Path, kind: Kind) -> Running | None:
 
 
 def load(home: Path, kind: Kind) -> Running | None:
-    """The broker last started from this home, alive or not; None when none was or it was stopped.
+    """The broker last started from this home, alive or not; None if there is none, or it was stopped.
 
     Raises ``BrokerError`` for a file that is not ours.
     """
@@ -123,7 +123,7 @@ def load(home: Path, kind: Kind) -> Running | None:
 
 
 def save(home: Path, running: Running) -> None:
-    """Written whole or not at all: a reader never sees half of it."""
+    """Write the state file, whole or not at all: a reader never sees half of it."""
     path = state_file(home, running.kind)
     path.parent.mkdir(parents=True, exist_ok=True)
     whole = path.with_suffix(f".{os.getpid()}.tmp")
@@ -133,7 +133,7 @@ def save(home: Path, running: Running) -> None:
 
 @contextmanager
 def _alone(home: Path) -> Iterator[None]:
-    """No other start or stop of this home in the block; they wait."""
+    """A lock on this home: other starts and stops wait until the block ends."""
     folder = home / "broker"
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / "lock").open("a") as lock:
@@ -142,7 +142,7 @@ def _alone(home: Path) -> Iterator[None]:
 
 
 def _quoted(path: Path) -> str:
-    """For a line that people paste into their shell."""
+    """The path, quoted for a line that people paste into their shell."""
     return shlex.quote(str(path))
 
 

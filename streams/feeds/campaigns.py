@@ -22,12 +22,12 @@ from streams.wire import UNREADABLE, CampaignMetrics
 log = structlog.get_logger()
 
 RECORDS_PER_READ = 5_000
-"""Taken in one call: about 40 ms, a third of them for limits by the day."""
+"""Records taken in one call: about 40 ms, a third of it for daily limits."""
 _DECODE = msgspec.json.Decoder(CampaignMetrics).decode
 
 
 def tell(budgets: Budgets, records: Sequence[Record]) -> int:
-    """Take ``records`` of the topic; the number of those that are none, which change nothing."""
+    """Take ``records`` of the topic. Returns how many were unreadable: those change nothing."""
     refused = 0
     for record in records:
         if record.value is None:
@@ -47,16 +47,16 @@ def tell(budgets: Budgets, records: Sequence[Record]) -> int:
 
 
 def _by_day(told: CampaignMetrics) -> tuple[tuple[int, int | None], ...]:
-    """Days and what is told of their budgets, in order, as `Budgets.tell_budget` takes it."""
+    """Days in order, each with its budget as `Budgets.tell_budget` takes it."""
     if told.yesterday_budget_micros is UNSET:
         return ((told.day, told.budget_micros),)
-    # Who knows of yesterday's knows today's: null is no limit.
+    # A record that tells yesterday's budget knows today's, too: null then means no limit.
     days = (told.day - 1, told.yesterday_budget_micros), (told.day, told.budget_micros)
     return tuple((day, MICROS_MAX if budget is None else budget) for day, budget in days)
 
 
 def learn(budgets: Budgets, _name: str, told: HourlyTraffic | None) -> None:
-    """Take what a lane tells of its traffic; what is taken back is kept until something newer comes."""
+    """Take a lane's traffic by the hour. A tombstone changes nothing: what is known stays until a newer record."""
     if told is not None:
         budgets.learn(told.lane, np.array([math.nan if mean is None else mean for mean in told.hours]))
 

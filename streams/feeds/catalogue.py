@@ -22,9 +22,9 @@ from streams.wire import TITLE_MAX, UNREADABLE, Ad
 log = structlog.get_logger()
 
 ADS_PER_READ = 5_000
-"""Ads encoded in one call: the longest that a placement may wait for the catalogue, about 100 ms."""
+"""Ads encoded in one call, about 100 ms: a placement waits no longer for the catalogue."""
 TITLES_PER_READ = 100
-"""The same where titles are encoded first, 6 ms each: the longest that a new ad waits for others' titles, 0.6 s."""
+"""Ads in one call where titles are encoded first, 6 ms each: a new ad waits at most 0.6 s for titles of others."""
 _DECODE = msgspec.json.Decoder(Ad).decode
 
 
@@ -46,18 +46,18 @@ def entry_of(ad: Ad) -> Entry:
 
 
 def read_ad(key: bytes | None, value: bytes) -> Ad:
-    """The ad of a record. Raises one of `UNREADABLE` where it is none, or not the one that the key says."""
+    """The ad of a record. Raises one of `UNREADABLE` where the value is no ad, or another than its key names."""
     ad = _DECODE(value)
     if ad.ad_id.encode() != key:
         raise CatalogueError(f"the record's key is {key!r}, expected the ad_id {ad.ad_id!r}")
     for name in (ad.ad_id, ad.campaign_id, ad.advertiser_id):
-        if not is_plain(name):  # keys are made of them, and parted by what it holds
+        if not is_plain(name):  # keys join ids, with control characters between them
             raise CatalogueError(f"the id {name!r} holds a control character; give every ad plain ids")
     return ad
 
 
 def apply_ads(catalogue: Catalogue, records: Sequence[Record], refused: RefusedAds | None = None) -> int:
-    """Apply ``records`` of the ads topic as `take_ads` does; the number of those refused, which ``refused`` holds."""
+    """Apply ``records`` of the ads topic as `take_ads` does; ``refused`` takes those refused. Returns their number."""
     refused = RefusedAds() if refused is None else refused
     failed = take_ads(catalogue, records)
     for record, reason in failed:
@@ -68,10 +68,11 @@ def apply_ads(catalogue: Catalogue, records: Sequence[Record], refused: RefusedA
 
 
 def take_ads(catalogue: Catalogue, records: Sequence[Record]) -> list[tuple[Record, Refusal]]:
-    """Apply ``records`` of the ads topic, of one key the last that is none of those refused; those refused, in order.
+    """Apply ``records`` of the ads topic: of each key the last readable one. Returns the refused ones, by offset.
 
-    A refused ad leaves what the catalogue had, and what its key was told before it in ``records``; its owner sees it
-    missing from placements and among the dead letters. Nobody else is affected.
+    An unreadable record changes nothing: an earlier one of its key still counts. Where the catalogue refuses an ad, it
+    keeps what it had. The owner finds a refused ad among the dead letters, and not in placements; other ads are not
+    affected.
     """
     last: dict[bytes | None, tuple[Record, Entry | None]] = {}  # None: withdrawn
     failed: list[tuple[Record, Refusal]] = []
@@ -87,20 +88,20 @@ def take_ads(catalogue: Catalogue, records: Sequence[Record]) -> list[tuple[Reco
 
 
 def _told(record: Record) -> Entry | None:
-    """What is told of the ad that a record's key names, None: withdrawn. Raises one of `UNREADABLE`."""
+    """The entry that a record holds; None where its ad is withdrawn. Raises one of `UNREADABLE`."""
     if record.value is None:
-        (record.key or b"").decode()  # what is no text is no ad's name
+        (record.key or b"").decode()  # raises where the key is no text: no ad has such a name
         return None
     return entry_of(read_ad(record.key, record.value))
 
 
 def _told_ms(record: Record) -> int:
-    """When a record was made; 0 where it does not say, or by a clock that is more than a day ahead of this worker's."""
+    """A record's own time in ms; 0 where it has none, or one more than a day ahead of this worker's clock."""
     return record.timestamp if 0 < record.timestamp <= wall_ms() + DAY_MS else 0
 
 
 def _upsert(catalogue: Catalogue, taken: Sequence[tuple[Record, Entry]]) -> list[tuple[Record, Refusal]]:
-    """Upsert together, and where one of them is refused one by one; those refused."""
+    """Upsert all in one call; if the catalogue refuses that, one by one. Returns those refused."""
     try:
         catalogue.upsert([entry for _, entry in taken], [_told_ms(record) for record, _ in taken])
     except CatalogueError as error:
@@ -115,7 +116,7 @@ class _Titled(msgspec.Struct):
 
 
 def titles_in(records: Sequence[Record]) -> list[str]:
-    """Titles of ads, none where a record is no ad: that it is none is told when it is taken."""
+    """Titles of the ads in ``records``. Skips a record that is no ad: `take_ads` refuses it later."""
     titles = []
     for record in records:
         try:
@@ -144,10 +145,10 @@ class CatalogueFeed(TopicFeed):
         self._refused = refused
 
     async def prepare(self, records: Sequence[Record]) -> None:
-        """Have the titles of ``records`` encoded, on a thread of its own: placements go on meanwhile."""
+        """Encode the titles of ``records`` on a thread of its own: placements go on meanwhile."""
         if self._titles is not None:
             await asyncio.to_thread(self._titles.learn, titles_in(records))
 
     def take(self, records: Sequence[Record]) -> int:
-        """Apply a batch; the number of ads that were refused."""
+        """Apply a batch. Returns how many ads were refused."""
         return apply_ads(self._catalogue, records, self._refused)

@@ -1,8 +1,8 @@
-"""The click-layers topic: what each lane's click layer has learned, told to all, and read by every worker.
+"""The click-layers topic: each lane publishes what its click layer has learned, and every worker reads it.
 
-Under its lane's number stands what a layer has learned beside ads; under the number, a dash and a bucket the records
-of all its ads in that bucket. Each word stands alone and the newest counts (`scoring.pool`). A former version told
-shorter records under a slash; they are passed over, since a lane that is taken over tells all of its ads anew.
+The key ``LANE`` has what a layer has learned apart from ads; the key ``LANE-BUCKET`` has the records of its ads in one
+bucket. Each record is whole by itself, and the newest of its key counts (`scoring.pool`). A former version published
+shorter records under ``LANE/...``; readers skip those, since a lane that is taken over publishes all of its ads anew.
 """
 
 from collections.abc import Callable, Collection, Sequence
@@ -31,25 +31,25 @@ log = structlog.get_logger()
 Floats = npt.NDArray[np.float64]
 
 SHARE_MS = 10_000
-"""Of a lane's time, between two words of it. On KuaiRand five minutes cost nothing that could be measured."""
+"""A lane's event time between two publications. On KuaiRand even five minutes cost nothing measurable."""
 AD = np.dtype([("ad", "<u8"), ("record", "<f8", (RECORD,))])
 """An ad's 64-bit id, and its record as `scoring.clicks.AdLifts` has it."""
 ADS_TOLD_MAX = 13_000
-"""Of a bucket: those that were shown most. As many fit the smallest batch that `SALIENCE_BATCH_BYTES` allows."""
+"""Ads published of a bucket: those shown most. So many fit the smallest batch that `SALIENCE_BATCH_BYTES` allows."""
 _SHOWN = 2
-"""In a record: how often the ad was shown."""
+"""Place in a record of how often the ad was shown."""
 LARGEST = 1e9
-"""No weight, sum of squares or record is larger."""
+"""Bound on weights, sums of squares and the numbers of records: what exceeds it is refused."""
 LAYOUT = specification_hash(FEATURES)
-"""Weights of another layout are no weights of this version's."""
+"""Names the layout of the weights: this version refuses weights of another layout."""
 RECORDS_PER_READ = 2_000
-"""Decoded in one call: the words of some thirty lanes with all their buckets."""
+"""Records decoded in one call: those of some thirty lanes with all their buckets."""
 
 
 class LayerShare(msgspec.Struct, frozen=True, kw_only=True):
-    """What a lane tells of its layer beside ads. Arrays are little-endian float64.
+    """What a lane publishes of its layer apart from ads. Arrays are little-endian float64.
 
-    ``models``: weights and AdaGrad's sums by number of attention model; ``slots``: clicks, and clicks expected.
+    ``models``: weights and AdaGrad's sums by number of attention model; ``slots``: clicks and expected clicks by slot.
     """
 
     layout: str
@@ -61,7 +61,7 @@ _DECODE = msgspec.msgpack.Decoder(LayerShare).decode
 
 
 def shares(lane: int, layer: ClickLayer, ads: Collection[int]) -> list[Message]:
-    """What ``lane`` tells of its layer, and of those buckets that ``ads``, touched since it last told, are in."""
+    """The messages of ``lane``: its layer, and each bucket with one of ``ads``, those touched since the last call."""
     learned = Learned.of(layer)
     told = LayerShare(
         layout=LAYOUT,
@@ -80,7 +80,7 @@ def shares(lane: int, layer: ClickLayer, ads: Collection[int]) -> list[Message]:
 
 
 def _most_shown(records: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    """At most `ADS_TOLD_MAX` of ``records [N]`` of `AD`."""
+    """The `ADS_TOLD_MAX` most shown of ``records [N]`` of `AD`, or all where there are fewer."""
     if len(records) <= ADS_TOLD_MAX:
         return records
     log.warning("not all ads of a bucket are told to other lanes", ads=len(records), told=ADS_TOLD_MAX)
@@ -88,7 +88,7 @@ def _most_shown(records: npt.NDArray[Any]) -> npt.NDArray[Any]:
 
 
 def hear(pool: Pool, records: Sequence[Record]) -> int:
-    """Take ``records`` of the topic; the number of those that are none, or another layout's, which change nothing."""
+    """Take ``records`` of the topic. Returns how many were unreadable, or of another layout: those change nothing."""
     refused = 0
     for record in records:
         try:
@@ -145,5 +145,5 @@ class LayerFeed(TopicFeed):
         self._pool = pool
 
     def take(self, records: Sequence[Record]) -> int:
-        """Take a batch; the number of records refused."""
+        """Take a batch. Returns how many records were refused."""
         return hear(self._pool, records)

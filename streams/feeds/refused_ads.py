@@ -1,8 +1,8 @@
-"""Ads that the catalogue refused, until the owner of lane 0 has made letters of them.
+"""Ads that the catalogue refused, held until the owner of lane 0 has made dead letters of them.
 
-Every worker reads every ad, and one letter is wanted: lane 0 has one owner, whose lane row tells how far letters were
-made, in the transaction that holds them. A worker that comes to own the lane reads the same ads, and goes on there,
-be it only once it has read as far.
+Every worker reads every ad, but each refused ad is to have one letter. So only the owner of lane 0 makes them. Its lane
+row has the offset up to which it has, in the same transaction as the letters. A new owner reads the same ads and goes
+on from that offset, as soon as it has read so far.
 """
 
 from collections import deque
@@ -13,22 +13,22 @@ from streams.message import size_of
 LANE = 0
 """The lane whose owner makes the letters."""
 HELD_MAX, HELD_BYTES_MAX = 10_000, 16 * 2**20
-"""Refused ads held: the oldest are dropped, for which letters were made where this worker does not own the lane."""
+"""Bounds of what is held; beyond, the oldest are dropped. Where another worker owns lane 0, they have letters then."""
 PER_SLICE = 200
 
 Refused = tuple[Record, str, str, str]
-"""As a dead record: the record, stage, error class and message."""
+"""What a dead letter is made of: the record, stage, error class and message."""
 
 
 class RefusedAds:
-    """The newest of them, by offset. Written and read on the compute thread; `beyond` may be asked from any."""
+    """The newest refused ads, by offset. For the compute thread alone, but for `beyond`: any thread may call that."""
 
     def __init__(self) -> None:
         self._held: deque[Refused] = deque()
         self._bytes = 0
 
     def refuse(self, record: Record, reason: Refusal) -> None:
-        """An ad was read and refused, after those before it on the topic."""
+        """Hold a refused ad; calls come in the order of the topic."""
         if record.partition != 0:  # the topic has one partition
             return
         self._held.append((record, "catalogue", *reason))
@@ -43,7 +43,7 @@ class RefusedAds:
         return bool(held) and held[-1][0].offset >= offset
 
     def take(self, offset: int) -> tuple[list[Refused], int]:
-        """The next `PER_SLICE` refused from ``offset`` on, and the offset after them."""
+        """At most `PER_SLICE` refused ads from ``offset`` on, and the offset after the last of them."""
         found = [refused for refused in self._held if refused[0].offset >= offset][:PER_SLICE]
         return found, found[-1][0].offset + 1 if found else offset
 

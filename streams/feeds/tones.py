@@ -1,4 +1,4 @@
-"""The topic of tones as the catalogue's: how ads are reviewed, live in every worker and, by time, in training."""
+"""The tones topic: how ads are reviewed. Every worker's catalogue follows it live; training reads it by time."""
 
 from collections.abc import Callable, Sequence
 
@@ -19,14 +19,14 @@ from streams.wire import UNREADABLE, Tone
 log = structlog.get_logger()
 
 RECORDS_PER_READ = 5_000
-"""Taken in one call, which a slice may have to wait for: about 15 ms, with a hundred thousand ads reviewed."""
+"""Records taken in one call, which a slice may have to wait for: about 15 ms, with a hundred thousand ads reviewed."""
 OF_AD = b"ad/"
-"""What the keys of ads' tones begin with; those of brands are for people."""
+"""Prefix of the keys of ads' tones. The tones of brands are for people to read."""
 _decode = msgspec.json.Decoder(Tone).decode
 
 
 def history_of(tones: Sequence[Tone]) -> ToneHistory:
-    """What was said of ads, as training takes it; what is said of brands is left out."""
+    """The tones of ads by time, as training takes them; those of brands are left out."""
     of_ads = sorted((tone for tone in tones if tone.of == "ad"), key=lambda tone: tone.time_ms)
     return ToneHistory(
         id64s([tone.name for tone in of_ads]),
@@ -36,9 +36,9 @@ def history_of(tones: Sequence[Tone]) -> ToneHistory:
 
 
 def take(catalogue: Catalogue, records: Sequence[Record]) -> int:
-    """Let ``catalogue`` hear ``records`` of the topic, of one ad the last; the number of those that are no tones.
+    """Give ``catalogue`` the tones in ``records`` of the topic, of each ad the last. Returns how many were refused.
 
-    Such a one leaves what was heard before.
+    A refused record changes nothing.
     """
     heard: dict[str, Sequence[float]] = {}
     refused = 0
@@ -59,7 +59,7 @@ def take(catalogue: Catalogue, records: Sequence[Record]) -> int:
 
 
 def _read(key: bytes, value: bytes | None) -> tuple[str, float, float]:
-    """The ad that a record is of, its reviews and their tone; none of an ad that is withdrawn. Raises `ValueError`."""
+    """A record's ad, how many reviews it has, and their tone; a tombstone has 0 reviews. Raises `ValueError`."""
     if value is None:
         return key.removeprefix(OF_AD).decode(), 0, 0
     tone = _decode(value)
@@ -82,5 +82,5 @@ class ToneFeed(TopicFeed):
         self._catalogue = catalogue
 
     def take(self, records: Sequence[Record]) -> int:
-        """Take a batch; the number of records refused."""
+        """Take a batch. Returns how many records were refused."""
         return take(self._catalogue, records)

@@ -1,7 +1,7 @@
 """A compacted topic read whole by every worker: caught up before the worker is ready, then followed live.
 
-Group-less, since every worker needs all of it. What is read is taken on the compute thread, so that no slice sees
-half of it.
+The consumer has no group, since every worker needs every record. Batches are taken on the compute thread, so that no
+slice sees half of one.
 """
 
 import asyncio
@@ -38,7 +38,7 @@ class TopicFeed(Service):
         fail: Callable[[BaseException], None],
         records_per_read: int,
     ) -> None:
-        """``records_per_read``: taken in one call, which a slice may have to wait for. ``fail``: ends the process."""
+        """``records_per_read``: most in one call, which a slice may wait for. ``fail``: ends the process."""
         super().__init__()
         self._settings = settings
         self._topic = settings.topic_prefix + topic
@@ -53,17 +53,17 @@ class TopicFeed(Service):
 
     @abstractmethod
     def take(self, records: Sequence[Record]) -> int:
-        """Take ``records`` of one partition, in order, on the compute thread; the number of those refused."""
+        """Take ``records`` of one partition, in order, on the compute thread. Returns how many were refused."""
 
     async def prepare(self, records: Sequence[Record]) -> None:
-        """What takes long and can be done before `take`, off the compute thread; nothing, unless a subclass says."""
+        """Do slow work before `take`, off the compute thread. By default there is none."""
 
     async def on_start(self) -> None:
-        """Read to the end as it is now. Raises `MissingTopicError`: a topic not known yet is not read in part.
+        """Read to the topic's present end. Raises `MissingTopicError` where the topic is not known yet.
 
-        Raises `RuntimeError` where the reading is cancelled and the service goes on: it would be alive and deaf.
+        Raises `RuntimeError` where the reading is cancelled but the service is not: it would run without any updates.
         """
-        # A task of its own, which `on_stop` ends: aiokafka waits 40 s for an offset where its reader is closed.
+        # A task of its own, so that `on_stop` can end it: aiokafka waits 40 s for an offset once its reader is closed.
         starting = self._starting = asyncio.ensure_future(self._catch_up())
         await asyncio.wait([starting])
         if starting.cancelled():
@@ -77,7 +77,7 @@ class TopicFeed(Service):
         self.add_future(guarded(who, self._follow(consumer), self._fail, lambda: self.should_stop))
 
     async def _catch_up(self) -> tuple[AIOKafkaConsumer, int]:
-        """The reader, which has read the topic to its end, and the number of records it took."""
+        """A consumer that has read the topic to its end, and the number of records read."""
         bootstrap = self._settings.bootstrap
         partitions = self._partitions = await aside(partitions_of, bootstrap, self._topic)
         consumer = self._consumer = AIOKafkaConsumer(
@@ -110,7 +110,7 @@ class TopicFeed(Service):
             await self._read(consumer)
 
     async def on_stop(self) -> None:
-        """End the start, which nobody waits for when it is stopped, and close the consumer."""
+        """Cancel the start if it still runs, since nobody waits for it now; then close the consumer."""
         if self._starting is not None:
             self._starting.cancel()
             await asyncio.wait([self._starting])

@@ -1,7 +1,8 @@
-"""Who is not remembered and has a placement: noted until it has ended, so that the lane can take it back. No I/O.
+"""Guests: people who have a placement but are not remembered. A note of each tells when that placement ends. No I/O.
 
-Their placements would stay for ever otherwise: no row of theirs expires, the topic is compacted, and what retention
-deletes ad servers are not told, who hold what they have read. Such a note is all that the lane keeps of them.
+With the note the lane withdraws the placement; otherwise it would stay for ever: a guest has no row that expires, the
+topic is compacted, and ad servers keep what they have read and do not learn what retention deletes. The note is all
+that the lane keeps of a guest.
 """
 
 from collections.abc import Iterable
@@ -17,12 +18,12 @@ from streams.wire import RESERVED
 
 
 class Guests(Deadlines):
-    """By user, when the placement of context alone ends."""
+    """By user, when their placement, of context alone, ends."""
 
     prefix = RESERVED + b"guest/"
 
     def newest(self, published: Iterable[Published]) -> list[Published]:
-        """Without those that end before one that stands: a late event's would take its place."""
+        """``published`` without what ends before the user's standing placement: a late event must not replace that."""
         return [each for each in published if each.until_ms >= self.until_ms.get(each.user, 0)]
 
     def note(self, published: Iterable[Published]) -> None:
@@ -33,16 +34,16 @@ class Guests(Deadlines):
 
 
 def guest_key(user: bytes) -> bytes:
-    """Under what the note of a person stands."""
+    """The key of a person's note in a changelog."""
     return Guests.prefix + user
 
 
 def unremembered(decoded: Decoded, store: RowStore) -> tuple[list[bytes], Rows]:
-    """Those who acted and are not to be remembered, and a row of each, ``[N]``, that holds nothing but the moment.
+    """The users who acted without consent, and a row of each, ``[N]``, that holds nothing but the moment.
 
-    When and where they acted, and up to which offsets; such a row is scored and never kept. Also of whom something is
-    held, since they agreed before; but not of who in the same call agreed and is placed for that, nor for what happened
-    before the newest that is held, whose placement stands.
+    A row tells when and where the user acted, and up to which offsets; it is scored and never kept. Users who agreed
+    before, and so have a row in ``store``, are included, with two exceptions: those who also agreed in this call are
+    placed for that; an event before the newest in the stored row is skipped, since the placement for that row stands.
     """
     places: dict[bytes, int] = {}
     agreed = {*decoded.events["row"].tolist()} if decoded.strangers else set()
@@ -62,15 +63,16 @@ def unremembered(decoded: Decoded, store: RowStore) -> tuple[list[bytes], Rows]:
 
 
 def tombstones(store: RowStore, forgotten: Iterable[bytes]) -> list[Message]:
-    """One for each of ``forgotten`` who has not come back within the slice; the lane's own keys are no user's."""
+    """A tombstone for each of ``forgotten`` who has not come back within the slice; the lane's own keys are skipped."""
     gone = [user for user in dict.fromkeys(forgotten) if user not in store]
     return [Message(user, None) for user in gone if not user.startswith(RESERVED)]
 
 
 def placements(published: list[Published], gone: list[Message], forgotten: Iterable[bytes]) -> list[Message]:
-    """What is placed; tombstones for those ``gone`` for whom nothing is, and of the ``forgotten`` who have come back.
+    """The ``published`` placements, and tombstones for those of ``gone`` and ``forgotten`` who get none.
 
-    These may be placed nothing, as where no ad is on offer: their former placement tells what was forgotten.
+    A ``forgotten`` user who has come back may get none, as where no ad is on offer. The tombstone is needed then, too:
+    the former placement tells what was forgotten.
     """
     left = dict.fromkeys([*(each.key for each in gone), *forgotten])
     for each in published if left else ():

@@ -1,4 +1,4 @@
-"""What the topics and this machine hold of a person: shown, and shown to be gone. Read from the outside."""
+"""What the topics and this machine hold of a person: exported, or shown to be gone. Needs no worker."""
 
 import re
 from collections.abc import Callable, Sequence
@@ -24,24 +24,24 @@ from streams.topics import CHANGELOG, CONTROL, DEAD_LETTERS
 from streams.wire import UNREADABLE
 
 LIFT = np.dtype([("clicks", "<f8"), ("clicks_expected", "<f8"), ("since_impression", "<f8")])
-"""What a click layer has learned of a person (`scoring.clicks.PersonLifts`), since which impression of its lane."""
+"""What a click layer has learned of a person (`scoring.clicks.PersonLifts`), and since which impression of its lane."""
 _FORMER_LIFT_BYTES = 16
-"""Without the last."""
+"""Size of a former version's record, without the last field."""
 _DEADLINE_BYTES = 8
-"""Of a note of when a placement ends (`streams.privacy.guests`)."""
+"""Size of a note of when a placement ends (`streams.privacy.guests`)."""
 
 
 class SnapshotsError(RuntimeError):
-    """Snapshots that cannot be read: nobody knows whom they hold."""
+    """Some snapshots cannot be read, so that nobody knows whom they hold."""
 
 
 class Trace(Struct, frozen=True, kw_only=True):
     """What one topic holds of a person.
 
-    ``current``: records that a reader takes for true, in a compacted topic the newest of its key; ``former``: those
-    that a newer one or a tombstone has replaced, until compaction removes them. ``newest_ms``: the newest record's
-    time. ``goes_ms``: when the topic's own retention has removed the last of them, None where a person must ask.
-    ``requests``: consent and erasure themselves, kept so that they are heeded.
+    ``current``: records that count; in a compacted topic, only the newest of its key. ``former``: records that a newer
+    one or a tombstone has replaced, until compaction removes them. ``newest_ms``: the newest record's time.
+    ``goes_ms``: when the topic's retention will have removed all of them; None where only a request removes them.
+    ``requests``: the person's consent and erasure, kept so that they are heeded.
     """
 
     topic: str
@@ -59,7 +59,7 @@ class Trace(Struct, frozen=True, kw_only=True):
 
 
 class Found(Struct, frozen=True, kw_only=True):
-    """One record as it is exported; ``value`` parsed where it can be, None a tombstone."""
+    """One record as it is exported; ``value`` is parsed where possible, and None for a tombstone."""
 
     topic: str
     partition: int
@@ -72,9 +72,9 @@ class Found(Struct, frozen=True, kw_only=True):
 class Search:
     """Finds a person, under all of their pseudonyms, in records: by the key, or by the ``user_id`` inside the value.
 
-    A person may be named as anything else is, a surface or an ad: other words of a record are none of theirs, nor are
-    the keys of topics that are not keyed by people, or of letters from there. Of a letter whose origin is none of the
-    topics the key may be theirs, and of a value that is no JSON, and tells no ``user_id``, any quoted word.
+    A surface or an ad may have the same name as a person. So other fields of a record do not count, nor do the keys of
+    topics that are not keyed by people, or of dead letters from such topics. Where a dead letter's origin is unknown,
+    its key counts. Where a value is no JSON and has no ``user_id``, any quoted word in it counts.
     """
 
     def __init__(self, users: Sequence[str], prefix: str = "") -> None:
@@ -119,11 +119,11 @@ def _is_json(value: bytes) -> bool:
 
 
 _ESCAPES = re.compile(rb"\\[\\/]|(?:\\u[0-9a-fA-F]{4})+")
-"""What JSON may spell in more than one way; two backslashes are matched whole, so that neither begins another."""
+"""What JSON may spell in more than one way. Two backslashes match as one, so that the second begins no escape."""
 
 
 def _spelled(escapes: re.Match[bytes]) -> bytes:
-    """The spelling of `msgspec`; torn or senseless ones stay as they are, as does all else of a broken record."""
+    """``escapes`` as `msgspec` spells them; torn or invalid ones stay as they are."""
     try:
         return msgspec.json.encode(msgspec.json.decode(b'"%b"' % escapes[0]))[1:-1]
     except UNREADABLE:
@@ -131,7 +131,7 @@ def _spelled(escapes: re.Match[bytes]) -> bytes:
 
 
 def _keys(user: bytes) -> tuple[bytes, ...]:
-    """Of what is kept of a person: the state, and what a click layer has learned beside it; or that it is a guest."""
+    """A person's keys: of the state, of what a click layer has learned of them, and of the note of a guest."""
     return user, person_key(user), guest_key(user)
 
 
@@ -145,7 +145,7 @@ async def find(
     take: Callable[[str, Record], None],
     progress: Progress = lambda _topic, _read, _there: None,
 ) -> None:
-    """Give ``take(topic, record)`` every record of the person, aborted ones included, topic by topic.
+    """Call ``take(topic, record)`` for every record of the person, aborted ones included, topic by topic.
 
     All partitions are read: a producer with another partitioner may have put a record anywhere.
     """
@@ -161,7 +161,7 @@ async def find(
 async def export(
     settings: Settings, users: Sequence[str], progress: Progress = lambda _topic, _read, _there: None
 ) -> list[Found]:
-    """Everything that is held of the person, as it is."""
+    """Every record that the topics hold of the person."""
     out: list[Found] = []
 
     def take(topic: str, record: Record) -> None:
@@ -201,7 +201,7 @@ def readable(topic: str, value: bytes | None) -> object:
 async def traces(
     settings: Settings, users: Sequence[str], progress: Progress = lambda _topic, _read, _there: None
 ) -> list[Trace]:
-    """What each topic holds of the person, every topic in the table's order."""
+    """What each topic holds of the person, in the order of the table of topics."""
     found: dict[str, list[tuple[bytes, bool, int]]] = {topic.name: [] for topic in topics.TABLE}
 
     def take(topic: str, record: Record) -> None:
@@ -243,7 +243,7 @@ def _trace(
 
 
 class Looked(Struct, frozen=True, kw_only=True):
-    """The ``count`` snapshots in ``folder``, unfinished ones too; ``holding``: those with something of the person."""
+    """The ``count`` snapshots in ``folder``, unfinished ones too; ``holding``: those that hold the person."""
 
     folder: Path
     count: int
@@ -251,9 +251,9 @@ class Looked(Struct, frozen=True, kw_only=True):
 
 
 def require_readable_snapshots(settings: Settings, *, none_here: bool = False) -> None:
-    """Raise `SnapshotsError` where `snapshots_with` would: to be asked before topics are read, which takes minutes.
+    """Raise `SnapshotsError` where `snapshots_with` would: checked before topics are read, which takes minutes.
 
-    And where their folder is missing, unless it is said that there are ``none_here``: they may be in another.
+    Raise it also where the folder is missing, since snapshots may be in another; not if ``none_here`` is said.
     """
     folder = _snapshots(settings, _opens).folder
     if not (none_here or folder.is_dir()):
@@ -264,7 +264,7 @@ def require_readable_snapshots(settings: Settings, *, none_here: bool = False) -
 
 
 def snapshots_with(settings: Settings, users: Sequence[str]) -> Looked:
-    """Snapshots on this machine, and those that hold something of the person: each goes with the lane's next.
+    """Snapshots on this machine, and those that hold the person: each of them goes when its lane writes the next.
 
     Raises `SnapshotsError` where one cannot be read.
     """
@@ -272,7 +272,7 @@ def snapshots_with(settings: Settings, users: Sequence[str]) -> Looked:
 
 
 def _snapshots(settings: Settings, look: Callable[[Path], bool]) -> Looked:
-    """Those of the group; ``holding``: of which ``look`` is true. Raises `SnapshotsError`."""
+    """The group's snapshots; ``holding``: those for which ``look`` is true. Raises `SnapshotsError`."""
     folder = settings.home.absolute() / "snapshots" / f"{settings.topic_prefix}{settings.group}"
     found: dict[Path, bool | None] = {}
     try:
@@ -281,10 +281,10 @@ def _snapshots(settings: Settings, look: Callable[[Path], bool]) -> Looked:
                 try:
                     found[path] = look(path)
                 except FileNotFoundError:
-                    if path.is_symlink():  # that leads nowhere, however often it is followed
+                    if path.is_symlink():  # it leads nowhere, so that trying again would not end
                         found[path] = None
                         continue
-                    found.clear()  # a worker has finished it, under the name of the one before, or dropped it
+                    found.clear()  # a worker has finished it, under the former one's name, or dropped it: look anew
                     break
     except OSError as error:
         raise SnapshotsError(
@@ -301,5 +301,5 @@ def _opens(path: Path) -> bool:
 
 
 def verdict(found: Sequence[Trace], looked: Looked) -> bool:
-    """Whether nothing is left but the requests themselves and tombstones."""
+    """Whether only the requests themselves and tombstones are left."""
     return not looked.holding and not any(trace.held for trace in found)

@@ -1,4 +1,4 @@
-"""Old requests of erasure taken back from the control topic, and no new one with them."""
+"""Removes old erasure requests from the control topic, and no new one with them."""
 
 from collections.abc import Iterable
 from collections.abc import Set as AbstractSet
@@ -8,22 +8,23 @@ from streams.control_wire import Erasure
 from streams.settings import Settings
 
 PRUNE_ID = "privacy-prune"
-"""After the topics' prefix, the transactional id of who takes requests back."""
+"""Transactional id of the process that prunes, after the topics' prefix."""
 
 
 async def prune(settings: Settings, before_ms: int) -> int:
-    """Take back the requests older than ``before_ms``, by their own time and by their records'; how many.
+    """Take back the requests older than ``before_ms``, both by their own and their records' time. Returns how many.
 
     Raises `MissingTopicError`.
 
-    Who asks again after the topic was read and before the tombstone is there would go with it: everybody who reads both
-    lets the request stand, yet compaction leaves the tombstone alone. So the request is written once more, after it.
+    A user may ask again after the topic was read and before the tombstone is written. Readers of both records let that
+    request stand, but compaction would leave the tombstone alone. So the request is written again, after the tombstone.
 
-    In `exactly_once` both are one transaction: killed between them, nothing was done. In `at_least_once` the request
-    stands as long as it is on the topic, whose segment is closed after an hour, and the next call writes it once more.
+    In `exactly_once` both writes are one transaction: if this is killed between them, nothing was done. In
+    `at_least_once` the request stands while it is on the topic, whose segment closes after an hour; the next call
+    writes it again.
     """
     transactional_id = settings.topic_prefix + PRUNE_ID if settings.guarantee == "exactly_once" else None
-    async with writing(settings, transactional_id) as write:  # first: it ends what a killed one has left open
+    async with writing(settings, transactional_id) as write:  # first: it ends a transaction that a killed one left open
         control = await read_control(settings)
         gone = old_requests(control, before_ms)
         left = [erasure for erasure in control.hidden(Erasure) if _newest_ms(erasure) >= before_ms]
@@ -37,17 +38,17 @@ async def prune(settings: Settings, before_ms: int) -> int:
 
 
 def old_requests(control: Control, before_ms: int) -> list[Erasure]:
-    """The standing requests older than that."""
+    """The standing requests older than ``before_ms``."""
     return [erasure for erasure in control.all(Erasure).values() if _newest_ms(erasure) < before_ms]
 
 
 def _newest_ms(erasure: Erasure) -> int:
-    """Until when it takes what people did: by their devices' clocks, and by those that date records."""
+    """The later of the request's two times: by the clock of the device, and by that of its record."""
     return max(erasure.time_ms, erasure.told_ms)
 
 
 async def _overtaken(settings: Settings, users: AbstractSet[str]) -> list[Erasure]:
-    """Requests of ``users`` that came before what was just written, which may not have been committed yet."""
+    """Requests of ``users`` that stand before what was just written; that may not have been committed yet."""
     control = await read_control(settings, committed=False)
     return [erasure for erasure in control.hidden(Erasure) if erasure.user_id in users]
 

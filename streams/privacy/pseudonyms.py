@@ -1,12 +1,12 @@
-"""People's names are replaced at the edge: what reaches the topics is a keyed hash, and the key stays with the shop.
+"""Replaces people's names at the edge: what reaches the topics is a keyed hash, and the key stays with the shop.
 
     names = Pseudonyms({"2024b": new_key, "2024a": old_key})
     names.of("alice@example.org")  # the user_id to put on events: "2024b-" and 32 letters and digits
     names.all("alice@example.org")  # under every key that is still held: what an erasure must name
 
-**Rotation.** Put the new key first and keep the old ones: whoever acts from then on is new to the engine, looks up
-placements under `all` of her pseudonyms, and her former state expires with `SALIENCE_IDLE_TTL_MS`. Drop an old key
-when that time has passed, or, to make its pseudonyms nobody's at once, erase them first.
+**Rotation.** Put the new key first and keep the old ones. People are then new to the engine, so look up placements
+under `all` of their pseudonyms; their former state expires with `SALIENCE_IDLE_TTL_MS`. Drop an old key when that time
+has passed. To drop it at once, erase its pseudonyms first.
 """
 
 import base64
@@ -17,20 +17,20 @@ from pathlib import Path
 from typing import Self
 
 KEY_BYTES_MIN = 16
-"""128 bits: names are few and can be tried one by one, so that the key alone keeps them unknown."""
+"""128 bits: names are few and can be tried one by one, so only the key keeps them unknown."""
 KEY_BYTES_MAX = 64
-"""BLAKE2b takes no longer one."""
+"""BLAKE2b takes no longer key."""
 _DIGEST_BYTES = 20
-"""160 bits, 32 characters of base 32: no two people of a shop will ever share one."""
+"""160 bits, 32 characters of base 32: no two people of a shop will ever share a digest."""
 _KEY_NAME = re.compile(r"[a-z0-9]{1,16}")
 
 
 class PseudonymError(ValueError):
-    """Keys that would not keep names unknown; says which one, by its place, and never what it is."""
+    """Keys that would not keep names unknown. The message names a bad key by its place, and never shows it."""
 
 
 def _refusal(name: str, key: bytes) -> str:
-    """Why a key would not do; of a line that lacks one of the two, the name may be the key, and is not told."""
+    """Why a key would not do. Does not show the name: where a line lacks one of the two, the name may be the key."""
     if not _KEY_NAME.fullmatch(name):
         return "expected a name of 1 to 16 lower-case letters and digits, and then the key"
     if not KEY_BYTES_MIN <= len(key) <= KEY_BYTES_MAX:
@@ -55,7 +55,7 @@ class Pseudonyms:
         """Keys from a file, the newest first: a line each, ``name hexadecimal-key``. Raises `PseudonymError`."""
         try:
             lines = path.read_text(encoding="utf-8").splitlines()
-        except UnicodeDecodeError:  # which would tell a byte of it
+        except UnicodeDecodeError:  # the error itself would show a byte of the file
             raise PseudonymError(f"{path}: the file is not UTF-8") from None
         keys: dict[str, bytes] = {}
         for number, line in enumerate(lines, start=1):
@@ -68,7 +68,7 @@ class Pseudonyms:
                 raise PseudonymError(f"{path}:{number}: the key is not hexadecimal") from None
             if why := _refusal(name, key):
                 raise PseudonymError(f"{path}:{number}: {why}")
-            if name in keys:  # one of the two keys would be lost, and whatever was written under it never found
+            if name in keys:  # one of the two keys would be lost, and nothing written under it could be found
                 raise PseudonymError(f"{path}:{number}: the name {name} stands twice; expected another for each key")
             keys[name] = key
         return cls(keys)

@@ -1,4 +1,4 @@
-"""What people ask for on the control topic, settled lane by lane between two slices. No I/O."""
+"""People's requests on the control topic (consent, erasure), settled lane by lane between two slices. No I/O."""
 
 from collections.abc import Callable
 from typing import TypeVar
@@ -13,24 +13,24 @@ from streams.privacy.consent import Watermarks, digest_of
 Request = Consent | Erasure
 R = TypeVar("R", Consent, Erasure)
 _Kind = tuple[str, type[Request], bool]
-"""Whose it is, what it is and whether it grants something."""
+"""Of a request: the user, its type, and whether it grants something."""
 
 
 class Requests:
-    """What people have asked for on the control topic, by lane, in its order; of each user and kind the newest.
+    """People's requests by lane, in the topic's order; of each user and kind only the newest.
 
-    A consent is another kind than a refusal, which it does not undo: what was held until then is to be forgotten
-    though both come at once.
+    A consent and a refusal are different kinds, since a consent does not undo a refusal: even if both come at once,
+    what was held before is forgotten.
 
-    A lane follows by offset: between two slices it settles what has come since, and its lane row says how far it is.
+    A lane follows by offset: between two slices it settles the requests since, and its lane row says how far it is.
     """
 
     def __init__(self, control: Control, partition_of: Callable[[bytes], int]) -> None:
         self.control = control
         self.answers: dict[bytes, Consent] = {}
-        """Standing answers, as `Control` holds them, by the user's digest: 130 bytes each beside those."""
+        """Standing answers by the user's digest, the objects that `Control` holds: 130 bytes more for each."""
         self.erasures: dict[bytes, Erasure] = {}
-        """The newest request of each who asked to be forgotten, likewise."""
+        """Likewise, each user's newest request to be forgotten."""
         self._partition_of = partition_of
         self._of_lane: dict[int, dict[_Kind, tuple[int, Request]]] = {}
         self._newest: dict[int, int] = {}
@@ -47,14 +47,14 @@ class Requests:
             return
         standing[digest_of(user.encode())] = request
         of = user, kind, isinstance(request, Consent) and request.granted
-        _, former = requests.pop(of, (-1, request))  # it comes last now
-        if former.time_ms > request.time_ms:  # the lane may not have met it, and what it holds back
+        _, former = requests.pop(of, (-1, request))  # the new one comes last
+        if former.time_ms > request.time_ms:  # the lane may not have settled the former, which holds back more
             request = msgspec.structs.replace(request, time_ms=former.time_ms)
         self._newest[lane] = self.control.next_offset - 1
         requests[of] = self._newest[lane], request
 
     def waits(self, lane: int, offset: int) -> bool:
-        """Whether there are requests for ``lane`` from ``offset`` on. Safe to ask from any thread."""
+        """Whether there are requests for ``lane`` from ``offset`` on. Safe from any thread."""
         return self._newest.get(lane, -1) >= offset
 
     def since(self, lane: int, offset: int) -> list[Request]:
@@ -68,12 +68,12 @@ class Requests:
 
 
 def settle(requests: list[Request], store: RowStore, watermarks: Watermarks) -> list[bytes]:
-    """Apply ``requests`` to a lane, in place; the users who asked to be forgotten.
+    """Apply ``requests`` to a lane, in place. Returns the users who asked to be forgotten.
 
-    The watermark covers everything that the row held, since nothing of it may come back. A consent given again
-    counts from its own time on. Whoever asks loses the row that is there, wherever the watermark stands: a device's
-    clock, or a consent's own time, may have put it ahead of the request. So a request that is settled twice, as after
-    a crash, forgets twice: the safer of the two errors.
+    The watermark covers everything in the user's row, since nothing of it may come back. A consent given again counts
+    from its own time on. The row is removed even where the watermark is ahead of the request, as a device's clock or a
+    consent's own time may have put it there. So a request that is settled twice, as after a crash, forgets twice: the
+    safer of the two errors.
     """
     forgotten = []
     for request in requests:

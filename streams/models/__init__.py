@@ -1,1 +1,1 @@
-"""Models on the topics: pushed, tried, given roles, switched between two slices, and told of."""
+"""Models on the topics: pushed, tried, given roles, switched between two slices, and reported on."""

@@ -1,4 +1,4 @@
-"""What a shadow model says of people, beside what was decided: both chances of each ad placed, and how they differ."""
+"""A shadow model's scores beside those that decided: both chances of a click of each ad placed, and how they differ."""
 
 from dataclasses import dataclass
 
@@ -10,12 +10,12 @@ from scoring.ranking import EMPTY_SLOT
 from streams.wire import Placement, ShadowScore, ShadowSlot
 
 DIGITS = 6
-"""As in placements."""
+"""Decimal digits of a chance, as in placements."""
 
 
 @dataclass(frozen=True, slots=True)
 class Said:
-    """Of one person: both chances of the ads placed, and figures over all candidates."""
+    """For one person: both chances of the ads placed, and the mean and largest difference over all candidates."""
 
     shadow: str
     pctr: list[float]
@@ -43,7 +43,7 @@ class Said:
 
 
 def beside_of(scored: Scored) -> dict[int, Said]:
-    """What the shadow says, by the place in ``scored`` of those whom it was asked about."""
+    """What the shadow says, by each person's place in ``scored``; only of people whom it was asked about."""
     beside = scored.beside
     if beside is None:
         return {}

@@ -1,7 +1,7 @@
-"""What the commands do with models on the topics: push one, look at it again, take one away.
+"""What the commands do with models on the topics: push one, check it again, remove one.
 
-No write there depends on what others write meanwhile, so whoever has written looks again: of those who push or give a
-role, and those who remove, the last to write looks after both have written, and finds what is missing.
+A write does not depend on what others write meanwhile, so every command reads again after its write. Where one pushes a
+model or gives it a role while another removes it, the last to write reads after both, and finds what is missing.
 """
 
 import tempfile
@@ -34,10 +34,10 @@ from streams.wire import UNREADABLE
 
 
 async def push(settings: Settings, directory: Path) -> PushedModel:
-    """Try the model in ``directory`` and publish it: its files first, then the manifest that speaks of them.
+    """Try the model in ``directory`` and publish it: its files first, then the manifest that names them.
 
-    Raises `ModelError` where it is refused, or somebody removed files of it meanwhile, and `RolesError` where there is
-    no room for it or its version is another's.
+    Raises `ModelError` where it is refused, or where somebody removed some of its files meanwhile; `RolesError` where
+    there is no room for it, or its version is taken, or was pushed or removed meanwhile.
     """
     packed = pack(directory)
     proof = await try_model(directory, settings)
@@ -66,7 +66,7 @@ async def push(settings: Settings, directory: Path) -> PushedModel:
 
 
 def _check_readable(directory: Path, pushed: PushedModel) -> None:
-    """Raises `ModelError` where readers would refuse the message: nobody could find the model, nor remove it."""
+    """Raises `ModelError` where readers would refuse the message: nobody could then find the model or remove it."""
     try:
         read_message(pushed.key, msgspec.json.encode(pushed))
     except UNREADABLE as error:
@@ -77,7 +77,7 @@ def _check_readable(directory: Path, pushed: PushedModel) -> None:
 
 
 async def parity(settings: Settings, pushed: PushedModel) -> list[str]:
-    """Get a model from the topic and try it again; what speaks against it."""
+    """Get a model from the topic and try it again. Returns what speaks against it."""
     try:
         await obtain(settings, pushed)
     except ModelError as error:
@@ -86,7 +86,7 @@ async def parity(settings: Settings, pushed: PushedModel) -> list[str]:
 
 
 async def tried(settings: Settings, control: Control, versions: Iterable[str]) -> None:
-    """Get models that are on the topics, and try them as a worker would. Raises `ModelError` of the first refused."""
+    """Get models from the topics, and try them as a worker would. Raises the `ModelError` of the first refused one."""
     for version in versions:
         pushed = control.get(PushedModel, version)
         assert pushed is not None, f"{version} is on the topics"
@@ -94,10 +94,10 @@ async def tried(settings: Settings, control: Control, versions: Iterable[str]) -
 
 
 async def begin_anew(settings: Settings, versions: Iterable[str]) -> None:
-    """Take back what lanes told of those of ``versions`` that have no role, before they are given one.
+    """Take back the lanes' statuses of those ``versions`` that have no role, before they are given one.
 
-    It is of a former role, and would count in this one until each lane has told anew. By the topic as it is now: where
-    somebody else has given one a role meanwhile, what lanes tell of it since then stays.
+    A status of a former role would count in the new one until its lane has sent another. The topic is read now: where
+    somebody else has given a version a role meanwhile, its statuses stay.
     """
     given = {*versions}
     if not given:
@@ -109,12 +109,12 @@ async def begin_anew(settings: Settings, versions: Iterable[str]) -> None:
 
 
 async def remove(settings: Settings, version: str) -> None:
-    """Take a model off the topics: its message first, so that who gives it a role from then on finds it gone.
+    """Take a model off the topics: its message first, so that whoever gives it a role after that finds it gone.
 
-    With it go files that no model names, once they are old: of a push, or a removal, that did not come to its end.
+    Old files that no model names go with it: a push or a removal that did not come to its end has left them.
 
-    Raises `RolesError` where it has a role or is not there, having put it back where it was given one meanwhile, and
-    where a model that was pushed meanwhile lacks files now.
+    Raises `RolesError` where the model has a role (if it was given one meanwhile, it is put back first), where it is
+    not there, and where a model that was pushed meanwhile lacks files now.
     """
     control = await read_control(settings)
     _check_removable(control, version)
@@ -140,21 +140,21 @@ async def remove(settings: Settings, version: str) -> None:
 
 
 async def _is_whole(settings: Settings, pushed: PushedModel) -> bool:
-    """Whether a model's files are on the topic: while its message is not there, another removal takes them for left."""
+    """Whether a model's files are on the topic: while its message was not, another removal may have taken them."""
     with tempfile.TemporaryDirectory(prefix="salience-model-") as folder:
         try:
             await fetch(settings, pushed, Path(folder))
         except MissingFilesError:
             return False
-        except ModelError:  # nobody gets it, whatever there is of it
+        except ModelError:  # nobody can load it, whether its files are there or not
             pass
     return True
 
 
 async def _removed(settings: Settings, known: Mapping[str, PushedModel], parts: Iterable[bytes]) -> int:
-    """Take ``parts`` off the topic, and those that have been left there; how many.
+    """Take ``parts`` off the topic, and those left there by others. Returns how many.
 
-    Raises `RolesError` where a model that is none of ``known`` was pushed meanwhile and lacks some now.
+    Raises `RolesError` where a model that is not among ``known`` was pushed meanwhile and lacks some of them now.
     """
     gone = dict.fromkeys([*parts, *await left(settings, known.values(), wall_ms())])
     if gone:

@@ -1,7 +1,7 @@
-"""What a lane tells the control topic of models that have roles: whether they are used here, and how they fare.
+"""What a lane tells the control topic of models that have roles: whether it uses them, and how they fare.
 
-Each lane tells for itself, in the transaction of a slice: when a role or a refusal changes, and as outcomes come in,
-ever less often, so that a model costs a lane some hundred records in its life.
+Each lane tells it in the transaction of a slice: when a role or a refusal changes, and as outcomes come in, less and
+less often, so that a model costs a lane about a hundred records in its life.
 """
 
 from collections.abc import Iterable
@@ -14,21 +14,21 @@ from streams.control_wire import ModelStatus
 from streams.wire import ShadowScore
 
 WORKER_MAX, REASON_MAX = 256, 512
-"""Characters: what a message has more of nobody reads, and what onnxruntime says of a model has no bound."""
+"""Characters of a status; the rest is cut off: nobody reads more, and errors of onnxruntime have no bound."""
 OUTCOMES_MORE = 20
-"""Outcomes that are news at the least; beyond, a twentieth of those there are."""
+"""New outcomes that make a status due; once there are more than 400 in all, a twentieth of those."""
 
 
 @dataclass(slots=True)
 class Differences:
-    """How far a shadow's chances of a click are from those beside them, over all candidates."""
+    """How far a shadow's chances of a click are from those that decided, over all candidates."""
 
     candidates: int = 0
     total: float = 0.0
     largest: float = 0.0
 
     def add(self, score: ShadowScore) -> None:
-        """Take in what it said of one person."""
+        """Add the shadow's scores of one person."""
         self.candidates += score.candidates
         self.total += score.candidates * score.mean_difference
         self.largest = max(self.largest, score.largest_difference)
@@ -36,23 +36,23 @@ class Differences:
 
 @dataclass(slots=True)
 class ModelNews:
-    """One lane's. ``revision``: that of the models of which it has told."""
+    """The news of one lane. ``revision``: of the models, when it last told; ``told``: outcomes in each last status."""
 
     revision: int = 0
     told: dict[str, int] = field(default_factory=dict)
     differences: dict[str, Differences] = field(default_factory=dict)
 
     def differ(self, scores: Iterable[ShadowScore]) -> None:
-        """Take in what shadows said."""
+        """Add what shadows said."""
         for score in scores:
             self.differences.setdefault(score.shadow, Differences()).add(score)
 
     def waits(self, models: Models) -> bool:
-        """Whether there is news that no event may bring along."""
+        """Whether there is news that must not wait for an event."""
         return self.revision != models.revision
 
     def tell(self, lane: int, models: Models, layer: ClickLayer, worker: str, time_ms: int) -> list[ModelStatus]:
-        """What is new, as of now."""
+        """The statuses that are due now."""
         changed = self.waits(models)
         if changed:
             self.revision = models.revision

@@ -1,7 +1,7 @@
-"""Changes of who scores whom, and what a model must have shown for them. No I/O.
+"""Changes of the models' roles, and what a model must have shown before. No I/O.
 
-A model goes from *pushed* to *shadow* (asked about some people and not heeded), to *canary* (heeded for some), to
-*live*; each step can be left out by force, with a reason, and the last can be taken back.
+A model goes from *pushed* to *shadow* (it scores some people, and its scores are not used), to *canary* (its scores are
+used for some people), to *live*. Each step can be skipped by force, with a reason, and the last can be taken back.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -18,17 +18,17 @@ from streams.control_changes import Read, Write, after
 from streams.control_wire import ModelRoles, ModelStatus, PushedModel
 
 OUTCOMES_MIN = 1_000
-"""Outcomes that a model must have had; at a click rate of 3 % its calibration is then known to a fifth."""
+"""Outcomes that a model must have had; at a click rate of 3 % its calibration is then known to within a fifth."""
 CLICKS_MIN = 30
 MISCALIBRATED_MAX = 0.25
-"""How far clicks over predicted clicks may be from 1, in ratio: the click layer takes minutes to mend as much."""
+"""How far clicks over predicted clicks may be from 1, as a ratio: the click layer takes minutes to correct so much."""
 WORSE_MAX = 0.01
-"""How much more log loss than what is live a shadow may cost, as a share of it. What the click layer has still to mend
-of one that it knows costs about as much at most (`scoring.learner.KNOWN`)."""
+"""How much more log loss than the live model a shadow may have, as a share of the live one's. For a model that the
+click layer knows (`scoring.learner.KNOWN`), what the layer has not corrected yet costs about as much at most."""
 SURELY = 3.0
-"""Standard errors by which it must have cost more: more than two, since a person's impressions go together."""
+"""Standard errors by which a shadow must exceed that: more than two, since one person's impressions correlate."""
 _Shared = Literal["canary", "shadow"]
-"""Roles that are played for a share of people."""
+"""Roles that a model has for a share of people."""
 
 
 class RolesError(ValueError):
@@ -47,8 +47,8 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """All that lanes tell of one model. ``refusals``: reasons by lane, with the worker. ``told_ms``: when each lane
-    told it, by the time of its events: of one that is down it is old.
+    """All that lanes tell of one model. ``refusals``: by lane, the worker and its reason. ``told_ms``: the event time
+    of each lane's last status, which is old where the lane is down.
     """
 
     evidence: Evidence
@@ -65,7 +65,7 @@ class Record:
         evidence = Evidence()
         for status in statuses:
             told = Evidence(**{name: getattr(status, name) for name in Evidence.__slots__})
-            if not told.gain_squares:  # a former version's, from the first outcome on; or both have said the same
+            if not told.gain_squares:  # a former version does not tell it; or both models always said the same
                 told.apart()
             evidence.join(told)
         candidates = sum(status.candidates for status in statuses)
@@ -86,12 +86,12 @@ class Record:
 
     @property
     def gain(self) -> float | None:
-        """How much lower its log loss is than that of the model it was beside; None where it was beside none."""
+        """How much lower its log loss is, as a shadow, than that of the model in use; None where it was beside none."""
         return self.evidence.gain
 
 
 def roles_told(control: Control) -> ModelRoles:
-    """The roles that stand; nobody's before the first change."""
+    """The roles that stand; before the first change, no model has one."""
     return control.get(ModelRoles, "all") or ModelRoles()
 
 
@@ -109,16 +109,16 @@ def roles_of(message: ModelRoles, arms: tuple[str, ...]) -> Roles:
 
 
 def record_of(version: str, roles: ModelRoles, arms: tuple[str, ...], statuses: Iterable[ModelStatus]) -> Record:
-    """What lanes tell of a model in a role that it has, in an experiment's arm among them; else nothing.
+    """What lanes tell of a model that has a role, or is in an experiment's arm; an empty record for any other.
 
-    What they told of one that has lost its role stays on the topic, and is forgotten by the lanes: they begin anew.
+    When a model loses its role, the statuses stay on the topic, but the lanes forget: their next ones begin anew.
     """
     held = version in roles_of(roles, arms).versions
     return Record.of([one for one in statuses if held and one.model == version])
 
 
 def objections(pushed: PushedModel, record: Record, limits: Limits) -> list[str]:
-    """What speaks against promoting a model; nothing where all that is asked for is there."""
+    """What speaks against promoting a model; empty where it meets all ``limits``."""
     found = [
         f"lane {lane} ({worker}) refuses it: {reason}" for lane, (worker, reason) in sorted(record.refusals.items())
     ]
@@ -140,7 +140,7 @@ def objections(pushed: PushedModel, record: Record, limits: Limits) -> list[str]
 
 
 def uncompared(roles: ModelRoles, version: str, record: Record, limits: Limits) -> str:
-    """What is to be known of a shadow that nothing speaks against; nothing where it was held against what is live."""
+    """Says of a shadow that it was not compared with the live model, or not enough; else empty."""
     beside = record.evidence.beside
     if roles.shadow != version or beside >= limits.outcomes:
         return ""
@@ -151,7 +151,7 @@ def uncompared(roles: ModelRoles, version: str, record: Record, limits: Limits) 
 
 
 def _worse(evidence: Evidence, limits: Limits) -> str:
-    """What speaks against a shadow that cost surely more than may be; nothing where it did not or that is not known."""
+    """What speaks against a shadow with surely too much log loss; empty where that is not so, or not known yet."""
     gain, error = evidence.gain, evidence.gain_error
     if gain is None or error is None or evidence.beside < limits.outcomes:
         return ""
@@ -174,19 +174,19 @@ def state_of(roles: ModelRoles, version: str) -> str:
 
 
 def with_shadow(roles: ModelRoles, version: str, share: float, time_ms: int) -> ModelRoles:
-    """Ask ``version`` about a share of people, and heed it for none; a share of 0 ends it."""
+    """Let ``version`` score a share of people, without using its scores; a share of 0 ends that."""
     return _shared(roles, version, "shadow", share, time_ms)
 
 
 def with_canary(roles: ModelRoles, version: str, share: float, time_ms: int) -> ModelRoles:
-    """Heed ``version`` for a share of people; a share of 0 ends it."""
+    """Use the scores of ``version`` for a share of people; a share of 0 ends that."""
     return _shared(roles, version, "canary", share, time_ms)
 
 
 def _shared(roles: ModelRoles, version: str, role: _Shared, share: float, time_ms: int) -> ModelRoles:
-    """The roles with ``version`` in this one and not in the other; with a share of 0 no longer in this one."""
+    """The roles with ``version`` as ``role`` and not in the other shared role; without it where the share is 0."""
     _not_live(roles, version, role)
-    if not 0 <= share <= 1:  # a NaN is not within any
+    if not 0 <= share <= 1:  # refuses NaN, too
         raise RolesError(f"a share of {share}; expected 0 to 1")
     if share > 0:
         kept = _without(roles, version, "canary" if role == "shadow" else "shadow")
@@ -198,7 +198,7 @@ def _shared(roles: ModelRoles, version: str, role: _Shared, share: float, time_m
 
 
 def promoted(roles: ModelRoles, version: str, time_ms: int, reason: str = "", *, forced: bool = False) -> ModelRoles:
-    """Heed ``version`` for everybody; what was live before can come back."""
+    """Use the scores of ``version`` for everybody; the model that was live before can come back."""
     _not_live(roles, version, "live")
     kept = _without(_without(roles, version, "canary"), version, "shadow")
     former = (roles.live, *roles.former)[:FORMER_MAX]
@@ -219,7 +219,7 @@ def _not_live(roles: ModelRoles, version: str, role: str) -> None:
 
 
 def _without(roles: ModelRoles, version: str, role: _Shared) -> ModelRoles:
-    """The roles, and no longer this one where ``version`` has it."""
+    """The roles with ``role`` empty where ``version`` has it."""
     if getattr(roles, role) != version:
         return roles
     return msgspec.structs.replace(roles, **{role: "", f"{role}_share": 0.0})
@@ -236,10 +236,10 @@ def _changed(roles: ModelRoles, time_ms: int, reason: str = "", *, forced: bool 
 
 
 def settled(made: ModelRoles, read: Read, write: Write[ModelRoles]) -> ModelRoles:
-    """Write a change; the roles as they stand now.
+    """Write a change. Returns the roles as they stand now.
 
-    Raises `RolesError` where others changed what it was made from: it is not made anew, since what speaks for a
-    promotion or a rollback was said of the roles as they were. And where a model in it was removed.
+    Raises `RolesError` where others changed the roles meanwhile: the change is not tried again, since the reasons for a
+    promotion or a rollback were given for the roles as they were. Raises it also where a model in it was removed.
     """
     write([made], ())
     control = after(made, read, write)

@@ -1,7 +1,7 @@
-"""Models on topics: files in parts on ``models``, by what they hash to, and their manifest on the control topic.
+"""Models on topics: files in parts on ``models``, keyed by their hash, and manifests on the control topic.
 
-A part never changes and is sent before the manifest that speaks of it, so whoever reads a manifest finds all of it or
-says what is missing. What two models have in common is there once.
+A part never changes, and is sent before the manifest that names it. So a reader of the manifest finds all parts, or can
+tell which are missing. A file that two models share is stored once.
 """
 
 import asyncio
@@ -41,36 +41,36 @@ from streams.wire import UNREADABLE
 CHUNK_BYTES = 512 * 1024
 """Half of what a broker takes in one record by default."""
 MODEL_BYTES_MAX = 64 * 2**20
-"""All files of a model: the demo shop's has 0.8 MB; a table of 200,000 tokens of 64 floats, 51."""
+"""Bytes of all files of a model: the demo shop's has 0.8 MB; a table of 200,000 tokens of 64 floats has 51 MB."""
 PARTS_MAX = MODEL_BYTES_MAX // CHUNK_BYTES + 1
 """Parts of a file."""
 MODELS_MAX = 32
-"""Models on the topic: 2 GB at the most, read in seconds by a worker that is given one."""
+"""Models on the topic: 2 GB at most, which a worker reads in seconds when it is given a model."""
 
 LEFT_AFTER_S = 3_600
-"""Since a model's folder, or a part on the topic, was written: whoever gets or pushes one is done with it, or dead; its
-trial may take some seconds."""
+"""Age from which a model's folder, or a part on the topic, counts as left behind: by then the process that wrote it is
+done with it, or dead. A trial may take some seconds."""
 FOLDER = ".salience-model-got-"
-"""So begin the names of folders that models are got into: not those that anybody would choose."""
+"""Prefix of the folders into which models are fetched: a name that nobody would choose."""
 
 _PART = re.compile(rb"[0-9a-f]{64}/[0-9]+")
-"""What `chunk_key` makes: of other keys nobody here knows what they are."""
+"""The keys that `chunk_key` makes; others are left alone."""
 
 _AGAIN = "push it again: salience model push DIR"
 
 
 class MissingFilesError(ModelError):
-    """A model of which files, or parts of them, are not on the topic: who pushes it again mends that."""
+    """Files of a model, or parts of them, are not on the topic: pushing the model again mends that."""
 
 
 def chunk_key(digest: str, number: int) -> bytes:
-    """Key of a part of the file that hashes to ``digest``, numbered from 0."""
+    """Key of part ``number``, from 0, of the file whose hash is ``digest``."""
     return f"{digest}/{number}".encode()
 
 
 @dataclass(frozen=True, slots=True)
 class Packed:
-    """A model as it is sent: its manifest as it is, and the parts of its files by key."""
+    """A model as it is sent: the text of its manifest, and the parts of its files by key."""
 
     manifest: str
     parts: Mapping[bytes, bytes]
@@ -78,9 +78,9 @@ class Packed:
 
 
 def pack(directory: Path) -> Packed:
-    """The files that the manifest in ``directory`` names, as it says they are. Raises `ModelError`.
+    """The files that the manifest in ``directory`` names, checked against its hashes. Raises `ModelError`.
 
-    They are hashed, not run: that is `streams.models.trial`'s.
+    The model does not run here: `streams.models.trial` does that.
     """
     manifest = read_manifest(directory)
     parts: dict[bytes, bytes] = {}
@@ -105,13 +105,13 @@ class Parts:
         for name in self._digests:
             if not is_plain_name(name):
                 raise ModelError(f"{self._model} names the file {name!r}", "a plain name inside the directory", _AGAIN)
-        # By the files that each is a part of: what several have in common comes once, and is written for each.
+        # How many files each part is in: a part that several share comes once, and is written for each.
         self._wanted = Counter(chunk_key(digest, at) for digest in self._digests.values() for at in range(PARTS_MAX))
         self._held: dict[bytes, bytes] = {}
         self._bytes = 0
 
     def take(self, records: Iterable[Record]) -> None:
-        """Take in what belongs to it, the newest of each part. Raises `ModelError` where it is too large."""
+        """Take the model's parts from ``records``, the newest of each. Raises `ModelError` where it is too large."""
         for record in records:
             if record.key is None or record.key not in self._wanted:
                 continue
@@ -125,9 +125,9 @@ class Parts:
                 raise ModelError(f"{self._model}: its files are too large", f"{MODEL_BYTES_MAX:,} bytes", _AGAIN)
 
     def of(self, name: str) -> list[bytes]:
-        """Those of a file, in order.
+        """The parts of a file, in order.
 
-        Raises `MissingFilesError` where some are missing; whether its end is, its hash tells.
+        Raises `MissingFilesError` where some are missing; only the file's hash tells whether the last ones are there.
         """
         digest = self._digests[name]
         keys = [key for at in range(PARTS_MAX) if (key := chunk_key(digest, at)) in self._held]
@@ -145,9 +145,9 @@ async def send(settings: Settings, parts: Mapping[bytes, bytes | None]) -> None:
 
 
 async def fetch(settings: Settings, pushed: PushedModel, into: Path) -> Path:
-    """The model's files, from the topic, in the folder ``into``, which is empty.
+    """Write the model's files from the topic into the empty folder ``into``, and return it.
 
-    Raises `MissingFilesError` where some are missing or not what they were, and `ModelError` where they are too large.
+    Raises `MissingFilesError` where some are missing or have another hash, and `ModelError` where they are too large.
     """
     parts, names = Parts(pushed), manifest_of(pushed).files
     try:
@@ -157,7 +157,7 @@ async def fetch(settings: Settings, pushed: PushedModel, into: Path) -> Path:
         raise MissingFilesError(f"{pushed.model}: {error}", "its files there", _AGAIN) from error
     for name, digest in names.items():
         content = parts.of(name)
-        if await asyncio.to_thread(_sha256, content) != digest:  # its end is missing, or a part is another's
+        if await asyncio.to_thread(_sha256, content) != digest:  # the end is missing, or a part is of another file
             reason = f"{pushed.model}: what is on {MODELS} of {name} is not the whole of it"
             raise MissingFilesError(reason, f"all parts of {digest}", _AGAIN)
         await asyncio.to_thread(_write, into / name, content)
@@ -178,10 +178,10 @@ def _write(file: Path, parts: Sequence[bytes]) -> None:
 
 
 async def obtain(settings: Settings, pushed: PushedModel, within: Path | None = None) -> AttentionModel:
-    """A pushed model from the topic, tried in a process of its own, then loaded. Raises `ModelError`: one that is
-    a `MissingFilesError` may be mended.
+    """A pushed model from the topic, tried in a process of its own, then loaded. Raises `ModelError`; where it is a
+    `MissingFilesError`, another push may mend it.
 
-    Its files are for a moment in a folder of their own ``within`` another, the system's where not given.
+    The files are for a moment in a temporary folder ``within`` another, by default the system's.
     """
     with tempfile.TemporaryDirectory(dir=within, prefix=FOLDER) as name:
         try:
@@ -190,12 +190,12 @@ async def obtain(settings: Settings, pushed: PushedModel, within: Path | None = 
             return await asyncio.to_thread(load, directory)
         except MissingFilesError:
             raise
-        except ModelError as error:  # the folder is gone by the time that anybody reads of it
+        except ModelError as error:  # it names the folder, which is gone when somebody reads the message
             raise RefusedModelError(str(error).replace(name, pushed.model)) from error
 
 
 def remove_left(within: Path, now_ms: int) -> None:
-    """Remove what workers that were killed while they got a model have left; others may be at theirs."""
+    """Remove the folders of workers that were killed while they fetched a model; newer ones may be in use."""
     for folder in within.glob(f"{FOLDER}*"):
         with contextlib.suppress(OSError):  # another worker that starts removes it, too
             if folder.stat().st_mtime * 1_000 < now_ms - 1_000 * LEFT_AFTER_S:
@@ -203,9 +203,9 @@ def remove_left(within: Path, now_ms: int) -> None:
 
 
 def manifest_of(pushed: PushedModel) -> Manifest:
-    """The manifest that was pushed. Raises `ModelError` where it is none, or of another specification or model."""
+    """The manifest that was pushed. Raises `ModelError` where it is invalid, or of another specification or model."""
     manifest = _manifest(pushed)
-    if manifest.spec_hash != SPEC_HASH:  # before the version, which a former version may have told otherwise
+    if manifest.spec_hash != SPEC_HASH:  # first: a former release may have computed the version in another way
         raise ModelError(
             f"{pushed.model}: trained for the feature specification {manifest.spec_hash}",
             f"{SPEC_HASH}, which this version computes",
@@ -231,9 +231,9 @@ def unshared(gone: PushedModel, others: Iterable[PushedModel]) -> list[bytes]:
 
 
 async def left(settings: Settings, known: Iterable[PushedModel], now_ms: int) -> list[bytes]:
-    """Keys of parts on the topic that none of ``known`` needs, by ``now_ms`` for an hour: who pushed or removed their
-    model did not come to the end. Of those sent since then, or at no time that is told (-1), somebody may be about to
-    speak.
+    """Keys of parts on the topic that none of ``known`` needs and that are older than `LEFT_AFTER_S` at ``now_ms``: a
+    push or a removal did not come to its end. For a newer part, or one without a time (-1), a manifest may be about to
+    come.
     """
     sent_ms: dict[bytes, int] = {}
     try:
@@ -256,12 +256,12 @@ def needs_any(pushed: PushedModel, parts: Iterable[bytes]) -> bool:
 
 
 def _digest_of(key: bytes) -> str:
-    """Of the file that a part is of."""
+    """The hash of the file to which a part belongs."""
     return key.partition(b"/")[0].decode()
 
 
 def _digests(pushed: PushedModel) -> set[str]:
-    """Of the files that a model needs, or needed of a former version; none where its message is bad: nobody gets it."""
+    """Hashes of the files of a model, even one of a former specification; none where its message is bad."""
     try:
         manifest = _manifest(pushed)
     except ModelError:

@@ -1,8 +1,8 @@
-"""The worker's models follow the control topic: got and tried beside the hot path, switched between two slices.
+"""The worker's models follow the control topic: fetched and tried beside the hot path, switched between two slices.
 
-Until a model that is named has been tried and has vectors of every ad, all goes on with the roles as they were; then
-one call on the compute thread changes them. One that does not pass is refused, and its role stays with the one before;
-one that cannot be got for the moment is tried again, ever less often.
+The roles stay as they were until each model named has been tried and has a vector of every ad; then one call on the
+compute thread changes them. A model that does not pass is refused, and its role stays with the model before. One that
+cannot be fetched for the moment is tried again, less and less often.
 """
 
 import asyncio
@@ -29,11 +29,11 @@ from streams.settings import Settings
 log = structlog.get_logger()
 
 ADS_PER_CALL = 1_000
-"""Encoded in one call of the encoder: some milliseconds of a core that is not the compute thread's."""
+"""Ads encoded in one call: some milliseconds on another core than the compute thread's."""
 REASON_MAX = 512
 PAUSE_S, PAUSE_S_MAX = 1.0, 60.0
-"""Before a model that could not be got is tried again, the first time and at the most: a broker that starts anew takes
-some seconds, and a trial a fifth of one."""
+"""First and longest pause before a model that could not be fetched is tried again: a restart of a broker takes some
+seconds, a trial a fifth of a second."""
 
 
 class ModelSwitch(Service):
@@ -57,12 +57,13 @@ class ModelSwitch(Service):
         self._news = asyncio.Event()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._missing: dict[str, PushedModel | None] = {}
-        """What could not be got yet, and of which message the files were missing: only another mends that."""
+        """Models not fetched yet. The value is the message whose files were missing, if they were: only another message
+        mends that."""
         self._pause_s = PAUSE_S
         self._again: asyncio.Future[None] | None = None
 
     def _told(self, _name: str, message: ControlMessage | None) -> None:
-        """On the compute thread: other roles may be wanted. Experiments change often, and their models seldom."""
+        """Learn which roles are wanted, on the compute thread. Experiments change often, but their models seldom do."""
         wanted = roles_of(roles_told(self._control), models_of(self._control.all(ExperimentSetting).values()))
         if isinstance(message, ExperimentSetting) and wanted == self._wanted:
             return
@@ -71,7 +72,7 @@ class ModelSwitch(Service):
             self._loop.call_soon_threadsafe(self._news.set)
 
     async def on_start(self) -> None:
-        """Take the roles as they are now, before anybody is scored."""
+        """Take the present roles, before anybody is scored."""
         self._loop = asyncio.get_running_loop()
         await asyncio.to_thread(remove_left, self._settings.home, wall_ms())
         await self._compute.run(self._control.on, ModelRoles, self._told)
@@ -80,14 +81,14 @@ class ModelSwitch(Service):
         self.add_future(guarded("the switch of models", self._follow(), self._fail, lambda: self.should_stop))
 
     async def _follow(self) -> None:
-        """Settle whenever there is news, some of which may be settled already: the compute thread tells beside it."""
+        """Settle whenever there is news. Some may be settled already, since the compute thread sets it meanwhile."""
         while not self.should_stop:
             await self._news.wait()
             self._news.clear()
             await self._settle()
 
     async def _settle(self) -> None:
-        """Get what is wanted, as long as others are wanted meanwhile; then change roles."""
+        """Fetch the wanted models, anew if other roles are wanted meanwhile; then change roles."""
         while (roles := self._wanted) is not self._settled:
             if not await self._got(roles):
                 continue
@@ -102,8 +103,8 @@ class ModelSwitch(Service):
             self._pause_s = min(2 * self._pause_s, PAUSE_S_MAX)
 
     async def _got(self, roles: Roles) -> bool:
-        """Get what ``roles`` name, or refuse it. False as soon as others are wanted: who takes a model back waits for
-        none but the one that is being got, and that one is never heeded.
+        """Fetch or refuse each model that ``roles`` name. False as soon as other roles are wanted: so taking a model
+        back waits at most for the one that is being fetched, and that one gets no role.
         """
         for version in roles.versions:
             if version in self._missing or (version not in self._models and version not in self._models.refused):
@@ -113,15 +114,15 @@ class ModelSwitch(Service):
         return True
 
     async def _try_again(self, pause_s: float) -> None:
-        """After a pause, settle as if roles were told anew."""
+        """After a pause, settle as if the roles had just changed."""
         await self._sleep(pause_s)
         self._settled = None
         self._news.set()
 
     async def _obtain(self, version: str) -> None:
-        """Hold a model, or refuse it: whatever goes wrong with one that is new must not touch those at work.
+        """Hold a model, or refuse it: no failure of a new model may touch those at work.
 
-        One whose files were missing is looked for once it has been pushed again: `models` may have gigabytes.
+        A model whose files were missing is fetched only once it has been pushed again: `models` may have gigabytes.
         """
         pushed = self._control.get(PushedModel, version)
         if pushed is not None and self._missing.get(version) == pushed:
@@ -142,7 +143,7 @@ class ModelSwitch(Service):
     async def _not_yet(self, version: str, error: Exception, lacking: PushedModel | None = None) -> None:
         self._missing[version] = lacking
         why: object = error
-        if isinstance(error, OSError) and FOLDER in str(error.filename):  # it has another name each time: no news
+        if isinstance(error, OSError) and FOLDER in str(error.filename):  # a random name, which would look like news
             why = f"{error.strerror}, in {self._settings.home}"
         await self._without(version, f"not got yet, and tried again: {type(error).__name__}: {why}")
 
@@ -155,8 +156,8 @@ class ModelSwitch(Service):
         self._models.refuse(version, reason)
 
     async def _load(self, version: str) -> AttentionModel:
-        """From the topic, tried. Raises `ModelError`; where it is not there, which may be mended, `LookupError` or
-        `MissingFilesError`.
+        """A model from the topic, tried. Raises `ModelError`; where it is not there, which a push mends, `LookupError`
+        or `MissingFilesError`.
         """
         pushed = self._control.get(PushedModel, version)
         if pushed is None:
@@ -165,7 +166,7 @@ class ModelSwitch(Service):
         return await obtain(self._settings, pushed, self._settings.home)
 
     async def _encode(self, model: AttentionModel) -> None:
-        """Give the catalogue the model's vectors, some ads at a time. Raises `ModelError`."""
+        """Give the catalogue the model's vectors, `ADS_PER_CALL` ads at a time. Raises `ModelError`."""
         catalogue, column, again = self._models.base.catalogue, learned_column(model.version), "train it again"
         await self._compute.run(catalogue.attach, column, model.encode, model.dim)
         for start in range(0, len(catalogue), ADS_PER_CALL):

@@ -1,8 +1,8 @@
-"""A model tried in a process of its own, before it comes near a worker.
+"""Tries a model in a process of its own, before a worker loads it.
 
-What comes over a topic may crash onnxruntime, take all memory, or never end. The child process that runs it
-(`streams.models.trial_child`) has no secret in its environment, bounds on memory, time and files, and a low priority;
-it says what the model has shown, or why it is refused.
+A model from a topic may crash onnxruntime, take all memory, or never end. The child process that runs it
+(`streams.models.trial_child`) has no secret in its environment, bounds on memory, time and files, and a low priority.
+It reports what the model has shown, or why it is refused.
 """
 
 import asyncio
@@ -21,10 +21,10 @@ from streams.settings import Settings
 from streams.wire import UNREADABLE
 
 NICENESS = 10
-"""Added to the worker's. Of a core that the compute thread keeps busy a tenth is left to a trial: it is a fifth of a
-second's work, and must end within its time there too. The lowest priority gets a sixtieth."""
+"""Added to the worker's. The trial then gets a tenth of a core that the compute thread keeps busy. It has a fifth of a
+second's work, and must end in time even there; the lowest priority would get a sixtieth."""
 SAID_BYTES_MAX = 65_536
-"""Of what the child says."""
+"""Bytes of the child's output that are kept."""
 _KEPT = ("PATH", "PYTHONPATH", "LANG", "OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "LD_LIBRARY_PATH", "VIRTUAL_ENV")
 
 
@@ -66,7 +66,7 @@ async def try_model(directory: Path, settings: Settings) -> Proof:
 def _give_way(pid: int) -> None:
     """Lower the priority of a child that has just begun.
 
-    From here and not by itself: by the time that it could, it would have imported all that it needs, most of its work.
+    The child does not do it itself: it could only after its imports, and those are most of its work.
     """
     with contextlib.suppress(ProcessLookupError):
         os.setpriority(os.PRIO_PROCESS, pid, min(os.getpriority(os.PRIO_PROCESS, 0) + NICENESS, 19))
@@ -81,7 +81,7 @@ async def _said(child: asyncio.subprocess.Process) -> bytes:
 
 
 class RefusedModelError(ModelError):
-    """A `ModelError` in the words of the child."""
+    """A `ModelError` with the child's message."""
 
     def __init__(self, message: str) -> None:
         ValueError.__init__(self, message)

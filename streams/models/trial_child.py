@@ -1,6 +1,6 @@
 """The child process of `streams.models.trial`: ``python -m streams.models.trial_child DIRECTORY …``.
 
-A worker's core pays for what this imports, so it is what running a model takes and no more.
+Its imports cost time on a worker's core, so it imports only what running a model takes.
 """
 
 import contextlib
@@ -15,12 +15,12 @@ from scoring.attention import ModelError
 from scoring.proof import prove
 
 _PACE = time.thread_time
-"""Models run in the thread that asks. The whole process's time goes in steps of milliseconds where RLIMIT_CPU is set:
-Linux counts it then at the clock's ticks."""
+"""CPU time of this thread, in which models run. The time of the whole process would go in steps of milliseconds, since
+Linux counts it in clock ticks where RLIMIT_CPU is set."""
 
 
 class Verdict(msgspec.Struct, frozen=True):
-    """What the child says: ``refused`` "" for a model that keeps its contract."""
+    """What the child reports; ``refused`` is "" for a model that keeps its contract."""
 
     refused: str = ""
     version: str = ""
@@ -29,8 +29,8 @@ class Verdict(msgspec.Struct, frozen=True):
 
 
 def main(directory: str, score_ms_max: str, memory_bytes: str, cpu_s: str) -> None:
-    """Try, within bounds, and say what was found."""
-    with contextlib.suppress(OSError):  # where memory ends all the same, this process goes first
+    """Try the model within bounds, and write the verdict to stdout."""
+    with contextlib.suppress(OSError):  # where memory runs out all the same, the kernel kills this process first
         Path("/proc/self/oom_score_adj").write_text("1000")
     for kind, most in (
         (resource.RLIMIT_AS, int(memory_bytes)),

@@ -1,1 +1,1 @@
-"""Reviews as they come: the reader that learns how ads and brands sound, what it keeps, and its pages."""
+"""Reviews as they come: the reader that learns how ads and brands are reviewed, what it keeps, and its metrics."""

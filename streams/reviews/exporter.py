@@ -1,4 +1,4 @@
-"""The reader of reviews for Prometheus."""
+"""Prometheus metrics of the reader of reviews."""
 
 from collections.abc import Iterator
 
@@ -9,13 +9,13 @@ from streams.reviews.reviewer import Reviewer
 
 
 class ReviewCollector(Collector):
-    """What a reader has read and found, as it is when it is asked for."""
+    """What a reader has read and found, at the moment of the scrape."""
 
     def __init__(self, reviewer: Reviewer) -> None:
         self._reviewer = reviewer
 
     def collect(self) -> Iterator[Metric]:
-        """Every metric, from 0 on: of what was never there no increase could be told."""
+        """Every metric, from 0 on: Prometheus sees no increase in a counter that was not there before."""
         reader = self._reviewer
         reviews = CounterMetricFamily(
             "salience_reviews", "Reviews read since the start, refused, or sent again.", labels=["outcome"]

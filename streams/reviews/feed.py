@@ -1,13 +1,13 @@
-"""Reviews as they come: read, learnt from where they are rated, and how each ad and brand sounds put on ``tones``.
+"""The reader of reviews: learns from rated reviews as they come, and publishes the tone of each ad and brand.
 
-One process beside the workers. What it knows is on ``review-state``, with the offset up to which it has read: whoever
-comes after it goes on there, though reviews leave their topic. Its effects have an order:
+It is one process beside the workers. It keeps its state on ``review-state``, with the offset up to which it has read:
+the next reader goes on from there, even when the reviews have left their topic. It writes in this order:
 
 1. dead letters
-2. what it knows, what it is about to tell included
-3. tones
+2. its state, which includes the tones that it is about to publish
+3. ``tones``
 
-What stands in 2 and not in 3 is told by whoever goes on. In `exactly_once` the three are one transaction.
+If 2 was written and 3 was not, the next reader publishes those tones. In `exactly_once` the three are one transaction.
 """
 
 import asyncio
@@ -40,9 +40,9 @@ log = structlog.get_logger()
 
 POLL_MS = 500
 RECORDS_PER_READ = 1_000
-"""A second's work at most: a review takes a fifth of a millisecond."""
+"""At most a second's work: a review takes a fifth of a millisecond."""
 REVIEWS_ID = "review-reader"
-"""Transactional id: a reader that begins ends the one before."""
+"""Transactional id: a reader that starts fences the one before."""
 
 
 class ReviewError(RuntimeError):
@@ -50,7 +50,7 @@ class ReviewError(RuntimeError):
 
 
 class ReviewFeed:
-    """A reader: in its block it knows what is known, and may `run`. Another one may not at the same time."""
+    """A reader: a context manager that restores the state on entry, and may then `run`. Only one may run at a time."""
 
     def __init__(
         self,
@@ -65,17 +65,19 @@ class ReviewFeed:
         names = [self._prefix + name for name in (ADS, REVIEWS, TONES, REVIEW_STATE)]
         self._followed = Followed(settings.bootstrap, names)
         self.end = 0
-        """Of the reviews that were there as it began: what comes before is heard before anything is told."""
+        """End of the reviews' topic at the start: the reader publishes nothing before it has read up to there."""
         self.reviewer = Reviewer()
 
     async def __aenter__(self) -> Self:
-        """Take over. Raises `MissingTopicError`, `ReviewError`, and `TopicsError` where no broker answers."""
+        """Take over from the reader before. Raises `MissingTopicError`, `ReviewError`, and `TopicsError` where no
+        broker answers.
+        """
         await self._followed.look()  # before anything is read
         self._reviews_id = await self._identify()
         transactional = self._settings.guarantee == "exactly_once"
         self._outbox = self._outbox_of(self._settings, self._prefix + REVIEWS_ID if transactional else None)
         try:
-            await self._begin()  # first: what the one before has begun is over then
+            await self._begin()  # first: it ends the open transaction of the reader before
             await self._recover()
         except BaseException:
             await self._outbox.stop()
@@ -83,7 +85,7 @@ class ReviewFeed:
         return self
 
     async def _begin(self) -> None:
-        """Connect, and end the one before."""
+        """Connect, and fence the reader before."""
         try:
             await self._outbox.start()
         except KafkaConnectionError:
@@ -102,7 +104,7 @@ class ReviewFeed:
         await self._outbox.stop()
 
     async def _identify(self) -> str:
-        """The id of the topic of reviews."""
+        """The id of the reviews' topic."""
         bootstrap, name = self._settings.bootstrap, self._reviews.topic
         for each in (name, self._prefix + REVIEW_STATE):
             if (count := len(await aside(partitions_of, bootstrap, each))) != 1:
@@ -110,7 +112,7 @@ class ReviewFeed:
         return (await aside(found, bootstrap, [name]))[name].id
 
     async def _recover(self) -> None:
-        """Read what stands on the topics; what is no state to go on from is deleted there."""
+        """Restore the state from the topics. State from which no reader can go on is deleted there."""
         settings, bootstrap = self._settings, self._settings.bootstrap
         async for records in read_topic(bootstrap, self._prefix + TONES):
             self.reviewer.take_told(records)
@@ -127,14 +129,14 @@ class ReviewFeed:
             self.reviewer.go_on(await asyncio.to_thread(known, standing, self._reviews_id, self.end))
         except StateError as error:
             log.warning("what was learnt of reviews is refused, it begins anew", reason=str(error))
-            keys = sorted(standing, key=lambda key: key != AT)  # at first what speaks of the others
+            keys = sorted(standing, key=lambda key: key != AT)  # first the record that names the others
             await self._write({REVIEW_STATE: [Message(key, None) for key in keys]})
 
     async def run(self, *, follow: bool = True, on_read: Callable[[int], None] = lambda _: None) -> None:
-        """Read, learn, publish: until cancelled, or until all that was there has been read (``follow`` False).
+        """Read, learn, publish: until cancelled, or with ``follow`` False until the end that there was at the start.
 
-        ``on_read`` is told how far it has come, beyond markers that end what was there. Raises `ReviewError`, and
-        `streams.followed.MadeAnewError` where what was read, or told, stands on its topic no more.
+        ``on_read`` gets the offset reached; at that end it counts transaction markers, too. Raises `ReviewError`, and
+        `streams.followed.MadeAnewError` where a topic was made anew, or deleted.
         """
         bootstrap = self._settings.bootstrap
         ads = await aside(partitions_of, bootstrap, self._prefix + ADS)
@@ -148,7 +150,7 @@ class ReviewFeed:
         async with at_work(reader) as consumer:
             consumer.assign([*ads, self._reviews])
             await self._seek(consumer, ads)
-            while not await _reached(consumer, offered):  # of ads that are not known yet no review would be heard
+            while not await _reached(consumer, offered):  # ads first: reviews of unknown ads do not count for a tone
                 self._take(await self._read(consumer, ads))
             while True:
                 batches = await self._read(consumer, [*ads, self._reviews])
@@ -183,7 +185,7 @@ class ReviewFeed:
         return letters
 
     async def _tell(self, letters: Sequence[Message], *, caught_up: bool) -> None:
-        """The effects of what was read, in their order. While it catches up it would tell what is long past."""
+        """Write the effects of what was read, in order. While catching up no state or tones: they would be outdated."""
         told: list[Message] = []
         state: list[Message] = []
         tones: list[Tone] = []
@@ -197,7 +199,7 @@ class ReviewFeed:
             self._on_news(tones)
 
     async def _write(self, messages: Mapping[str, Sequence[Message]]) -> None:
-        """All of them, those of one topic when those of the one before are there."""
+        """Write all messages, topic by topic: each topic's when those of the one before are delivered."""
         if not any(messages.values()):
             return
         try:
@@ -218,7 +220,7 @@ async def _reached(consumer: AIOKafkaConsumer, ends: Mapping[TopicPartition, int
 
 
 async def _whole(work: Coroutine[None, None, None]) -> None:
-    """Do ``work``; who is cancelled meanwhile ends when it is done, and leaves no transaction that others wait for."""
+    """Do ``work``; a cancellation meanwhile waits until it is done, so that no transaction stays open."""
     task = asyncio.ensure_future(work)
     try:
         await asyncio.shield(task)

@@ -1,7 +1,6 @@
-"""What reviews have taught, what is to be said of it, and what is to be kept so that another goes on. No I/O.
+"""Learns from reviews: which tones to publish, and which state to keep so that another reader can go on. No I/O.
 
-Ads of the catalogue and their brands are heard: of no more does it remember how they sound. Reviews of others teach,
-too.
+It keeps tones only for ads of the catalogue and their brands. It learns from reviews of other ads, too.
 """
 
 import contextlib
@@ -23,65 +22,66 @@ from streams.topics import DAY_MS
 from streams.wire import UNREADABLE, Ad, Review, Tone
 
 STAGE = "review"
-"""Of its dead letters."""
+"""Stage of its dead letters."""
 STEP = 0.01
-"""A tone that has moved by less, and has not turned, is not worth a record."""
+"""Least move of a tone that is worth a record, unless it has turned."""
 SURER = 1.5
-"""But one is that rests on so many times the reviews, up to those that it remembers: models go by their number."""
+"""A tone is also worth a record once its number of reviews, `MEMORY` at most, is so many times the one published:
+models use that number."""
 
 IDS_MAX = 100_000
-"""Reviews by whose ids one is told that comes again: 10 MB. What is sent again after so many others is heard again."""
+"""Ids of reviews kept to tell which ones come again: 10 MB. A review sent again after so many others counts again."""
 
 LESSON_REVIEWS, LESSON_MS = 10_000, DAY_MS
-"""What reviews teach is written whole once so many have come, or when the last one's time is so far from that of the
-last in it, either way: one of a wrong time costs two lessons, and ends none. Reviews since are learnt from again by who
-goes on: two seconds' work, and long before they leave their topic."""
+"""A lesson is written whole after so many reviews, or once the last review's time is so far before or after the
+lesson's: a review with a wrong time costs two lessons, and prevents none. The next reader learns again from the reviews
+since: two seconds' work, long before they leave their topic."""
 
 _review = msgspec.json.Decoder(Review).decode
 _tone = msgspec.json.Decoder(Tone).decode
 
 
 class Reviewer:
-    """What reviews have taught, and what is to be said of it. No clock, no broker."""
+    """What reviews have taught, and the tones to publish. No clock, no broker."""
 
     def __init__(self, ids_max: int = IDS_MAX) -> None:
         self._sentiment, self._watch = Sentiment(), ToneWatch()
         self._ids_max = ids_max
         self._ids: dict[int, None] = {}
-        """Of the reviews of every ad, those read last, oldest first."""
+        """Ids of the reviews read last, of all ads, oldest first."""
         self._brands: dict[str, str] = {}
-        """Of ads that are offered."""
+        """The brand of each ad on offer."""
         self._leaving = True
-        """Whether ads may have gone, or brands lost an ad, since it was last asked."""
+        """Whether ads may have gone, or brands lost an ad, since the last `gone`."""
         self._tones: dict[bytes, Tone] = {}
-        """Of all who are watched."""
+        """The tone of each ad and brand that is watched."""
         self._heard_to: dict[bytes, int] = {}
-        """And of each that it has heard itself the offset after its last review."""
+        """The offset after the last review of each key that this reader has heard."""
         self._ahead: dict[bytes, int] = {}
-        """Likewise, of those that were written by who ended before he had written all."""
+        """Likewise, for keys whose records are newer than the `AT` record: their writer ended before it wrote that."""
         self._news: dict[bytes, None] = {}
-        """Whose tones have changed since it was last asked."""
+        """Keys whose tones have changed since the last `news`."""
         self._told: dict[bytes, Tone] = {}
         self._owed: list[Tone] = []
-        """Tones that were to be told by who was here before, and are not."""
+        """Tones that the reader before was to publish, and did not."""
         self._owed_turns: list[Tone] = []
         """Those of them that tell of a turn for the first time."""
         self.newly_turned: list[Tone] = []
-        """Those of the last `news` that do."""
+        """Tones of the last `news` that tell of a turn for the first time."""
         self.next_offset = self._known_to = self._kept_to = 0
-        """Offset after the last review; up to which it only learns, and up to which its state has been asked for."""
+        """Offset after the last review; offset up to which it only learns; offset of the last `state`."""
         self._last_ms = 0
         self._lesson = Lesson(next_offset=0, time_ms=0, parts=0, digest="")
         self._unneeded: list[bytes] = []
         self.reviews = self.refused = self.repeated = 0
         self.turned = {"ad": 0, "brand": 0}
-        """Turns that were said for the first time."""
+        """Turns published for the first time."""
         self._lettered_to: tuple[int, ...] = (-1, -1)
-        """The last offset and the newest time of reviews that have dead letters. Where their topic is made anew offsets
-        begin again; times do not."""
+        """The last offset and the newest time of reviews that have dead letters. If the topic is made anew, offsets
+        begin again, but times do not."""
 
     def take_ads(self, records: Sequence[Record]) -> None:
-        """Learn the brands of ads, and which are withdrawn."""
+        """Learn the brands of ads, and which ads are withdrawn."""
         for record in records:
             if record.value is None:
                 self._leaving = True
@@ -96,7 +96,7 @@ class Reviewer:
         self._brands[ad.ad_id] = ad.brand
 
     def take_told(self, records: Sequence[Record]) -> None:
-        """Learn what stands on ``tones``. What is none, of another version or another hand, is said anew."""
+        """Learn what stands on ``tones``. A record that is no tone, as of another version, is published anew."""
         for record in records:
             key = record.key or b""
             self._told.pop(key, None)
@@ -106,17 +106,17 @@ class Reviewer:
                     self._told[key] = tone
 
     def take_letter(self, offset: str, time_ms: str) -> None:
-        """Learn that the review at ``offset``, of ``time_ms``, has a dead letter; what is no number says nothing."""
+        """Learn that the review at ``offset``, of ``time_ms``, has a dead letter; skips what is no number."""
         with contextlib.suppress(ValueError):
             self._lettered_to = tuple(map(max, self._lettered_to, (int(offset), int(time_ms))))
 
     @property
     def begin(self) -> int:
-        """Offset of the first review that it wants."""
+        """Offset of the first review to read: the lesson's end."""
         return self._lesson.next_offset
 
     def go_on(self, known: Known) -> None:
-        """Go on from where another stood, with the tones that it has read on ``tones``; before any review."""
+        """Go on from the state of another reader. Call it after `take_told` and before any review."""
         at = known.at
         self._sentiment, self._ids = known.sentiment, dict.fromkeys(known.ids)
         self._lesson, self._unneeded, self._last_ms = at.lesson, [*known.unneeded], at.lesson.time_ms
@@ -133,10 +133,10 @@ class Reviewer:
                 self._told[key] = said
                 if _turns(said, before):
                     self._owed_turns.append(said)
-                    self.turned[said.of] += key in self._ahead  # of others it is counted
+                    self.turned[said.of] += key in self._ahead  # other turns are in the `AT` record's count
 
     def take(self, records: Sequence[Record]) -> Iterator[Message]:
-        """Read reviews, each once; dead letters of those that are none and have none yet."""
+        """Take reviews, each once. Yields dead letters for those that are invalid and have none yet."""
         for record in records:
             known = record.offset < self._known_to
             self.next_offset, self._last_ms = record.offset + 1, record.timestamp
@@ -156,7 +156,7 @@ class Reviewer:
                 self.hear(review)
 
     def _new(self, review: Review) -> bool:
-        """Whether it is none of those remembered; then it is one of them."""
+        """Whether the review's id is not known yet; remembers it."""
         number = id64(f"{review.ad_id}\n{review.review_id}")
         if number in self._ids:
             return False
@@ -165,7 +165,7 @@ class Reviewer:
         return True
 
     def hear(self, review: Review) -> None:
-        """Take a review: learn from its stars, and what it says of its ad and brand."""
+        """Take a review: learn from its stars, and update the tones of its ad and brand."""
         self.reviews += 1
         rated = review.positive
         heard = self._sentiment.predict_one(review.text) if rated is None else by_stars(positive=rated)
@@ -186,7 +186,7 @@ class Reviewer:
         if self.next_offset <= self._ahead.get(key, -1):
             return
         turned, tone = self._watch.update(heard, chance), self._watch.tone(heard)
-        before = self._tones.get(key, self._told.get(key))  # a turn is remembered though its review was long ago
+        before = self._tones.get(key, self._told.get(key))  # keeps the last turn, however long ago
         turned_ms = time_ms if turned else before.turned_ms if before is not None else None
         self._tones[key] = Tone(
             of=of, name=name, reviews=tone.reviews, tone=round(tone.mean, 4), turned_ms=turned_ms, time_ms=time_ms
@@ -195,10 +195,10 @@ class Reviewer:
         self._news[key] = None
 
     def gone(self) -> list[bytes]:
-        """Keys of tones that are to go: of ads that are offered no more, of brands if they are forgotten, too.
+        """Keys of tones to delete: of ads no longer on offer, and of brands no longer on offer nor watched.
 
-        So beside those of what is offered there are at most twice `scoring.sentiment.KEYS_MAX`: of brands that were
-        watched when one last left, and of those that are.
+        So besides the tones of what is on offer there are at most twice `scoring.sentiment.KEYS_MAX`: of brands watched
+        when one last left, and of brands watched now.
         """
         if not self._leaving:
             return []
@@ -219,7 +219,7 @@ class Reviewer:
         return keys
 
     def news(self) -> list[Tone]:
-        """Tones that differ from what was said of them last."""
+        """The tones to publish: those that differ enough from what was published last, and those owed."""
         out = [self._tones[key] for key in self._news if _worth_saying(self._tones[key], self._told.get(key))]
         turns = [tone for tone in out if _turns(tone, self._told.get(tone.key))]
         for tone in turns:
@@ -231,14 +231,14 @@ class Reviewer:
         return owed + out
 
     def state(self, reviews_id: str) -> list[Message]:
-        """What another goes on from, as far as it has changed since it was last asked; once its news are told.
+        """The records of the state that have changed since the last call, in the order to write them.
 
-        In the order in which it is to be written. ``reviews_id``: of the topic of reviews.
+        Call it after `news`, since the state says what was published. ``reviews_id``: of the reviews' topic.
         """
         changed, upto = self._watch.changed(), max(self.next_offset, self._known_to)
         if not changed and upto == self._kept_to:
             return []
-        out = [Message(key, None) for key in self._unneeded]  # first: a lesson up to the same review has their names
+        out = [Message(key, None) for key in self._unneeded]  # first: a new lesson may use the same keys
         former: list[bytes] = []
         if self._is_to_teach(upto):
             former = self._lesson.part_keys()
@@ -257,17 +257,17 @@ class Reviewer:
         at = At(reviews_id=reviews_id, next_offset=upto, lesson=self._lesson, turned=self.turned)
         out.append(Message(AT, msgspec.msgpack.encode(at)))
         self._kept_to, self._unneeded = upto, []
-        return out + [Message(key, None) for key in former]  # after what no longer speaks of them
+        return out + [Message(key, None) for key in former]  # last: after the `AT` record that does not name them
 
     def _is_to_teach(self, upto: int) -> bool:
-        """Whether what reviews before ``upto`` teach is to be written again."""
+        """Whether a lesson of the reviews before ``upto`` is to be written."""
         lesson = self._lesson
         many = upto - lesson.next_offset >= LESSON_REVIEWS
         return many or lesson.parts == 0 or abs(self._last_ms - lesson.time_ms) >= LESSON_MS
 
 
 def _read(record: Record) -> Review:
-    """The review that a record is. Raises `ValueError`."""
+    """The review in a record. Raises `ValueError`."""
     review = _review(record.value or b"")
     if record.key != review.ad_id.encode():
         raise ValueError(f"key {record.key!r} is not the ad_id {review.ad_id!r}")
@@ -275,7 +275,7 @@ def _read(record: Record) -> Review:
 
 
 def _turns(tone: Tone, before: Tone | None) -> bool:
-    """Whether ``tone`` tells of a turn that the tone ``before`` did not."""
+    """Whether ``tone`` tells of a turn of which ``before`` did not."""
     return tone.turned_ms is not None and (before is None or before.turned_ms != tone.turned_ms)
 
 

@@ -1,9 +1,9 @@
-"""What the reader of reviews knows, as records of ``review-state``: so that another goes on where it stood. No I/O.
+"""The state of the reader of reviews, as records of ``review-state``, from which another reader can go on. No I/O.
 
-The record `AT` says up to which review all of it is. Ads and brands have a record each (`Heard`), written as their
-reviews come. What reviews teach changes all over with each of them: it is written whole now and then, in parts
-(`Lesson`), and whoever goes on learns again from the reviews since. So what stands there has 40 MB at most: `KEYS_MAX`
-ads and brands of 0.3 KB, and a lesson of 6 MB, two of them where a writer ends before he is through.
+The record `AT` has the offset up to which the state goes. Each ad and brand has a record (`Heard`), written as its
+reviews come. Each review changes the whole classifier, so that is written only now and then, in parts (`Lesson`); the
+next reader learns again from the reviews since. The topic holds 40 MB at most: `KEYS_MAX` ads and brands of 0.3 KB, and
+a lesson of 6 MB, or two lessons where a writer ended half-way.
 """
 
 import hashlib
@@ -25,23 +25,22 @@ AT = b"at"
 PART_BYTES = 256 * 1024
 """Half of the smallest batch that settings allow (``batch_bytes``)."""
 LESSON_BYTES_MAX = 8 * 2**20
-"""Above what a classifier and the ids remembered have."""
+"""More than a classifier and the ids remembered need."""
 PARTS_MAX = LESSON_BYTES_MAX // PART_BYTES
 _IDS = struct.Struct("<I")
 
 Said = tuple[Count, float, TimeMs | None, TimeMs]
-"""Of a `Tone`: reviews, tone, turned_ms, time_ms; whose it is says the key."""
+"""Of a `Tone`: reviews, tone, turned_ms, time_ms; the record's key names its ad or brand."""
 
 
 class StateError(ValueError):
-    """Why a reader cannot go on from what is there."""
+    """Why a reader cannot go on from the state that is there."""
 
 
 class Heard(msgspec.Struct, frozen=True, array_like=True):
-    """Of an ad or a brand, under the key of its tone.
+    """The state of an ad or a brand, under the key of its tone.
 
-    ``next_offset``: of the first review that is not in it; ``said``: its tone as it stands, or is to stand, on
-    ``tones``.
+    ``next_offset``: the offset after its last review; ``said``: its tone as it stands, or is to stand, on ``tones``.
     """
 
     watched: Watched
@@ -51,13 +50,13 @@ class Heard(msgspec.Struct, frozen=True, array_like=True):
     said: Said | None
 
     def tone(self, key: bytes) -> Tone:
-        """How it sounds now."""
+        """Its tone now."""
         watched = self.watched
         return tone_of(key, (watched.reviews, round(watched.mean, 4), self.turned_ms, self.time_ms))
 
 
 class Lesson(msgspec.Struct, frozen=True, kw_only=True):
-    """Where what reviews teach is found: all of those before ``next_offset``, the last of them of ``time_ms``."""
+    """Where the classifier stands, learnt from the reviews before ``next_offset``, the last of them of ``time_ms``."""
 
     next_offset: int
     time_ms: int
@@ -65,12 +64,12 @@ class Lesson(msgspec.Struct, frozen=True, kw_only=True):
     digest: str
 
     def part_keys(self) -> list[bytes]:
-        """Of its parts, in order."""
+        """Keys of its parts, in order."""
         return [f"lesson/{self.next_offset}/{number}".encode() for number in range(self.parts)]
 
 
 class At(msgspec.Struct, frozen=True, kw_only=True):
-    """What all else belongs to: reviews before ``next_offset`` of the topic of this id.
+    """The record that makes the others valid: the state goes up to ``next_offset`` of the topic with id ``reviews_id``.
 
     ``turned``: turns counted so far, of ads and of brands.
     """
@@ -88,14 +87,14 @@ class _Versioned(msgspec.Struct):
 
 @dataclass(frozen=True, slots=True)
 class Known:
-    """What a reader goes on from. ``heard``: those first that were heard of longest ago."""
+    """The state from which a reader goes on. ``heard``: by key, the longest without a review first."""
 
     at: At
     sentiment: Sentiment
     ids: Sequence[int]
     heard: Mapping[bytes, Heard]
     unneeded: Sequence[bytes] = field(default_factory=list)
-    """Keys of what a writer left who ended before he was through."""
+    """Keys of records that a writer left which ended half-way."""
 
 
 def tone_of(key: bytes, said: Said) -> Tone:
@@ -107,12 +106,12 @@ def tone_of(key: bytes, said: Said) -> Tone:
 
 
 def said_of(tone: Tone) -> Said:
-    """What a tone says beside whose it is."""
+    """What a tone says, without its ad's or brand's name."""
     return tone.reviews, tone.tone, tone.turned_ms, tone.time_ms
 
 
 def teach(sentiment: Sentiment, ids: Iterable[int], next_offset: int, time_ms: int) -> tuple[Lesson, list[Message]]:
-    """A lesson, and its parts. ``ids``: of the reviews remembered, oldest first."""
+    """A lesson, and the messages with its parts. ``ids``: of the reviews remembered, oldest first."""
     numbers = np.fromiter(ids, dtype="<u8")
     content = _IDS.pack(len(numbers)) + numbers.tobytes() + sentiment.to_bytes()
     cut = [content[start : start + PART_BYTES] for start in range(0, len(content), PART_BYTES)]
@@ -121,9 +120,9 @@ def teach(sentiment: Sentiment, ids: Iterable[int], next_offset: int, time_ms: i
 
 
 def known(held: Mapping[bytes, bytes], reviews_id: str, end: int) -> Known:
-    """What the records ``held``, the newest of each key, let a reader go on from. Raises `StateError`.
+    """The state in the records ``held``, the newest of each key. Raises `StateError`.
 
-    ``reviews_id``, ``end``: of the topic of reviews that is there.
+    ``reviews_id``, ``end``: id and end of the present topic of reviews.
     """
     try:
         at = _at(held, reviews_id, end)
@@ -134,7 +133,7 @@ def known(held: Mapping[bytes, bytes], reviews_id: str, end: int) -> Known:
     except (struct.error, *UNREADABLE) as error:
         raise StateError(f"damaged: {error}") from error
     in_order = sorted(heard.items(), key=lambda one: (one[1].next_offset, one[0]))  # a review's ad before its brand
-    watched = dict(in_order[-KEYS_MAX:])  # a writer who ended before he was through leaves one more
+    watched = dict(in_order[-KEYS_MAX:])  # a writer that ended half-way leaves one more
     return Known(at, sentiment, ids, watched, [*held.keys() - watched.keys() - {AT, *at.lesson.part_keys()}])
 
 

@@ -1,1 +1,1 @@
-"""Experiments on live traffic: what the control topic declares, what the referee makes of it, and its reports."""
+"""Experiments on live traffic: the control topic declares them, the referee judges them and publishes reports."""

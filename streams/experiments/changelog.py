@@ -1,4 +1,4 @@
-"""A lane's changelog as the referee reads it: people's newest rows, and who leaves. No I/O."""
+"""A lane's changelog as the referee reads it: people's newest rows, and the people who leave. No I/O."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -8,14 +8,14 @@ from streams.privacy.consent import ERASED_KEY, Watermarks, watermark_key
 from streams.wire import LANE_KEY, RESERVED
 
 HELD_MAX = 20_000
-"""Rows of a slice that are held until it ends, 1.5 kB each, twice as many as a slice has records where nothing is set:
-beyond, they are handed on at once, and what is before and after an exposure in such a slice is not told apart."""
+"""Rows of a slice held until it ends, 1.5 kB each: twice as many as a slice has records by default. Beyond that, rows
+are handed on at once, and before and after an exposure are not told apart in such a slice."""
 
 
 class Slice(NamedTuple):
-    """What is to be taken of one, in this order: who is to be ``forgotten``, people's newest ``rows``, who is ``idle``.
+    """What to take of one slice, in this order: people to be ``forgotten``, people's newest ``rows``, ``idle`` people.
 
-    The next row of who was idle begins anew; of who is forgotten, nothing that was seen is kept.
+    Nothing seen of a forgotten person is kept. The counters of an idle person's next row begin anew.
     """
 
     forgotten: list[bytes]
@@ -24,28 +24,28 @@ class Slice(NamedTuple):
 
 
 class Changelog:
-    """What has been read of it, a slice at a time; ``erased``: watermarks of all lanes, which it raises.
+    """Cuts the changelog into slices. ``erased``: watermarks of all lanes, which it raises.
 
-    A slice is handed on once its end has been read, wherever fetches end: a part would make people's rows those of
-    before or after an exposure, and who begins anew somebody else, by chance.
+    A slice is handed on once its end has been read, wherever fetches end. Otherwise it would depend on chance whether a
+    row is from before or after an exposure, and who begins anew.
 
-    Who refuses or is erased has a tombstone, or within the same slice a row that begins anew, and a watermark after
-    it. Who has been idle has a tombstone alone, and stays in what was seen: their next row begins anew. Where
-    compaction has been, which the gaps between offsets tell, slices are not told apart any more: rows are handed on as
-    they are read, and whoever has a tombstone there and a watermark leaves.
+    A person who refuses or is erased has a tombstone (or, within the same slice, a row that begins anew) and after it a
+    watermark. A person who has been idle has only a tombstone, and what was seen of them stays: their next row begins
+    anew. After compaction, which gaps between offsets show, slices cannot be told apart: rows are handed on as they are
+    read, and people with both a tombstone there and a watermark leave.
     """
 
     def __init__(self, erased: Watermarks) -> None:
         self._erased = erased
         self.whole: int | None = None
-        """Where the last whole slice ends, or reading began: who reads on from there misses nothing of the next."""
+        """Offset where the last whole slice ends, or reading began: a restart from there misses nothing of the next."""
         self._next = 0
         self._begin()
 
     def _begin(self) -> None:
-        """Nothing has been read of the slice yet."""
+        """Begin a slice, of which nothing has been read."""
         self._held: dict[bytes, bytes] = {}
-        """Rows that have not been handed on."""
+        """Rows that have not been handed on yet."""
         self._rows: set[bytes] = set()
         self._tombstones: set[bytes] = set()
         self._raised: set[bytes] = set()
@@ -53,9 +53,9 @@ class Changelog:
         self._torn = False
 
     def take(self, records: Sequence[Record]) -> list[Slice]:
-        """The slices that end in ``records``, and what is not held of the next."""
+        """The slices that end in ``records``, and those rows of the next that are not to be held."""
         if self.whole is None and records:
-            self.whole = records[0].offset  # until there is a lane's row: what follows a tombstone tells who leaves
+            self.whole = records[0].offset  # until the first slice ends: only what follows a tombstone tells who leaves
         taken: list[Slice] = []
         for record in records:
             key, value = record.key or b"", record.value
@@ -84,14 +84,14 @@ class Changelog:
         return part
 
     def _look_for_gap(self, offset: int) -> None:
-        """Rows before a gap may be of any slice, and as many as there are people."""
+        """Mark the slice as torn at a gap: rows before it may be of any slice, and as many as there are people."""
         if offset != self._next and (self._rows or self._tombstones):
             self._torn = True
             self._rows.clear()
         self._next = offset + 1
 
     def _close(self) -> Slice:
-        """End the slice; who is forgotten in it has no row of before any more."""
+        """End the slice. People forgotten in it lose the rows from before their tombstone."""
         if self._torn:
             left = [user for user in self._tombstones if self._erased.of(user) >= 0]
         elif self._raised:
@@ -99,8 +99,8 @@ class Changelog:
         else:
             left = []
         for user in self._tombstones.intersection(left):
-            self._held.pop(user, None)  # however late the request was dated
-        # In a torn one a row may have been handed on that is of after the tombstone, and is read again after a restart.
+            self._held.pop(user, None)  # whatever time the request has
+        # In a torn slice, a row from after the tombstone may have been handed on, and is read again after a restart.
         whole = Slice(left, self._held, [] if self._torn else [*self._tombstones.difference(left)])
         self._begin()
         return whole

@@ -1,4 +1,4 @@
-"""Changes of experiments on a topic on which others write too: made anew where another's came first."""
+"""Changes of experiments on a topic to which others write, too: a change is made again where another came first."""
 
 import itertools
 from collections.abc import Callable, Mapping
@@ -15,9 +15,10 @@ Known = Mapping[str, ExperimentSetting]
 def alter(
     name: str, change: Callable[[ExperimentSetting], ExperimentSetting], read: Read, write: Write[ExperimentSetting]
 ) -> ExperimentSetting:
-    """Write the experiment as ``change`` makes it, anew where another's change came first.
+    """Write the experiment as ``change`` makes it; again where another change came first. Returns what stands.
 
-    Raises what ``change`` does, and `ExperimentError` where there is no such experiment.
+    Raises what ``change`` raises, and `ExperimentError` where there is no such experiment, or others change it all the
+    time.
     """
     known = read().all(ExperimentSetting)
     for _ in range(TRIES_MAX):
@@ -34,11 +35,11 @@ def alter(
 def settled(
     draft: Callable[[Known], ExperimentSetting], made: ExperimentSetting, read: Read, write: Write[ExperimentSetting]
 ) -> ExperimentSetting:
-    """``made``, which has been written, or another by ``draft`` in its place where others were written before it.
+    """``made``, which has been written; where others were written before it, another draft by ``draft`` in its place.
 
-    Nobody may have known of the other when both were made, and both have the same number or range: the one that is
-    first on the topic keeps them, as everybody sees who reads it afterwards. Raises `ExperimentError`, having taken
-    back what is not possible, and where the name is another's.
+    Two drafts made at the same moment, without knowledge of each other, may have the same number or range. The first on
+    the topic keeps them: everybody who reads the topic later sees the same. Raises `ExperimentError` where the name
+    is another's, or where no draft is possible; that is then taken back.
     """
     known = after(made, read, write).all(ExperimentSetting)
     for _ in range(TRIES_MAX):
@@ -61,18 +62,18 @@ def settled(
 
 
 def _given_up(made: ExperimentSetting, why: str, read: Read, write: Write[ExperimentSetting]) -> ExperimentError:
-    """Take back a draft that cannot be; what others made of it meanwhile is theirs, and stands."""
+    """Take back a draft that cannot be; if others have changed it meanwhile, it stays. Returns the error to raise."""
     stands = take_back(made, read, write).get(ExperimentSetting, made.experiment)
     return ExperimentError(why if stands is None else f"{why}; somebody has changed it: it is {stands.status}")
 
 
 def _is_draft_of(made: ExperimentSetting, stands: ExperimentSetting) -> bool:
-    """Whether it is the same draft, perhaps with another number or range, or written again."""
+    """Whether ``stands`` is the draft ``made``, apart from number, range and revision."""
     place = {field: getattr(made, field) for field in ("number", "low", "high", "revision")}
     return msgspec.structs.replace(stands, **place) == made
 
 
 def _before(known: Known, name: str) -> dict[str, ExperimentSetting]:
-    """Those that were there before ``name``, in the order of the topic, or have been started since."""
+    """The experiments before ``name`` in the order of the topic, and those that have been started since."""
     first = set(itertools.takewhile(lambda each: each != name, known))
     return {each: one for each, one in known.items() if each in first or (one.status != "draft" and each != name)}

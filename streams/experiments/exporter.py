@@ -1,4 +1,4 @@
-"""The referee for Prometheus."""
+"""Prometheus metrics of the referee."""
 
 from collections.abc import Iterator
 from typing import get_args
@@ -11,13 +11,13 @@ from streams.experiments.vitals import Vitals
 
 
 class RefereeCollector(Collector):
-    """What a referee has read and found, as it is when it is asked for."""
+    """What a referee has read and found, at the moment of the scrape."""
 
     def __init__(self, vitals: Vitals) -> None:
         self._vitals = vitals
 
     def collect(self) -> Iterator[Metric]:
-        """Every metric; experiments by number or name are none: they come and go."""
+        """Every metric. None has an experiment's number or name as a label: experiments come and go."""
         seen = self._vitals
         yield GaugeMetricFamily(
             "salience_referee_judging",

@@ -1,4 +1,4 @@
-"""What an experiment shows, in a word for machines and in a sentence for whoever decides. No I/O."""
+"""What an experiment shows: a code for machines, and a sentence for people who decide. No I/O."""
 
 from collections.abc import Mapping
 from typing import Literal
@@ -11,9 +11,9 @@ from scoring.trial import Difference, Look
 from streams.control_wire import ExperimentSetting
 
 SPLIT_P_MIN = 0.001
-"""Below this the arms do not have the shares that they were given: something loses users of one of them."""
+"""Below this, users do not come to the arms in the shares given (SRM): something loses users of one arm."""
 PREFERENCE = "preference"
-"""The one metric of interleaved arms: the share of the clicks that each one's picks won."""
+"""The one metric of interleaved arms: the share of the clicks that an arm's picks won."""
 
 Code = Literal[
     "stopped",
@@ -63,7 +63,7 @@ class Finding(Struct, frozen=True, kw_only=True):
 
     @property
     def sentence(self) -> str:
-        """What it says, in English."""
+        """The finding in English."""
         by = "" if self.by is None else f"{self.by:.1%}" if self.relative else f"{self.by:.4g}"
         told = {"first": self.first, "metric": self.metric, "reason": self.reason or "no reason given"}
         return SENTENCES[self.code].format(arms=", ".join(self.arms), by=by, **told)
@@ -94,7 +94,7 @@ def trial_finding(setting: ExperimentSetting, look: Look) -> Finding:
 
 
 def one_decides(setting: ExperimentSetting, metric: str, at: int, share: float) -> Finding:
-    """That one person has ``share`` of what a metric of the arm ``at`` is divided by."""
+    """The finding that one person has ``share`` of the denominator of a metric of the arm ``at``."""
     arms = setting.arms
     return Finding(code="one_decides", first=arms[0].arm, metric=metric, arms=(arms[at].arm,), by=share)
 
@@ -121,6 +121,6 @@ def _stopped(setting: ExperimentSetting, metric: str) -> Finding | None:
 
 
 def _size(found: Difference) -> tuple[float, bool]:
-    """How large a difference is, and whether relative to the first arm's: to nothing, nothing is (NaN)."""
+    """How large a difference is, and whether it is relative to the first arm's value: not where that is 0 (NaN)."""
     relative = found.relative == found.relative
     return (found.relative, True) if relative else (found.value, False)

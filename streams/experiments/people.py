@@ -1,4 +1,4 @@
-"""People in the referee's books: the place of each, and what they have done in all. No I/O."""
+"""People that the referee watches: each one's place in its arrays, and the sums of what they did. No I/O."""
 
 from collections.abc import Sequence
 
@@ -15,7 +15,7 @@ Ids = npt.NDArray[np.uint64]
 Bools = npt.NDArray[np.bool_]
 
 USERS_MAX = 2_000_000
-"""Users watched: 190 bytes each, and 100 for every experiment. Later ones count nowhere, and that is counted."""
+"""Users watched: 190 bytes each, and 100 more for each experiment. Users beyond are only counted (`unwatched`)."""
 _FIRST_SLAB = 1_024
 _OF_ROW = {
     "impressions": ("impressions", 1.0),
@@ -24,16 +24,16 @@ _OF_ROW = {
     "revenue_micros": ("answered_value_micros", 1.0),
     "viewed_s": ("answered_viewed_cs", 1e-2),
 }
-"""What is summed, by the row's counters and their unit: of what people do, what answers an impression."""
+"""By sum, the row's counter and the factor to its unit: only actions that answer an impression count."""
 FROM_ROWS = [SUMS.index(name) for name in _OF_ROW]
-"""Sums that users' rows tell; the others but the first, impressions do."""
+"""Sums that come from users' rows."""
 FROM_IMPRESSIONS = [SUMS.index(name) for name in ("switches", "shown")]
-"""Sums that impressions tell themselves."""
+"""Sums that come from the impressions themselves."""
 _SWITCHES, SHOWN = FROM_IMPRESSIONS
 
 
 class People:
-    """At most ``most`` of them, each at a place that is another's once they have left."""
+    """At most ``most`` people. Each has a place, which somebody else may get once they have left."""
 
     def __init__(self, most: int = USERS_MAX) -> None:
         self.most = most
@@ -41,29 +41,29 @@ class People:
         self._free: list[int] = []
         """Places of people who have left."""
         self.number = 0
-        """Of places that somebody has or has had; the arrays have room for more."""
+        """Number of places that somebody has or has had; the arrays have room for more."""
         self.ids = np.zeros(_FIRST_SLAB, dtype=np.uint64)
         self.totals = np.zeros((_FIRST_SLAB, len(SUMS)))
         self.gone = np.zeros((_FIRST_SLAB, len(FROM_ROWS)))
-        """What users' rows had counted that are no more: who is forgotten and comes back begins with a new row."""
+        """What users' former rows had counted: a user who was idle, and comes back, begins with a new row."""
         self.category = np.zeros(_FIRST_SLAB, dtype=np.uint64)
-        """Of the ad that they were shown last; 0 is none that is known."""
+        """Category of the ad shown last; 0 where it is not known."""
         self.seen = np.zeros(_FIRST_SLAB, dtype=np.bool_)
-        """Whether there has been a row."""
+        """Whether a row has come."""
         self.unwatched = 0
-        """Times that there was no place for somebody."""
+        """Times that there was no place left for somebody."""
 
     @property
     def room(self) -> int:
-        """Places that there are."""
+        """Length of the arrays."""
         return len(self.ids)
 
     def known(self, ids: Ids) -> Ints:
-        """Places of people; `MISSING` of those who have none."""
+        """Places of people; `MISSING` for those who have none."""
         return self._places.get(ids)
 
     def places(self, ids: Ids) -> Ints:
-        """Places of people, new ones given the next; `MISSING` beyond the bound."""
+        """Places of people; new people get one, or `MISSING` beyond the bound."""
         places = self.known(ids)
         for at in np.flatnonzero(places == MISSING).tolist():
             places[at] = self._place(int(ids[at]))
@@ -71,7 +71,7 @@ class People:
 
     def _place(self, user: int) -> int:
         place = int(self.known(np.array([user], dtype=np.uint64))[0])
-        if place != MISSING:  # twice in one call
+        if place != MISSING:  # the same user twice in one call
             return place
         if not self._free and self.number >= self.most:
             self.unwatched += 1
@@ -95,32 +95,32 @@ class People:
         self.seen = np.concatenate([self.seen, np.zeros(more, dtype=np.bool_)])
 
     def show(self, place: int, category: int) -> None:
-        """Count an impression, and whether its ``category`` is another than the last; 0 is none that is known."""
+        """Count an impression, and whether its ``category`` differs from the last; 0 is an unknown category."""
         last = int(self.category[place])
         self.totals[place, SHOWN] += 1
         self.totals[place, _SWITCHES] += 0 not in (category, last) and category != last
         self.category[place] = category or last
 
     def lifetime(self, places: Ints, counted: Floats) -> Floats:
-        """What users have done in all, of what their rows have ``counted [N, columns]``.
+        """Users' sums over all their rows, when the present rows have ``counted [N, columns]``.
 
-        Counters only grow: a row with less is a new one, of a user who was idle and forgotten, and came back, also
-        where compaction has taken the tombstone that tells it (`begin_anew`).
+        Counters only grow. So a row with less is a new one, of a user whose row had expired and who came back. A
+        tombstone tells the same (`begin_anew`), but compaction may have taken it.
         """
         known = self.totals[places][:, FROM_ROWS]
-        anew = np.any(counted + self.gone[places] < known, axis=1)  # sums of counters that never fall never do
+        anew = np.any(counted + self.gone[places] < known, axis=1)  # within one row, these sums never fall
         self.gone[places[anew]] = known[anew]
         found: Floats = counted + self.gone[places]
         return found
 
     def begin_anew(self, ids: Ids) -> None:
-        """Let the next rows of people count from nothing, whatever they hold."""
+        """Let the next rows of people count from 0, whatever they hold."""
         places = self.known(ids)
         places = places[places != MISSING]
         self.gone[places] = self.totals[places][:, FROM_ROWS]
 
     def forget(self, ids: Ids) -> Ints:
-        """Let people leave; the places that they had, which are empty now."""
+        """Let people leave. Returns the places that they had, which are empty now."""
         ids = np.unique(ids)
         held = self.known(ids) != MISSING
         ids, places = ids[held], self.known(ids[held])
@@ -141,7 +141,7 @@ class People:
         self._index()
 
     def _index(self) -> None:
-        """Make the map of places anew: it gives up no id by itself."""
+        """Make the map of places anew: it cannot delete ids."""
         self._places = IdMap(max(self.number, _FIRST_SLAB))
         for place in np.flatnonzero(self.ids[: self.number] != EMPTY).tolist():
             self._places.set(int(self.ids[place]), place)

@@ -1,9 +1,9 @@
 """The referee of experiments: who was exposed to which arm, what they did, and what that shows. No I/O.
 
-Exposure is an impression whose placement's id names an arm. What a user did is read off their row on the changelog,
+An exposure is an impression whose placement's id names an arm. What a user did comes from their row on the changelog,
 whose counters are exact: each event once, filtered as the engine filters. A user counts from the row that holds the
-exposing impression on; the counters before it are what came before. How varied what they were shown was is read off
-the impressions themselves, from the exposing one on.
+exposing impression on; the counters before it are the user's past. How varied the ads shown were comes from the
+impressions themselves, from the exposing one on.
 """
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -30,7 +30,7 @@ from streams.wire import UNREADABLE, Impression
 
 ADS_MAX = 1_000_000
 REPEATS_MAX = 100_000
-"""Impressions whose repeats are known: a producer's come within a few events, of which another's are in between."""
+"""Impressions whose repeats are recognised: a producer sends a repeat within a few events, with others' in between."""
 
 
 class _Known(msgspec.Struct):
@@ -49,9 +49,9 @@ class _Shelved(msgspec.Struct):
 
 
 class Referee:
-    """Follows impressions, rows, ads, experiments and what people ask for, and looks.
+    """Follows impressions, outcomes, rows, ads, experiments and people's requests, and judges the experiments.
 
-    ``gate``: who may be in its books, by the workers' rule.
+    ``gate``: whom it may watch, by the workers' rule.
     """
 
     def __init__(self, users_max: int = USERS_MAX, gate: Gate | None = None) -> None:
@@ -60,11 +60,11 @@ class Referee:
         """Offset on the control topic up to which people's requests have been met."""
         self.people = People(users_max)
         self.now_ms = 0
-        """Time of the newest row: up to when it is known what people did."""
+        """Time of the newest row: people's actions are known up to then."""
         self._categories: dict[str, int] = {}
         self.watched: dict[int, Watched] = {}
         self._over: dict[int, str] = {}
-        """Experiments that had ended before they could be watched, by number: their placements may still be read."""
+        """Names, by number, of experiments that ended before they were watched: their placements may still be read."""
         self._allocations: dict[str, Allocation] = {}
         self.credits = Credits()
         self.latest: dict[int, None] = {}
@@ -78,10 +78,10 @@ class Referee:
     # --- what is followed ----------------------------------------------------------------------------------
 
     def follow(self, setting: ExperimentSetting) -> None:
-        """Take an experiment's newest setting. A draft is not watched; a stopped one keeps its last look.
+        """Take an experiment's newest setting. A draft is not watched; a stopped experiment keeps its last look.
 
-        Raises `ValueError`, and what was known stays, where it cannot be, where its number is another experiment's or
-        its arms are others: what is known is of those. A stop is one whatever else it says, as for the workers.
+        Raises `ValueError`, and keeps what was known, where the setting is impossible, its number is another
+        experiment's, or its arms differ from those judged. A stop counts whatever else it says, as for the workers.
         """
         known = self.watched.get(setting.number)
         holder = self._over.get(setting.number) if known is None else known.setting.experiment
@@ -92,7 +92,7 @@ class Referee:
                 self._end(known, setting)
                 return
             if known.setting.status == "stopped":
-                return  # for good: the topic is read whole, at every start
+                return  # a stop is for good; older settings come again, since each start reads the whole topic
             if (known.setting.arms, known.setting.interleaved) != (setting.arms, setting.interleaved):
                 raise ValueError("its arms are others than those that are judged")
             definition(setting, known.allocation)
@@ -106,7 +106,7 @@ class Referee:
                 self.allocate(told)
 
     def keep(self, settings: Mapping[str, ExperimentSetting]) -> None:
-        """End what is none of ``settings``, all of the topic by name: taken back, or its name is another's now."""
+        """End experiments that are not in ``settings``, all on the topic by name: taken back, or the name is reused."""
         for watched in self._going_on():
             told = settings.get(watched.setting.experiment)
             if told is None or told.number != watched.setting.number:
@@ -114,15 +114,15 @@ class Referee:
                 self._end(watched, over)
 
     def _end(self, watched: Watched, setting: ExperimentSetting) -> None:
-        """Let go of its users, and of impressions of theirs whose outcome is not known."""
+        """Drop an ended experiment's users, and their impressions whose outcome is not known."""
         self.watched[setting.number] = watched.ended(setting)
-        if watched.duel is not None:  # not when its end is read again, at every start: all that waits is gone through
+        if watched.duel is not None:  # only once, not when each start reads the stop again: it scans all that waits
             self.credits.give_up(setting.number)
 
     def allocate(self, told: Allocation) -> None:
         """Take an experiment's newest cohorts, which may come before the experiment.
 
-        Raises `ValueError`, and the experiment keeps those it had, where these cannot be.
+        Raises `ValueError` where they are impossible; the experiment then keeps those it had.
         """
         self._allocations[told.experiment] = told
         watched = self.watched.get(told.number)
@@ -131,7 +131,7 @@ class Referee:
             watched.allocation = told
 
     def take_ads(self, records: Iterable[tuple[bytes | None, bytes | None]]) -> None:
-        """Learn the categories of ads: the first level of the path."""
+        """Learn the category of each ad: the first level of its path."""
         for key, value in records:
             if key is None or value is None:
                 continue
@@ -145,10 +145,10 @@ class Referee:
             self._categories[ad] = id64(category.partition("/")[0])
 
     def take_impressions(self, records: Sequence[Record], latest_ms: int) -> None:
-        """Learn of exposures, and count changes of category; what the engine refuses exposes nobody.
+        """Learn of exposures, and count changes of category. An impression that the engine refuses exposes nobody.
 
-        ``latest_ms``: the newest time that an impression may have. The engine asks when it reads, and the referee may
-        read later: of what comes too early by that much, no row tells before its time.
+        ``latest_ms``: the newest time that an impression may have. The referee may read later than the engine, and so
+        take an impression that was too far ahead for the engine; it counts only once a row has its time or a later one.
         """
         places_, found = valid(Source.IMPRESSION, records, latest_ms)
         events = cast("list[Impression]", found)
@@ -177,7 +177,7 @@ class Referee:
             self.people.show(place, self._categories.get(one.ad_id, 0))
 
     def _may_count(self, shown: Impression, sent_ms: int) -> bool:
-        """Whether the person may be in the books: else nothing of them is kept, and no row tells of them."""
+        """Whether the person may be watched; if not, nothing of them is kept, and no row tells of them."""
         user = shown.user_id.encode()
         verdict = self._gate.judge(user, shown.consent, shown.time_ms, sent_ms)
         if shown.consent is False:
@@ -185,7 +185,7 @@ class Referee:
         return verdict is Verdict.ADMITTED
 
     def _is_repeat(self, shown: Impression) -> bool:
-        """Whether the impression is one of the latest; it is from now on."""
+        """Whether the impression is among the latest; remembers it."""
         event = id64(f"{shown.user_id}\0{shown.event_id}")  # ids need not differ between people
         if event in self.latest:
             return True
@@ -194,7 +194,7 @@ class Referee:
         return False
 
     def take_outcomes(self, values: Iterable[bytes | None]) -> None:
-        """Learn what came of impressions, each once and filtered as the engine filters; for interleaved rankings."""
+        """Learn the outcomes of impressions, each once and filtered by the engine; for interleaved rankings only."""
         if not any(watched.duel for watched in self.watched.values()):
             return
         for value in values:
@@ -205,11 +205,11 @@ class Referee:
                 self.malformed += 1
                 continue
             if won is not None and (watched := self.watched.get(won.number)) is not None and watched.duel is not None:
-                watched.duel.take(won.person, won.side)  # one who was shown it is known
+                watched.duel.take(won.person, won.side)  # the person has a place since the impression
 
     def take_rows(self, users: Sequence[bytes], rows: Rows) -> None:
-        """Take users' new rows, each user once: exposures that they hold begin to count, then come the new totals."""
-        if self.erased.until_ms:  # rows of before, of people who have asked to be forgotten
+        """Take users' new rows, each user once. Exposures that a row holds begin to count; then the totals are set."""
+        if self.erased.until_ms:  # drop older rows of people who have asked to be forgotten
             kept = [row_ms > self.erased.of(user) for user, row_ms in zip(users, rows["time_ms"].tolist(), strict=True)]
             users, rows = [*compress(users, kept)], rows[kept]
         self.now_ms = max(self.now_ms, int(rows["time_ms"].max(initial=0)))
@@ -219,7 +219,7 @@ class Referee:
         now = people.totals[places]
         now[:, FROM_ROWS] = people.lifetime(places, counted(rows))
         first = ~people.seen[places]
-        # Impressions are read before rows: whose first row has no more than were told hides nothing of before those.
+        # Impressions are read before rows: a first row with no more impressions than were read hides no earlier ones.
         strangers = first & (rows["impressions"] > people.totals[places, SHOWN])
         people.seen[places] = True
         for watched in self._going_on():
@@ -231,7 +231,7 @@ class Referee:
         people.totals[places] = now
 
     def awaits(self, users: Collection[bytes]) -> bool:
-        """Whether one of ``users`` has been exposed and no row has held that yet: each of their rows is to be taken."""
+        """Whether one of ``users`` waits for the row that holds their exposure: each of their rows is to be taken."""
         if not users:
             return False
         places = self.people.known(ids_of([*users]))
@@ -239,7 +239,7 @@ class Referee:
         return any((watched.exposed_arm[places] != OUTSIDE).any() for watched in self._going_on())
 
     def _places(self, ids: Ids) -> Ints:
-        """Places of people, and room for them in every experiment."""
+        """Places of people; makes room for them in every experiment."""
         places = self.people.places(ids)
         for watched in self._going_on():
             watched.grow(self.people.room)
@@ -249,13 +249,13 @@ class Referee:
 
     @property
     def erased(self) -> Watermarks:
-        """Until when what people did is forgotten, as the lanes' changelog and requests tell."""
+        """Up to when each user's events are forgotten, by the lanes' changelogs and people's requests."""
         return self._gate.watermarks
 
     def settle(self, requests: Iterable[Request], upto: int) -> None:
-        """Meet what people ask for on the control topic, all of which before the offset ``upto`` has been met then.
+        """Meet people's requests on the control topic; afterwards all before the offset ``upto`` have been met.
 
-        Their lanes do likewise (`streams.privacy.requests`), later: until then rows of theirs may still come.
+        The lanes do likewise (`streams.privacy.requests`), later: until then rows of these people may still come.
         """
         gone = []
         for request in requests:
@@ -270,18 +270,18 @@ class Referee:
         self.settled = upto
 
     def bound(self) -> None:
-        """Give up watermarks beyond their bound; no changelog is told of them."""
+        """Drop watermarks beyond their bound. There is no changelog to tell, so their changes are discarded."""
         self._gate.bound()
         for _ in self.erased.changes():
             pass
 
     def begin_anew(self, users: Sequence[bytes]) -> None:
-        """Learn that people's rows are no more, as of who has been idle: what they counted stays."""
+        """Learn that rows have expired, as of idle people: what the rows counted stays."""
         if users:
             self.people.begin_anew(ids_of(users))
 
     def forget(self, users: Sequence[bytes]) -> None:
-        """Let people leave the books of every experiment, as if they had never come."""
+        """Let people leave every experiment, as if they had never come."""
         if not users or not len(places := self.people.forget(ids_of(users))):
             return
         for watched in self._going_on():
@@ -291,9 +291,9 @@ class Referee:
     # --- what it shows -------------------------------------------------------------------------------------
 
     def look(self) -> list[Watched]:
-        """Look at every experiment that runs; those that were stopped keep what was seen last.
+        """Judge every running experiment; a stopped one keeps its last look. Returns those that have a look.
 
-        What users do after the end is the shop's own policy's. One that ended before any look is not told.
+        What users do after the end counts for the shop's own policy. An experiment that ended before any look has none.
         """
         for watched in self.watched.values():
             if watched.setting.status == "running":

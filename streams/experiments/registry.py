@@ -1,7 +1,7 @@
-"""Experiments as the control topic tells them: what the workers run, and the changes that a command makes.
+"""Experiments as the control topic declares them: what the workers run, and the changes that commands make.
 
 An experiment keeps its number and its range of the layer until it is stopped; while it runs, only its ramp grows.
-What would move users between arms is refused, since the report could no longer be trusted.
+A change that would move users between arms is refused, since the report could not be trusted then.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -30,29 +30,30 @@ from streams.settings import Settings
 log = structlog.get_logger()
 
 MODELS_MAX = 8
-"""Models that all experiments name, drafts among them: every worker holds them, with vectors of every ad."""
+"""Models that all experiments may name, drafts included: every worker holds them, with a vector of every ad."""
 
 
 COHORT = 0.1
-"""Of its range, that each of a bandit's cohorts has where nothing is said."""
+"""Share of a bandit's range in each cohort, by default."""
 COHORT_MIN = 1 / 64
-"""Of its range, that a bandit's cohort has at least: so many fit an `Allocation`."""
+"""Least share of a bandit's range in a cohort: so many cohorts fit an `Allocation`."""
 MINIMUM_MIN = 0.1
-"""Of a cohort, that an arm of a new bandit has at least. A user weighs one over it: where few buy, and some of them
-much more than others, those of such weight decide, and the intervals get narrow before they get right. Of bandits whose
-arms were alike 6 % left out zero at some look at 0.1, 11 % at 0.05, 20 % at 0.01 (3 % buyers, ten cohorts of 1,000)."""
+"""Least share of a cohort for each arm of a new bandit. A user's weight is one over their arm's share. Where few people
+buy, and some of them much more than others, a few of large weight decide, and intervals get narrow before they get
+right. With equal arms, intervals left out zero at some look in 6 % of bandits at 0.1, 11 % at 0.05, and 20 % at 0.01
+(3 % buyers, ten cohorts of 1,000)."""
 
 
 @dataclass(frozen=True, slots=True)
 class Bandit:
-    """That arms are given users by what is known of them: ``minimum`` to each, and news every ``epoch_s``."""
+    """Gives users to arms by what is known of them: at least ``minimum`` to each, with new shares every ``epoch_s``."""
 
     minimum: float
     epoch_s: int
 
 
 _RANKINGS = frozenset({"temperature", "explore", "ucb_alpha"})
-"""What arms whose rankings take turns may change, besides the model."""
+"""What interleaved arms may change, besides the model."""
 
 
 class ExperimentError(ValueError):
@@ -60,7 +61,7 @@ class ExperimentError(ValueError):
 
 
 def definition(setting: ExperimentSetting, allocation: Allocation | None = None) -> Experiment:
-    """The experiment that messages describe. Raises `ValueError` for one that cannot be."""
+    """The experiment that the messages describe. Raises `ValueError` where it is impossible."""
     arms = tuple(Arm(arm.arm, arm.share, arm.changes, arm.model) for arm in setting.arms)
     mine = allocation is not None and allocation.number == setting.number and setting.allocation == "bandit"
     later = tuple(Cohort(one.upto, one.shares) for one in allocation.cohorts) if allocation and mine else ()
@@ -69,7 +70,7 @@ def definition(setting: ExperimentSetting, allocation: Allocation | None = None)
 
 
 def shared_number(setting: ExperimentSetting, holder: str) -> str:
-    """What is wrong with an experiment whose number ``holder`` had first, and what to do about it."""
+    """Says that ``holder`` had the experiment's number first, and what to do about it."""
     return (
         f"its number {setting.number} is that of {holder}, and placements' ids tell numbers alone: nobody judges it; "
         "make it anew under another name: salience experiment create"
@@ -79,7 +80,7 @@ def shared_number(setting: ExperimentSetting, holder: str) -> str:
 class ExperimentSwitch:
     """Lets an engine's experiments follow the control topic. One that cannot run is refused; the others go on.
 
-    One whose number another holds waits until that has ended: placements' ids tell numbers alone.
+    An experiment whose number another holds waits until that one has ended: placements' ids have only the number.
     """
 
     def __init__(self, experiments: Experiments) -> None:
@@ -89,7 +90,7 @@ class ExperimentSwitch:
         self._allocations: dict[str, Allocation] = {}
 
     def follow(self, name: str, setting: ExperimentSetting | None) -> None:
-        """Take the newest message of an experiment; None where it was taken back."""
+        """Take the newest message of an experiment; None if it was taken back."""
         self._waiting.pop(name, None)
         former = self._settings.get(name)
         if former is not None and (setting is None or setting.number != former.number):
@@ -112,7 +113,7 @@ class ExperimentSwitch:
             log.info("experiment's cohorts", experiment=name, cohorts=1 + len(allocation.cohorts))
 
     def _set(self, setting: ExperimentSetting) -> bool:
-        """Run it, or end it, as it says now; whether that was possible."""
+        """Run or end an experiment, as its message says. Returns whether that was possible."""
         name = setting.experiment
         if setting.status != "running":
             self._end(setting)
@@ -129,21 +130,21 @@ class ExperimentSwitch:
         return True
 
     def _end(self, setting: ExperimentSetting) -> None:
-        """End it, where it is the one that runs under its number."""
+        """End an experiment, if it is the one that runs under its number."""
         if self._experiments.name_of(setting.number) == setting.experiment:
             self._experiments.set(setting.number, None)
 
 
 def models_of(settings: Iterable[ExperimentSetting]) -> tuple[str, ...]:
-    """Versions that experiments name and that workers hold for them: drafts' too, so that a start takes effect at once.
+    """Versions of models that workers hold for experiments: for drafts, too, so that a start takes effect at once.
 
-    None twice, in the order of their names: workers get them in one order.
+    Each version once, sorted: all workers fetch them in the same order.
     """
     return tuple(sorted({arm.model for one in settings if one.status != "stopped" for arm in one.arms if arm.model}))
 
 
 def absences(setting: ExperimentSetting, control: Control) -> list[str]:
-    """What speaks against its arms' models: one that is not there."""
+    """Says which of its arms' models are not there."""
     there = ", ".join(sorted(control.all(PushedModel))) or "none"
     return [
         f"there is no model {arm.model!r}; there are: {there}; push it: salience model push DIR"
@@ -153,9 +154,9 @@ def absences(setting: ExperimentSetting, control: Control) -> list[str]:
 
 
 def objections(setting: ExperimentSetting, control: Control) -> list[str]:
-    """What speaks against a draft: a number that another had first, `absences`, and what lanes refuse of models.
+    """What speaks against a draft: a number that another had first, `absences`, and models that lanes refuse.
 
-    Of models that they hold now: of others they may have said so long ago.
+    Only refusals of models that workers hold now count: others may be long out of date.
     """
     known = control.all(ExperimentSetting).values()
     holders = [one.experiment for one in known if one.number == setting.number and one.status != "draft"]
@@ -192,7 +193,7 @@ def create(
     taken = [(one.low, one.high) for one in known.values() if one.layer == layer and one.status != "stopped"]
     number = 1 + max((one.number for one in known.values()), default=0)
     try:
-        for arm in arms:  # before the layer: what is wrong with them no other layer mends
+        for arm in arms:  # first: another layer would not mend them
             _check_changes(arm)
         low, high = _free(taken, width)
         setting = ExperimentSetting(
@@ -242,7 +243,7 @@ def _check_changes(arm: ArmSetting) -> None:
 
 
 def _check_layers(others: Iterable[ExperimentSetting], setting: ExperimentSetting) -> None:
-    """Who is in an experiment of every layer has placements' ids that come back and are read."""
+    """Raises where there are too many layers: ids of placements name an experiment of each, and must stay readable."""
     layers = sorted({one.layer for one in others})
     if setting.layer not in layers and len(layers) >= LAYERS_MAX:
         raise ExperimentError(
@@ -252,7 +253,7 @@ def _check_layers(others: Iterable[ExperimentSetting], setting: ExperimentSettin
 
 
 def _check_apart(known: Mapping[str, ExperimentSetting], setting: ExperimentSetting) -> None:
-    """What two layers change, only one of them would: for who is in both, the other's arms would be alike."""
+    """Raises where another layer changes the same: for users in both, one would hide the other's differences."""
     mine = _changed_by(setting)
     for one in known.values():
         if one.layer != setting.layer and one.status != "stopped" and (both := sorted(mine & _changed_by(one))):
@@ -281,11 +282,11 @@ def _check_bandit(setting: ExperimentSetting) -> None:
 def next_cohort(
     setting: ExperimentSetting, allocation: Allocation | None, shares: Sequence[float], time_ms: int
 ) -> Allocation | None:
-    """A bandit's cohorts with one more, whose users come to the arms in ``shares``; None before its time, or after all.
+    """A bandit's cohorts and one more, whose users come to arms in ``shares``; None before its time, or if all are in.
 
-    ``allocation``: what stands on the topic, perhaps of another experiment. The cohorts before it stay as they are: a
-    user who was moved would have seen two arms, and count for neither. None, too, where a setting that no command makes
-    leaves no such cohort.
+    ``allocation``: what stands on the topic, perhaps of another experiment. Earlier cohorts stay as they are: a user
+    who was moved would have seen two arms, and count for neither. None, too, where the setting, one that no command
+    makes, allows no such cohort.
     """
     cohorts = allocation.cohorts if allocation is not None and allocation.number == setting.number else ()
     since_ms = allocation.time_ms if allocation is not None and cohorts else setting.time_ms
@@ -308,7 +309,7 @@ def next_cohort(
 
 
 def _upto(upto: float) -> float:
-    """Where a cohort ends: at all of the range, too, where a sum of floats leaves it a bit below."""
+    """Where a cohort ends, as a share of the range: 1 also where a sum of floats comes out a bit below."""
     return upto if upto < 1 - 1e-9 else 1.0
 
 
@@ -336,9 +337,9 @@ def _check_interleaved(setting: ExperimentSetting) -> None:
 def start(
     setting: ExperimentSetting, ramp: float | None, time_ms: int, known: Iterable[ExperimentSetting] = ()
 ) -> ExperimentSetting:
-    """Run it with ``ramp`` of its range; None: with all of it, or a bandit's `COHORT`. ``known``: all that there are.
+    """Run an experiment with ``ramp`` of its range; None: all, or `COHORT` for a bandit. ``known``: all there are.
 
-    Raises `ExperimentError` where it ran before, or what runs leaves no room for it.
+    Raises `ExperimentError` where it has run before, or the running experiments leave no room for it.
     """
     if setting.status != "draft":
         raise ExperimentError(f"{setting.experiment} is {setting.status}; only a draft can be started")
@@ -361,7 +362,7 @@ def start(
 
 
 def ramp_to(setting: ExperimentSetting, ramp: float, time_ms: int) -> ExperimentSetting:
-    """Let more users take part. Raises `ExperimentError` for fewer: those would have seen both."""
+    """Let more users take part. Raises `ExperimentError` for fewer: users taken out would have seen both policies."""
     if setting.status != "running":
         raise ExperimentError(f"{setting.experiment} is {setting.status}; start it first: salience experiment start")
     if setting.allocation == "bandit":
@@ -376,7 +377,10 @@ def ramp_to(setting: ExperimentSetting, ramp: float, time_ms: int) -> Experiment
 
 
 def stop(setting: ExperimentSetting, reason: str, time_ms: int) -> ExperimentSetting:
-    """End it for good: everyone has the shop's policy from the next slice on. Raises `ExperimentError` if it has."""
+    """End an experiment for good: everyone has the shop's policy from the next slice on.
+
+    Raises `ExperimentError` if it has ended already.
+    """
     if setting.status == "stopped":
         raise ExperimentError(f"{setting.experiment} has been stopped already: {setting.reason or 'no reason given'}")
     return _changed(setting, time_ms, status="stopped", reason=reason[:512])

@@ -168,11 +168,11 @@ def duel_report(setting: ExperimentSetting, score: Score, time_ms: int) -> Exper
 
 
 def breached(setting: ExperimentSetting, look: Look) -> str | None:
-    """Why a running experiment must end: an arm that surely costs more than a guardrail allows; None where none."""
+    """Why a running experiment must end: an arm surely loses more than a guardrail allows. None if no arm does."""
     for rail in setting.guardrails:
         first = look.values[rail.metric][0]
         for at, found in look.differences[rail.metric].items():
-            if first > 0 and found.high < -rail.most_loss * first:  # of nothing no share is lost
+            if first > 0 and found.high < -rail.most_loss * first:  # where the first arm has 0, no share can be lost
                 loss = f"loses {-found.value / first:.1%}, surely more than {rail.most_loss:.1%}"
                 return f"guardrail {rail.metric}: {setting.arms[at].arm} {loss}"
     return None

@@ -1,8 +1,8 @@
-"""The referee at work: reads the topics, publishes reports, and ends experiments that break a guardrail.
+"""The referee's process: reads the topics, publishes reports, and ends experiments that break a guardrail.
 
-It is one process beside the workers and needs none of them. Impressions are read before rows and outcomes, so that an
-exposure is known before the row that holds it. What it knows is saved with the offsets up to which it read; without
-that file it begins where the topics do.
+It is one process beside the workers and does not need them to run. Impressions are read before rows and outcomes, so
+that an exposure is known before the row that holds it. What the referee knows is saved in a file with the offsets up to
+which it has read; without that file it begins where the topics do.
 """
 
 import asyncio
@@ -71,20 +71,20 @@ class RefereeService:
         self._changelogs: dict[TopicPartition, Changelog] = {}
         self._followed = Followed(settings.bootstrap, ())
         self._ends: dict[TopicPartition, int] = {}
-        """Log ends at the start, after an outage or a word of our own: to be reached, though a broker gives nothing."""
+        """Log ends that must be reached even if a fetch gives nothing: at the start, after an outage, or a write."""
         self.vitals = Vitals(every_ms)
         self._failed = 0
-        """Looks in a row at which the brokers failed."""
+        """Number of looks in a row at which the brokers failed."""
         self._over: set[int] = set()
         """Numbers of stopped experiments whose last report has been published by this process."""
         self._unwatched = 0
-        """Times that somebody was beyond the referee's bound, as was said last."""
+        """`People.unwatched` when it was logged last."""
         self._unsaved = 0
-        """Looks in a row at which the file could not be written."""
+        """Number of looks in a row at which the file could not be written."""
         self.file: Path = settings.home / "referee" / f"{settings.topic_prefix}experiments.npz"
 
     def _heed(self, take: Callable[[M], None], name: str, message: M | None) -> None:
-        """What cannot be is refused, as the workers refuse it, and ends nothing."""
+        """Take a message. An impossible one is refused, as the workers refuse it, and the referee goes on."""
         try:
             if message is not None:
                 take(message)
@@ -92,12 +92,12 @@ class RefereeService:
             log.warning("experiment's message refused", experiment=name, error=str(error))
 
     async def run(self, *, follow: bool = True) -> None:
-        """Read, look, publish; a look at which the brokers fail is left to the next one, where there is to be one.
+        """Read, look, publish. If the brokers fail during a look, the next one makes up for it, unless it is the last.
 
-        So is what cannot be saved, as on a full disk: after a restart more is read anew, and no less is judged.
-        Raises `RefereeError` where the saved offsets are no longer in the topics, or a topic is another than it was,
-        `StoreError` where another referee is at the file or it cannot be written, before the first look or after the
-        last, and `MissingTopicError`: one that comes later would not be read.
+        Likewise if the file cannot be saved, as on a full disk: a restart then reads more again, and judges no less.
+        Raises `RefereeError` where the topics do not hold the saved offsets, or a topic was made anew; `StoreError`
+        where another referee has the file, or it cannot be written before the first look or at the last; and
+        `MissingTopicError`, since a topic that is made later would not be read.
         """
         with alone(self.file):
             await self._run(follow=follow)
@@ -137,7 +137,7 @@ class RefereeService:
         consumer.assign(partitions)
         begin = await consumer.beginning_offsets(partitions)
         for tp in partitions:
-            # Ads and switches are small and not saved: they are read whole each time.
+            # The control and ads topics are small and their offsets not saved: they are read whole at every start.
             known = self._offsets.get((tp.topic, tp.partition)) if tp in [*chain(*groups[2:])] else None
             consumer.seek(tp, begin[tp] if known is None else known)
 
@@ -145,14 +145,14 @@ class RefereeService:
         return all([await consumer.position(tp) >= end for tp, end in self._ends.items()])
 
     async def _behind(self, consumer: AIOKafkaConsumer, partitions: Sequence[TopicPartition]) -> int:
-        """Records of a topic that were committed at the last fetch and are still to be read; the vitals tell them."""
+        """Records of a topic that were committed at the last fetch and are still to be read; noted in the vitals."""
         ends = {tp: max(self._ends.get(tp, 0), consumer.last_stable_offset(tp) or 0) for tp in partitions}
         behind: int = sum([max(end - await consumer.position(tp), 0) for tp, end in ends.items()])
         self.vitals.behind[partitions[0].topic.removeprefix(self._settings.topic_prefix)] = behind
         return behind
 
     async def _read(self, consumer: AIOKafkaConsumer, groups: list[list[TopicPartition]]) -> None:
-        """Read each topic to its end as it is then, in the order of ``groups``."""
+        """Read each topic to its present end, in the order of ``groups``."""
         takers: tuple[Callable[[Mapping[TopicPartition, list[Record]]], None], ...] = (
             self._take_control, self._take_ads, self._take_impressions, self._take_outcomes, self._take_rows,
         )  # fmt: skip
@@ -173,10 +173,10 @@ class RefereeService:
                     await asyncio.to_thread(take, batches)
                     for tp, records in batches.items():
                         self._offsets[tp.topic, tp.partition] = records[-1].offset + 1
-                    if not await self._behind(consumer, partitions) or last:  # a busy topic never gives nothing
-                        break  # impressions first, again
+                    if not await self._behind(consumer, partitions) or last:  # on a busy topic no fetch is empty
+                        break  # read impressions before more rows
         except MadeAnewError as error:
-            if error.topics == {self._settings.topic_prefix + ADS}:  # read whole at every start
+            if error.topics == {self._settings.topic_prefix + ADS}:  # has no saved offsets: read whole at every start
                 raise RefereeError(f"{error}; start the referee again: it goes on from {self.file}") from error
             raise RefereeError(f"{error}; delete {self.file} to judge anew from the topics as they are") from error
         except OffsetOutOfRangeError as error:
@@ -203,7 +203,7 @@ class RefereeService:
             self._referee.take_outcomes(record.value for record in records)
 
     def _take_rows(self, batches: Mapping[TopicPartition, list[Record]]) -> None:
-        """Take slice after slice; at once those in which nobody has two rows whose order tells an exposure's."""
+        """Take slice after slice, several in one call unless somebody has two rows whose order matters."""
         for tp, records in batches.items():
             rows: dict[bytes, bytes] = {}
             for taken in self._changelogs.setdefault(tp, Changelog(self._referee.erased)).take(records):
@@ -228,14 +228,15 @@ class RefereeService:
 
     @property
     def offsets(self) -> Offsets:
-        """Where to go on after a restart: of the changelog, where a slice begins."""
+        """Where to go on after a restart; in a changelog, where a slice begins."""
         begun = {tp: changelog.whole for tp, changelog in self._changelogs.items()}
         return self._offsets | {(tp.topic, tp.partition): at for tp, at in begun.items() if at is not None}
 
     async def _look(self, consumer: AIOKafkaConsumer, producer: AIOKafkaProducer, *, last: bool) -> None:
-        """Judge. An outage is said when it begins and when it is over, and ends nothing; raised at the ``last`` look.
+        """Judge. An outage is logged when it begins and ends, and the referee goes on; at the ``last`` look it raises.
 
-        A cohort may have been let in though the answer was lost: all that is there after an outage is to be read first.
+        During an outage a cohort may have been written though the answer was lost, so the topics are read to their ends
+        after it, before the next cohort.
         """
         try:
             if self._failed:
@@ -254,13 +255,13 @@ class RefereeService:
             self._failed = 0
 
     async def _judge(self, producer: AIOKafkaProducer, *, caught_up: bool, last: bool) -> None:
-        """Look at everything, publish, end what breaks a guardrail, save. What a stopped one showed is published once.
+        """Look at everything, end what breaks a guardrail, publish, save. A stopped experiment is published once.
 
-        Not before all is read that was there does a bandit let a cohort in: its shares cannot be taken back.
+        A bandit lets a cohort in only when the referee has caught up, since its shares cannot be taken back.
         """
         if caught_up:
-            self._referee.keep(self._control.all(ExperimentSetting))  # before, what is read may be older than the file
-            # Whoever wrote what does not stand may have been killed, or be a referee that was too late.
+            self._referee.keep(self._control.all(ExperimentSetting))  # not earlier: the file may know newer settings
+            # The last record of these keys does not stand: its writer may have been killed, or have been too late.
             for stands in (*self._control.hidden(ExperimentSetting), *self._control.hidden(Allocation)):
                 await self._tell(msgspec.structs.replace(stands, revision=stands.revision + 1))
                 caught_up = False
@@ -293,7 +294,7 @@ class RefereeService:
         self._on_reports(reports)
 
     async def _save(self, *, last: bool) -> None:
-        """Save what is known. That it cannot be is said when it begins and is over, and raised at the ``last`` look."""
+        """Save the referee. A failure is logged when it begins and ends; at the ``last`` look it raises."""
         try:
             await asyncio.to_thread(save, self.file, self._referee, self.offsets, self._followed.ids)
         except OSError as error:
@@ -308,23 +309,23 @@ class RefereeService:
             self._unsaved = 0
 
     async def _guarded(self, watched: Watched, now_ms: int) -> Watched:
-        """The experiment, ended where an arm breaks a guardrail."""
+        """The experiment; ended first if an arm breaks a guardrail."""
         setting, last = watched.setting, watched.last
         if setting.status != "running" or last is None or (why := breached(setting, last)) is None:
             return watched
         stopped = stop(setting, why, now_ms)
         await self._tell(stopped)
-        self._referee.follow(stopped)  # not before it is told: else no later look would tell it
+        self._referee.follow(stopped)  # after the write: if that fails, the next look tries again
         self.vitals.broken += 1
         log.warning("experiment rolled back", experiment=setting.experiment, reason=why)
         return self._referee.watched[setting.number]
 
     async def _tell(self, message: ControlMessage) -> None:
-        """Write to the control topic, and be behind until that is read: what stands there is known only then."""
+        """Write to the control topic. The referee counts as behind until it has read that: only then is it certain."""
         offsets = await publish(self._settings, [message])
         self._ends[TopicPartition(self._settings.topic_prefix + CONTROL, 0)] = offsets[-1] + 1
 
 
 def _is_outage(error: Exception) -> bool:
-    """Whether it may pass by itself, unlike rights that are missing."""
+    """Whether the error may pass by itself, unlike missing rights."""
     return isinstance(error, KafkaTimeoutError | TimeoutError) or getattr(error, "retriable", False)

@@ -1,4 +1,4 @@
-"""What the referee knows, as one file: written whole or not at all, read back to go on where it was."""
+"""The referee's knowledge as one file: written whole or not at all, and read back after a restart."""
 
 import dataclasses
 import fcntl
@@ -26,45 +26,48 @@ from streams.own_files import own_file, own_folder
 from streams.privacy.consent import Watermarks
 
 VERSION = 5
-"""Files of former versions are read. In one of version 1 sums are of all that people did, of impressions or not; those
-go on from there. Impressions were what diversity was of, and no last look was kept. Up to version 2 interleaved
-experiments that had ended kept their users, and of clicks was told what they say alone. Up to version 3 impressions
-were known by their events' ids alone, which another person's may have too: such ones are let go. Up to version 4 value
-was told a user, not a user and day: what was planned and found of it is let go, and what was seen last stays in its
-unit; the newest row's time was not kept, and is the newest exposure's there."""
+"""Files of former versions are read, too:
+
+- version 1: sums have all that people did, in answer to impressions or not, and go on from there; diversity was of all
+  impressions; no last look was kept
+- up to 2: interleaved experiments that had ended kept their users; of clicks, only the preference was kept
+- up to 3: impressions were known by their event's id alone, which other people's may have, too: these are dropped
+- up to 4: value was by user, not by user and day: its plans and evidence are dropped, and the last look keeps its unit;
+  the newest row's time was not kept: the newest exposure's stands in for it
+"""
 _UNREADABLE = (OSError, EOFError, BadZipFile, ValueError, KeyError, TypeError, msgspec.ValidationError)
 Offsets = dict[tuple[str, int], int]
 """Next offset by topic and partition."""
 Ids = dict[str, str]
-"""Ids of the topics that the offsets are of, by name."""
+"""Ids, by name, of the topics to which the offsets belong."""
 
 
 class StoreError(RuntimeError):
-    """A file that is not the referee's, of another version, or that cannot be written."""
+    """The file is not the referee's, has another version, or cannot be written."""
 
     @classmethod
     def unwritten(cls, file: Path, error: OSError) -> Self:
-        """That of a file which ``error`` keeps from being written."""
+        """The error for a file that cannot be written because of ``error``."""
         why = error.strerror or error
         return cls(f"{file} cannot be written ({why}); name a folder that is yours and has room: SALIENCE_HOME")
 
 
 @contextmanager
 def alone(file: Path) -> Iterator[None]:
-    """Within, no other process is at the file: they would write over each other's.
+    """Lock the file within the block: two processes would overwrite each other's.
 
-    Raises `StoreError` where one is, or its folder cannot be written.
+    Raises `StoreError` where another process has the lock, or the folder cannot be written.
     """
     with _opened(file) as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             raise StoreError(f"another referee is at {file}; one judges for all: end that one first") from error
-        yield  # closing lets go of it, as does the end of the process
+        yield  # closing the file unlocks it, as does the end of the process
 
 
 def _opened(file: Path) -> BinaryIO:
-    """The lock that stands beside the file; it holds nothing, and stays as open as it is."""
+    """The lock file, opened; it stands beside ``file``, is empty, and keeps its permissions."""
     try:
         own_folder(file.parent)
         lock = os.open(file.with_suffix(".lock"), os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW, 0o600)
@@ -74,7 +77,7 @@ def _opened(file: Path) -> BinaryIO:
 
 
 def save(file: Path, referee: Referee, offsets: Mapping[tuple[str, int], int], ids: Mapping[str, str]) -> None:
-    """Write the file; a crash leaves the former one, and what fails leaves nothing else. Raises `OSError`."""
+    """Write the file. A crash leaves the former one; a failure leaves no other file behind. Raises `OSError`."""
     people, users = referee.people, referee.people.number
     arrays = {
         "ids": people.ids[:users],
@@ -125,7 +128,7 @@ def save(file: Path, referee: Referee, offsets: Mapping[tuple[str, int], int], i
 
 
 def _write(file: Path, arrays: Mapping[str, npt.NDArray[Any]]) -> None:
-    """Put the file in the place of the former one, whole or not at all."""
+    """Replace the former file, whole or not at all."""
     own_folder(file.parent)
     half = file.with_suffix(".half.npz")
     try:
@@ -135,14 +138,14 @@ def _write(file: Path, arrays: Mapping[str, npt.NDArray[Any]]) -> None:
             os.fsync(out.fileno())
         half.replace(file)
     except BaseException:
-        half.unlink(missing_ok=True)  # of a full disk it has taken the rest
+        half.unlink(missing_ok=True)  # it may have filled the disk
         raise
 
 
 def load(file: Path, referee: Referee) -> tuple[Offsets, Ids]:
-    """Fill an empty ``referee``; where to go on, and in which topics: files of former versions do not say that.
+    """Fill an empty ``referee``. Returns where to go on, and the topics' ids; former versions did not keep the ids.
 
-    Nothing where there is no file. Raises `StoreError`.
+    Does nothing where there is no file. Raises `StoreError`.
     """
     if not file.exists():
         return {}, {}
@@ -159,7 +162,7 @@ def load(file: Path, referee: Referee) -> tuple[Offsets, Ids]:
         referee.credits.early = dict.fromkeys(saved.get("early", np.empty(0, dtype=np.uint64)).tolist())
         for number, told in about["experiments"].items():
             referee.watched[int(number)] = _watched(number, told, saved)
-        if "erased" in saved:  # else all requests are met anew
+        if "erased" in saved:  # else all requests are met again
             _hold(saved, referee.erased)
             referee.settled = about["settled"]
     except _UNREADABLE as error:
@@ -171,7 +174,7 @@ def load(file: Path, referee: Referee) -> tuple[Offsets, Ids]:
 
 
 def _of_watermarks(erased: Watermarks) -> dict[str, npt.NDArray[Any]]:
-    """Their digests as two numbers each, and both their moments, -1 where no no was said."""
+    """The watermarks as arrays: each digest as two numbers, and both times; -1 for a user without a no."""
     until_ms, no_ms = erased.until_ms, erased.no_ms
     return {
         "erased": np.frombuffer(b"".join(until_ms), dtype=np.uint64).reshape(-1, 2),
@@ -181,7 +184,7 @@ def _of_watermarks(erased: Watermarks) -> dict[str, npt.NDArray[Any]]:
 
 
 def _hold(saved: Mapping[str, npt.NDArray[Any]], erased: Watermarks) -> None:
-    """Let ``erased`` hold the watermarks of the file, of which a former one tells no noes."""
+    """Let ``erased`` hold the watermarks of the file; a file of a former version has no times of noes."""
     until_ms = saved["erased_ms"].tolist()
     no_ms = saved["no_ms"].tolist() if "no_ms" in saved else [-1] * len(until_ms)
     for digest, *moments in zip(saved["erased"], until_ms, no_ms, strict=True):
@@ -243,7 +246,7 @@ def _score(
 
 
 def _of_this_version(saved: dict[str, npt.NDArray[Any]], about: dict[str, Any]) -> dict[str, npt.NDArray[Any]]:
-    """The arrays of a file of this version or a former one as those of this; so is ``about``, in place."""
+    """The arrays of a file, of whatever version, as this version has them; ``about`` is changed in place."""
     version, experiments = about["version"], about["experiments"]
     if version == 1:
         saved = _of_version_1(saved, experiments)
@@ -259,7 +262,7 @@ def _of_this_version(saved: dict[str, npt.NDArray[Any]], about: dict[str, Any]) 
 def _of_version_1(
     saved: dict[str, npt.NDArray[Any]], experiments: dict[str, dict[str, Any]]
 ) -> dict[str, npt.NDArray[Any]]:
-    """The arrays of a file of version 1 as those of this one; ``experiments`` are told what they lack."""
+    """The arrays of a file of version 1 as version 2 has them; ``experiments`` get what they lack, in place."""
     impressions = SUMS.index("impressions")
     gone = saved["totals"][:, FROM_ROWS]
     gone[:, FROM_ROWS.index(impressions)] = 0  # the other counters begin with their rows' new layout
@@ -273,7 +276,7 @@ def _of_version_1(
 
 
 def _of_version_2(saved: dict[str, npt.NDArray[Any]], experiments: dict[str, dict[str, Any]]) -> None:
-    """Bring ``saved`` and ``experiments``, of a file of version 2, to this one."""
+    """Bring ``saved`` and ``experiments`` from version 2 to version 3, in place."""
     ended = [int(number) for number, told in experiments.items() if told["setting"]["status"] == "stopped"]
     for number, told in experiments.items():
         preference, told["score"] = told.pop("preference"), None
@@ -287,7 +290,7 @@ def _of_version_2(saved: dict[str, npt.NDArray[Any]], experiments: dict[str, dic
 
 
 def _of_version_4(saved: Mapping[str, npt.NDArray[Any]], about: dict[str, Any]) -> None:
-    """Bring ``about``, of a file of version 4, to this one."""
+    """Bring ``about`` from version 4 to version 5, in place."""
     exposed = (saved[f"{number}.exposed_ms"].max(initial=0) for number in about["experiments"])
     about["now_ms"] = int(max(exposed, default=0))
     for told in about["experiments"].values():

@@ -1,4 +1,4 @@
-"""What a referee shows of itself, and whether it judges: else no guardrail is enforced. No I/O."""
+"""What a referee shows of itself, and whether it judges: if it does not, no guardrail is enforced. No I/O."""
 
 from collections import Counter
 from collections.abc import Callable, Iterable
@@ -7,7 +7,7 @@ from streams.clock import tick_ms
 from streams.experiments.report import ExperimentReport
 
 SILENT_LOOKS, SILENT_MS = 5, 30_000
-"""Without a look that could judge for so many, and for so long, it is silent: one at a million people takes seconds."""
+"""Silent means: no look could judge for so many periods, and so long. A look at a million people takes seconds."""
 
 
 class Vitals:
@@ -17,26 +17,26 @@ class Vitals:
         self._silent_ms = max(SILENT_LOOKS * every_ms, SILENT_MS)
         self._clock, self._last_ms = clock, clock()
         self.judged_ms = 0
-        """UTC, of the last look that could judge; 0 before the first."""
+        """UTC time of the last look that could judge; 0 before the first."""
         self.failing = ""
-        """Why the last look could not."""
+        """Why the last look could not judge; empty if it could."""
         self.found: Counter[str] = Counter()
-        """Experiments of the last look that could, by what they show."""
+        """Experiments by their finding, at the last look that could judge."""
         self.broken = 0
-        """Guardrails, since the start."""
+        """Guardrails broken since the start."""
         self.behind: dict[str, int] = {}
-        """Records that are still to be read, by topic without prefix."""
+        """Records still to be read, by topic without prefix."""
         self._caught_up = False
-        """Whether all has been read that was there at the start."""
+        """Whether the referee has read all that was there at the start."""
 
     def judged(self, reports: Iterable[ExperimentReport], time_ms: int, *, caught_up: bool) -> None:
-        """Learn of a look at ``time_ms`` that could judge."""
+        """Note a look at ``time_ms`` that could judge."""
         self._last_ms, self.judged_ms, self.failing = self._clock(), time_ms, ""
         self.found = Counter(one.finding.code for one in reports if one.finding)
         self._caught_up |= caught_up
 
     def unwell(self) -> str:
-        """Why experiments are not judged now by all that is known; empty where they are."""
+        """Why experiments are not judged now, or not by all that is on the topics; empty where they are."""
         if not self._caught_up:
             return f"has not caught up; records to be read: {sum(self.behind.values())}"
         silent_ms = self._clock() - self._last_ms

@@ -1,4 +1,4 @@
-"""An experiment that the referee judges, and what it keeps of the people who see it. No I/O."""
+"""An experiment that the referee judges, and what is kept of the people who see it. No I/O."""
 
 from dataclasses import dataclass, field
 from typing import Self
@@ -16,21 +16,22 @@ from streams.experiments.people import FROM_IMPRESSIONS, SHOWN, Bools, Floats, I
 from streams.experiments.registry import definition, next_cohort
 
 DAY_MS, DAYS_MIN = 86_400_000, 1 / 24
-"""A person's time in an experiment is an hour at least: of a second, a purchase would be a fortune a day. With a whole
-day the variance of value a day would grow all through the first one, which is what the interval is not planned for."""
+"""Least time of a person in an experiment, in days: an hour. Over a second, one purchase would be a fortune a day.
+With a whole day, the variance of value a day would grow all through the first day: intervals are not planned for that.
+"""
 EARLIEST = 0.01
-"""Of an experiment's users, who are in before it counts as begun where that is not told: few are dated wrongly, and who
-came before the others loses little of their time."""
+"""Where an experiment does not tell its start, it counts as begun once this share of its users was in: few have wrong
+dates, and the earlier ones lose little of their time."""
 NEVER_MS = np.iinfo(np.int64).max
-"""No row's time."""
+"""Later than the time of every row."""
 
 
 @dataclass
 class Watched:
-    """An experiment's trial, and exposures whose row has not been seen yet.
+    """An experiment's trial, and the exposures that no row has held yet.
 
-    ``exposed_after [U, 2]``: what impressions had told of the user before the exposing one. ``other_ms [U]``: when
-    whoever has been exposed, or is about to be, was shown another arm, which no row has held yet; `NEVER_MS`: not.
+    ``exposed_after [U, 2]``: the user's sums from impressions before the exposing one. ``other_ms [U]``: when a user
+    who is exposed, or waits for a row, was shown another arm that no row has held yet; else `NEVER_MS`.
     """
 
     setting: ExperimentSetting
@@ -43,26 +44,26 @@ class Watched:
     other_ms: Ints = field(default_factory=lambda: np.empty(0, dtype=np.int64))
     last: Look | None = None
     score: Score | None = None
-    """Of an interleaved one: what was seen last of its clicks."""
+    """For an interleaved experiment: what the last look showed of its clicks."""
 
     @classmethod
     def of(cls, setting: ExperimentSetting) -> Self:
-        """Nobody has been exposed yet."""
+        """A new one, to which nobody has been exposed yet."""
         return cls(setting, Trial(definition(setting).shares), duel=Duel() if setting.interleaved else None)
 
     def ended(self, setting: ExperimentSetting) -> "Watched":
-        """As it stays once stopped: what was seen last, without what was kept of its users to judge it by."""
+        """The experiment once it has stopped: it keeps the last look, but nothing of its users."""
         end = {field: getattr(setting, field) for field in ("status", "reason", "time_ms", "revision")}
         told = msgspec.structs.replace(self.setting, **end)
         return Watched(told, Trial(self.trial.shares), self.allocation, last=self.last, score=self.score)
 
     @property
     def experiment(self) -> Experiment:
-        """As the workers run it."""
+        """The experiment as the workers run it."""
         return definition(self.setting, self.allocation)
 
     def next_cohort(self, stands: Allocation | None, time_ms: int) -> Allocation | None:
-        """The cohorts that stand with one more, by what was seen last; None where it is not due.
+        """The cohorts that stand and one more, with shares by the last look; None where it is not due.
 
         The shares stay as they are until every arm can be compared with the first.
         """
@@ -75,10 +76,10 @@ class Watched:
         return next_cohort(self.setting, stands, shares.tolist(), time_ms)
 
     def expose(self, place: int, arm: int, time_ms: int, after: Floats) -> None:
-        """Learn of an impression of an arm; ``after [2]``: what impressions had told of the user before it.
+        """Learn of an impression of an arm; ``after [2]``: the user's sums from impressions before it.
 
-        Rows that hold it may come much later, and further impressions before them. Of two arms the one that was shown
-        first counts until a row holds the other: one that is dated in the future, which is refused, is in no row.
+        The row that holds it may come much later, after further impressions. Of two arms the one shown first counts,
+        until a row holds the other. An impression dated in the future was refused, so no row holds it.
         """
         if not 0 <= arm < self.trial.arms:
             return
@@ -93,27 +94,28 @@ class Watched:
             self.exposed_arm[place], self.exposed_ms[place], self.exposed_after[place] = arm, time_ms, after
 
     def days(self, now_ms: int) -> Floats:
-        """Days ``[U]`` up to ``now_ms`` since the exposing impression, `DAYS_MIN` at least.
+        """Days ``[U]`` from the exposing impression to ``now_ms``, `DAYS_MIN` at least.
 
-        However it is dated, the experiment had begun, or one that is dated in seconds would be in it for ages. One that
-        does not tell since when it runs had begun when `EARLIEST` of its users were in: its last change, as a ramp, may
-        be weeks after them.
+        Days count from the experiment's start at the earliest, or an impression dated in seconds would count for
+        decades. An experiment that does not tell its start began when `EARLIEST` of its users were in: its last change,
+        such as a ramp, may be weeks later.
         """
         begun_ms = self.setting.started_ms or _begun_ms(self.exposed_ms[self.exposed_ms > 0])
         since: Floats = np.maximum((now_ms - np.maximum(self.exposed_ms, begun_ms)) / DAY_MS, DAYS_MIN)
         return since
 
     def had_been_shown(self, people: Ints) -> Bools:
-        """Whether people, by their places, were shown anything before the exposing impression, of what is known."""
+        """Whether people, by their places, are known to have been shown anything before the exposing impression."""
         shown: Bools = self.exposed_after[people, FROM_IMPRESSIONS.index(SHOWN)] > 0
         return shown
 
     def begin(self, people: Ints, totals: Floats, now: Floats, mixed: Bools) -> None:
-        """Let people, by their places, count from the rows that hold their exposures on.
+        """Let people, by their places, count from the rows on that hold their exposures.
 
-        ``totals [U, sums]``: everyone's of before; ``now [E, sums]``: with those rows. Whose row is their first and of
-        before and after the exposure, ``mixed [E]``, counts after it, and their past is not known: what the arm earned
-        is in it. Whether it is so must not depend on the arm, or arms would lose more or less of what they earn.
+        ``totals [U, sums]``: everyone's sums before those rows; ``now [E, sums]``: with them. ``mixed [E]``: the row is
+        the person's first and mixes before and after the exposure. They count from after that row, and their past is
+        unknown, since the row has some of what the arm earned. Being mixed must not depend on the arm, or one arm would
+        lose more of its earnings than another.
         """
         new = self.trial.expose(people, self.exposed_arm[people].astype(np.int64), totals)
         late = mixed & np.isin(people, new)
@@ -122,12 +124,12 @@ class Watched:
         self.exposed_arm[people] = OUTSIDE
 
     def cross(self, people: Ints, row_ms: Ints) -> None:
-        """Let people, by their places, count no more whose rows, of ``row_ms [N]``, hold that they saw another arm."""
+        """Exclude people, by their places, whose rows, of ``row_ms [N]``, hold an impression of another arm."""
         crossed = people[row_ms >= self.other_ms[people]]
         self.trial.crossed[crossed], self.other_ms[crossed] = True, NEVER_MS
 
     def forget(self, people: Ints) -> None:
-        """Let people, by their places, leave, as if they had never come."""
+        """Remove people, by their places, as if they had never come."""
         self.exposed_arm[people], self.exposed_ms[people], self.exposed_after[people] = OUTSIDE, 0, 0
         self.other_ms[people] = NEVER_MS
         self.trial.forget(people)
@@ -135,7 +137,7 @@ class Watched:
             self.duel.forget(people)
 
     def grow(self, users: int) -> None:
-        """Room for ``users``."""
+        """Make room for ``users``."""
         more = users - len(self.exposed_arm)
         if more <= 0:
             return
@@ -146,5 +148,5 @@ class Watched:
 
 
 def _begun_ms(exposed_ms: Ints) -> int:
-    """When `EARLIEST` of those who were exposed at ``exposed_ms [N]`` had been; 0 where nobody was."""
+    """When the share `EARLIEST` of the exposures at ``exposed_ms [N]`` had happened; 0 where there are none."""
     return int(np.quantile(exposed_ms, EARLIEST, method="higher")) if len(exposed_ms) else 0

@@ -1,1 +1,1 @@
-"""A made-up shop with simulated shoppers, to see the engine learn; no part of the engine."""
+"""A made-up shop with simulated shoppers, to watch the engine learn; not part of the engine."""

@@ -1,4 +1,4 @@
-"""What is to happen later: things with a time, taken when it has come."""
+"""A queue of things to happen later, each taken out when its time has come."""
 
 import heapq
 from collections.abc import Iterator
@@ -8,7 +8,7 @@ Thing = TypeVar("Thing")
 
 
 class Agenda(Generic[Thing]):
-    """A queue by time; of one time, first in, first out."""
+    """A queue by time; for equal times, first in, first out."""
 
     def __init__(self) -> None:
         self._heap: list[tuple[int, int, Thing]] = []

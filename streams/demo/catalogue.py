@@ -1,4 +1,4 @@
-"""The made-up shop's ads: what the engine is told, and the same for everyone with the same seed."""
+"""The made-up shop's ads, as the engine gets them; the same seed gives the same ads."""
 
 import numpy as np
 

@@ -1,4 +1,4 @@
-"""What the demo counts: rates, latency, and the click rate of the engine beside that of chance.
+"""What the demo counts: rates, latency, and the click rates of the engine and of the random control arm.
 
 No clock: times are arguments, in seconds of one monotonic clock, except where they end in ``_ms``.
 """
@@ -14,9 +14,9 @@ from scoring.confidence import by_person
 LATENCIES_MAX = 20_000
 """Latencies kept for the percentiles: the latest, a few minutes' worth."""
 SENT_MAX = 50_000
-"""Events remembered that no placement has answered yet; the oldest go first."""
+"""Events without a placement that are remembered; beyond, the oldest are dropped."""
 UNANSWERED_S = 5.0
-"""Who has waited so long is told as unanswered. At a load of five for each processor p99 is 2 s."""
+"""A user who has waited longer counts as unanswered. At a load of five for each processor p99 is 2 s."""
 RATE_OVER_S = 5.0
 """Rates are means over this time."""
 
@@ -28,18 +28,18 @@ class Arm:
     _of: dict[str, tuple[int, int]] = field(default_factory=dict)
 
     def see(self, user: str, impressions: int, clicks: int) -> None:
-        """``user`` was shown so many ads more, and clicked so many of them."""
+        """Add ``impressions`` of ``user``, and ``clicks`` on them."""
         before = self._of.get(user, (0, 0))
         self._of[user] = before[0] + impressions, before[1] + clicks
 
     @property
     def impressions(self) -> int:
-        """Of all users."""
+        """Impressions of all users."""
         return sum(impressions for impressions, _ in self._of.values())
 
     @property
     def clicks(self) -> int:
-        """Of all users."""
+        """Clicks of all users."""
         return sum(clicks for _, clicks in self._of.values())
 
     @property
@@ -49,7 +49,7 @@ class Arm:
 
     @property
     def interval(self) -> tuple[float, float] | None:
-        """The 95 % interval of the click rate, by user: tastes are, and so is the arm. None before the first look."""
+        """The 95 % interval of the click rate. Its unit is the user, as of tastes and arms. None before the first."""
         if not self.impressions:
             return None
         impressions, clicks = np.array(list(self._of.values()), dtype=np.int64).T
@@ -58,7 +58,7 @@ class Arm:
 
 @dataclass(slots=True)
 class Rate:
-    """How often something happens a second, of late."""
+    """How often something has happened a second lately."""
 
     total: int = 0
     _marks: deque[tuple[float, int]] = field(default_factory=lambda: deque(maxlen=1_000))
@@ -81,11 +81,11 @@ class Meter:
         self._latencies_s: deque[float] = deque(maxlen=LATENCIES_MAX)
         self._sent_s: dict[tuple[str, int], float] = {}
         self._waiting: dict[str, tuple[int, float]] = {}
-        """By user, the newest event's time that no placement has yet, and since when they have heard nothing."""
+        """By user, the time of the newest event without a placement, and since when no placement has come."""
         self._silent_from_s: float | None = None
 
     def sent(self, user: str, time_ms: int, now_s: float) -> None:
-        """An event of ``user``, dated ``time_ms``, was handed to the producer."""
+        """Note that an event of ``user`` with the time ``time_ms`` was handed to the producer."""
         self.events.total += 1
         self._sent_s.setdefault((user, time_ms), now_s)
         if len(self._sent_s) > SENT_MAX:
@@ -96,9 +96,9 @@ class Meter:
             self._silent_from_s = now_s
 
     def arrived(self, user: str, time_ms: int, now_s: float) -> None:
-        """A placement for ``user`` was consumed, caused by the event of ``time_ms``.
+        """Note that a placement for ``user`` was consumed, caused by the event of ``time_ms``.
 
-        Of several placements after one event the first counts for the latency.
+        If one event has several placements, the first counts for the latency.
         """
         self.placements.total += 1
         sent_s = self._sent_s.pop((user, time_ms), None)
@@ -110,15 +110,15 @@ class Meter:
         self._silent_from_s = None
 
     def unanswered(self, now_s: float) -> int:
-        """Users whose newest event has no placement of its time or later, and who got none for `UNANSWERED_S`."""
+        """Users whose newest event has no placement of its time or later, and who have had none for `UNANSWERED_S`."""
         return sum(now_s - since_s > UNANSWERED_S for _, since_s in self._waiting.values())
 
     def silent_s(self, now_s: float) -> float:
-        """How long events have been sent without any placement; 0 where the last one came after them all."""
+        """How long events have been sent without any placement; 0 where a placement came after the last event."""
         return 0.0 if self._silent_from_s is None else now_s - self._silent_from_s
 
     def seen(self, user: str, arm: str, impressions: int, clicks: int) -> None:
-        """``user`` looked at a placement of ``arm`` ("engine" or "control")."""
+        """Note that ``user`` looked at a placement of ``arm`` ("engine" or "control")."""
         counted = self.control if arm == "control" else self.engine
         counted.see(user, impressions, clicks)
 

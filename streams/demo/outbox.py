@@ -1,4 +1,4 @@
-"""What the demo sends: without waiting for each delivery, and never on after one has failed."""
+"""Sends the demo's messages without waiting for each delivery, and stops after one has failed."""
 
 import asyncio
 from collections.abc import Mapping
@@ -15,7 +15,7 @@ from streams.wire import Ad, Click, Impression, Review, encode_json
 
 
 class Outbox:
-    """A producer of messages with keys, to topics by their names without prefix."""
+    """A producer of keyed messages; topics are named without prefix."""
 
     def __init__(self, settings: Settings) -> None:
         self._prefix = settings.topic_prefix
@@ -32,14 +32,14 @@ class Outbox:
         await leave("the producer of the demo", self._producer.stop())
 
     async def send(self, topic: str, key: str, value: Ad | Click | Impression | Review | None) -> None:
-        """Hand one message to the producer; None is a tombstone. Raises what an earlier one failed with."""
+        """Hand one message to the producer; None is a tombstone. Raises the error of an earlier one that failed."""
         self._raise_failure()
         record = None if value is None else encode_json(value)
         future = await self._producer.send(self._prefix + topic, record, key=key.encode())
         future.add_done_callback(self._delivered)
 
     async def flush(self) -> None:
-        """Wait until all are delivered. Raises what one of them failed with."""
+        """Wait until all are delivered. Raises the error of one that failed."""
         await self._producer.flush()
         self._raise_failure()
 
@@ -53,7 +53,7 @@ class Outbox:
 
 
 async def put_ads(settings: Settings, ads: Mapping[str, Ad | None]) -> None:
-    """Put ads on their topic, by their ids; None takes one off. Raises what one failed with."""
+    """Put ads on their topic, by id; None takes an ad off. Raises the error of one that failed."""
     async with Outbox(settings) as outbox:
         for ad_id, ad in ads.items():
             await outbox.send(topics.ADS, ad_id, ad)

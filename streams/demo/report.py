@@ -1,4 +1,4 @@
-"""What the demo has to say: at the end as one object for machines, meanwhile as a snapshot for the view."""
+"""The demo's results: at the end one object for machines, during the run a snapshot for the view."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -9,24 +9,25 @@ from streams.demo.meter import Meter
 from streams.wire import Ad, Placement, Tone
 
 UNHEARD_SAID_S = 1.0
-"""A broker answers within milliseconds, and is asked every second."""
+"""Silence of the broker from which it is reported: it answers within milliseconds, and is asked every second."""
 
 
 class Report(msgspec.Struct, frozen=True, kw_only=True):
     """The outcome of a run; click rates are clicks per impression, None without an impression.
 
-    Intervals are their 95 %, by user: tastes and arms are. For the first few users they are Wilson's, at least
-    (`scoring.confidence.by_person`). ``ctr_random`` is the control arm's, whose placements are ranked at random.
+    Intervals are 95 % intervals of the click rates. Their unit is the user, since tastes and arms are by user; for the
+    first few users they are at least Wilson's (`scoring.confidence.by_person`). ``ctr_random`` is of the control arm,
+    whose placements are ranked at random.
 
     ``p50_ms`` and ``p99_ms``: from an event handed to the producer until a subscriber has read the placement that it
-    caused; of events that have one, without the warm-up's. ``unanswered``: users whose newest event has no placement of
-    its time or later, and who got none for the last 5 s (`streams.demo.meter.UNANSWERED_S`) before the end.
+    caused; only events with a placement, without the warm-up. ``unanswered``: users whose newest event has no placement
+    of its time or later, and who got none for the last 5 s (`streams.demo.meter.UNANSWERED_S`) before the end.
 
-    ``guarantee``: of the workers; None where they are others', who do not say.
+    ``guarantee``: of the workers; None where they are not the demo's own.
 
-    ``calibration``: clicks that were predicted for every click that came, the inverse of what metrics tell.
+    ``calibration``: predicted clicks over clicks, the inverse of what the metrics tell.
 
-    ``unread``: topics of which ``dead_letters`` and ``calibration`` do not have all that was there at the end.
+    ``unread``: topics that ``dead_letters`` and ``calibration`` have not read to the end.
     """
 
     events: int
@@ -61,7 +62,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
         calibrations: tuple[float | None, float | None] = (None, None),
         unread: tuple[str, ...] = (),
     ) -> "Report":
-        """The report of what ``meter`` has counted until ``now_s``."""
+        """The report of what ``meter`` has counted up to ``now_s``."""
         p50, p99 = meter.latency_ms([50, 99])
         engine, control = meter.engine, meter.control
         return cls(
@@ -88,10 +89,9 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """How a run stands: ``phase`` in words, the report so far, present rates, and a placement to look at.
+    """The state of a run: ``phase`` in words, the report so far, present rates, and a placement to look at.
 
-    ``ads`` and ``tones`` by the ad's id. ``unheard_s``: for how long the broker has been asked in vain; 0 where it
-    answers.
+    ``ads`` and ``tones``: by the ad's id. ``unheard_s``: how long the broker has not answered; 0 where it answers.
     """
 
     phase: str

@@ -1,7 +1,7 @@
-"""What customers of the made-up shop have said of its things: better of what has more for everybody.
+"""Reviews of the made-up shop's items: the more an item appeals to everybody, the better they are.
 
-A shopper never sees what an ad has for everybody (`streams.demo.tastes.appeal`), nor does the engine; reviews tell of
-it, as loudly as there are many. The same shop has the same reviews.
+Neither shoppers nor the engine see an item's general appeal (`streams.demo.tastes.appeal`), but its reviews reflect it,
+the more exactly the more there are. The same shop has the same reviews.
 """
 
 from collections.abc import Iterator
@@ -13,15 +13,15 @@ from streams.reviews.reviewer import Reviewer
 from streams.wire import Ad, Review, Tone
 
 REVIEWS_MEDIAN, REVIEWS_SPREAD = 10.0, 1.0
-"""Reviews of an ad: log-normal around so many, with so much spread of the log; one in nine has two at most."""
+"""Reviews of an ad, log-normal: the median, and the standard deviation of the log. One ad in nine has two at most."""
 GOOD_LOG_ODDS, GOOD_PER_SPREAD = 1.2, 0.9
-"""Log-odds of a good review of what has the usual appeal, and what a standard deviation more adds."""
+"""Log-odds of a good review for an item of usual appeal, and what each standard deviation of appeal adds."""
 SENTENCES, MIXED = 2, 0.2
-"""Sentences of a review, and how often one of them says the opposite: nobody is quite happy, or quite unhappy."""
+"""Sentences of a review, and how often one of them says the opposite: few people are wholly happy or unhappy."""
 RATED = 0.8
 """Share of reviews with stars."""
 DAYS = 30
-"""Reviews are even over so many days before the shop's log begins and those that the log lasts."""
+"""Reviews are spread evenly from so many days before the shop's log begins to its end."""
 DAY_MS = 86_400_000
 
 GOOD = (
@@ -37,7 +37,7 @@ BAD = (
 
 
 def reviews(shop: int, ads: list[Ad], start_ms: int, end_ms: int) -> list[Review]:
-    """Reviews of the ``ads`` of a ``shop`` until ``end_ms``, by time; most of them come before ``start_ms``."""
+    """Reviews of the ``ads`` of a ``shop`` up to ``end_ms``, by time, from `DAYS` before ``start_ms`` on."""
     rng = np.random.default_rng([shop, 5])
     counts = (REVIEWS_MEDIAN * np.exp(rng.normal(0, REVIEWS_SPREAD, len(ads)))).astype(np.int64)
     of = np.repeat(np.arange(len(ads)), counts)
@@ -59,7 +59,7 @@ def reviews(shop: int, ads: list[Ad], start_ms: int, end_ms: int) -> list[Review
 
 
 def _text(rng: np.random.Generator, *, good: bool) -> str:
-    """Sentences that say so, one of them perhaps not."""
+    """Sentences of a good or bad review; the last may say the opposite."""
     said = [str(rng.choice(GOOD if good else BAD)) for _ in range(SENTENCES)]
     if rng.random() < MIXED:
         said[-1] = str(rng.choice(BAD if good else GOOD))
@@ -67,7 +67,7 @@ def _text(rng: np.random.Generator, *, good: bool) -> str:
 
 
 def tones(ads: list[Ad], written: list[Review]) -> Iterator[Tone]:
-    """What the reader of reviews says as each of them comes."""
+    """The tones that the reader of reviews publishes as the reviews ``written`` come, one by one."""
     reader = Reviewer()
     for ad in ads:
         reader.offer(ad)

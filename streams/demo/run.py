@@ -1,4 +1,4 @@
-"""Runs the demo: broker, topics, ads, reviews, a worker, shoppers; and takes all of it down again."""
+"""Runs the demo: broker, topics, ads, reviews, a worker and shoppers; then stops all of them."""
 
 import asyncio
 import time
@@ -22,28 +22,28 @@ from streams.wire import Tone
 GUARANTEE: Guarantee = "at_least_once"
 BROKER = "embedded"
 LANES = 4
-"""More than one, to be a fair picture; one worker has them all."""
+"""More than one, as in production; one worker has all of them."""
 CONTROL_SHARE = 0.3
-"""Of the users; so many that chance's click rate is known well within a minute."""
+"""Share of the users ranked at random: enough to know their click rate well within a minute."""
 SESSION_TIMEOUT_MS, HEARTBEAT_MS = 4_000, 1_000
-"""Joining a group takes half the session timeout on the embedded broker."""
+"""On the embedded broker, joining a group takes half the session timeout."""
 WAIT_OTHER_TOPIC_MS = 10
-"""On one machine, the two events of one moment are no further apart; it is most of the latency."""
+"""On one machine, the two events of one moment are no further apart. This wait is most of the latency."""
 FETCH_WAIT_MS = 10
-"""The embedded broker answers a fetch after half of it, records or not."""
+"""The embedded broker answers a fetch after half of this time, with records or without."""
 CLICK_WINDOW_MS = 5_000
 """Shoppers click within 3 s; with the usual window of minutes, a demo would end before the first non-click is known."""
 CHECK_EVERY_S = 0.1
 SILENT_MAX_S = 15.0
-"""So long a worker may leave all events without a placement. At a load of ten for each processor p99 is 6 s."""
+"""How long a worker may leave all events without a placement. At a load of ten for each processor p99 is 6 s."""
 CLOSE_WITHIN_S = 2.0
-"""What has failed is closed so long; a producer would wait for a dead broker for 40 s."""
+"""Time to close what has failed; a producer would wait 40 s for a dead broker."""
 
 
 def run_demo(plan: Plan, folder: Path, show: Show) -> Report:
-    """Run ``plan`` with all files in ``folder``; SIGINT and SIGTERM end it early, in order.
+    """Run ``plan`` with all files in ``folder``; SIGINT and SIGTERM end it early, with an orderly stop.
 
-    The caller's settings (``SALIENCE_<NAME>``) have no part in it.
+    The caller's settings (``SALIENCE_<NAME>``) are ignored.
 
     Raises `WorkerFailedError`, `deploy.brokers.BrokerError`, `streams.client.ViewError`,
     `streams.topic_admin.TopicsError` or aiokafka's ``KafkaError``.
@@ -54,7 +54,7 @@ def run_demo(plan: Plan, folder: Path, show: Show) -> Report:
 
 
 class Demo:
-    """The stage of one run: ads and reviews on ``broker``, and a worker."""
+    """One run: ads and reviews on ``broker``, a worker, and shoppers."""
 
     def __init__(self, plan: Plan, broker: EmbeddedBroker, folder: Path, show: Show) -> None:
         self._broker = broker
@@ -68,7 +68,7 @@ class Demo:
     async def run(self) -> Report:
         """Everything from the first ad to the last event, while broker and worker live.
 
-        They are watched apart, for what is waited for from the dead may be waited for long.
+        A task of its own watches these two: if one is dead, waiting for it would take long.
         """
         self._shopping.heed_signals()
         performing = asyncio.create_task(self._perform())
@@ -76,7 +76,7 @@ class Demo:
         try:
             done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
             if any(task.exception() for task in done):
-                self._check()  # whatever failed: of a death, if there was one
+                self._check()  # if the broker or the worker died, raise that rather than what failed of it
             for task in done:
                 task.result()
             return performing.result()
@@ -98,7 +98,7 @@ class Demo:
         return await self._shopping.report()
 
     async def _furnish(self) -> None:
-        """Put up the ads, and have told what customers say of them."""
+        """Publish the ads, their reviews, and the tones of those."""
         ads = self._shopping.ads
         await put_ads(self._settings, ads)
         now_ms = time.time_ns() // 1_000_000
@@ -115,7 +115,7 @@ class Demo:
             await asyncio.sleep(CHECK_EVERY_S)
 
     def _check(self) -> None:
-        """Raise what makes going on useless."""
+        """Raise if the broker or the worker has failed."""
         self._broker.check()
         self._worker.check()
         if self._shopping.silent_s > SILENT_MAX_S:

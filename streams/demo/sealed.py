@@ -1,4 +1,4 @@
-"""A demo among the settings of a shop that runs: it must not reach out to it, nor fail of what the shop needs."""
+"""Hides a running shop's settings from the demo: it must neither reach that shop nor fail because of its settings."""
 
 import os
 from collections.abc import Iterator
@@ -9,9 +9,9 @@ from streams.settings import Settings
 
 @contextmanager
 def sealed() -> Iterator[None]:
-    """In the block, neither this process nor one that it starts has a setting of its caller's."""
+    """In the block, neither this process nor those that it starts have any settings of the caller."""
     prefix = Settings.model_config["env_prefix"]
-    # Upper or lower case is all one to those who read settings.
+    # Names of settings are read in upper and lower case.
     kept = {name: os.environ.pop(name) for name in [*os.environ] if name.upper().startswith(prefix)}
     try:
         yield

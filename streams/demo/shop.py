@@ -1,7 +1,7 @@
-"""Simulated shoppers: they browse by their hidden tastes, and look at what a placement puts before them.
+"""Simulated shoppers: they browse by their hidden tastes, and look at the ads of their placements.
 
-No clock and no I/O: time is an argument, chance comes from the seed, the same calls give the same events.
-Shoppers do not influence each other, so the work is done for many of them at once in arrays.
+No clock and no I/O: time is an argument, chance comes from the seed, and the same calls give the same events.
+Shoppers do not influence each other, so many of them are computed at once in arrays.
 """
 
 from collections.abc import Sequence
@@ -24,17 +24,17 @@ Bools = npt.NDArray[np.bool_]
 BASE_LOG_ODDS = -3.55
 """Log-odds of a click on an item that a shopper neither likes nor dislikes, in the first slot."""
 REACH = 0.94
-"""Share of shoppers who scroll on to the next slot; what they do not reach is not an impression."""
+"""Share of shoppers who scroll on to the next slot; a slot that they do not reach is no impression."""
 SLOT_WEIGHT = 0.06
 """A look at slot s is worth 1 / (1 + 0.06 s) of one at the top."""
 FATIGUE, FATIGUE_MS = 1.5, 120_000
-"""Log-odds lost by an item seen a moment ago, and the time in which 1/e of that is left."""
+"""Log-odds that an item loses right after it was seen, and the time after which 1/e of that loss is left."""
 RANDOM_BROWSING = 0.15
 """Share of organic clicks that say nothing about taste."""
 JUMP_IN_SESSION = 0.06
-"""Chance, at each act, that something else comes to mind."""
+"""Chance, at each act, that another sub-category comes to mind."""
 SHOP = 1
-"""Seed of the shop that is meant unless another is named: the shipped model has learnt its ads."""
+"""Seed of the default shop: the shipped model has learnt its ads."""
 LOG_START_MS = 1_760_000_000_000
 """When a simulated log begins: a day in October 2025."""
 LOG_SLOTS = 10
@@ -53,7 +53,7 @@ class Pace:
 
 @dataclass(frozen=True, slots=True)
 class _Answers:
-    """What B shoppers do about S slots each, all ``[B, S]``; times in ms after the impression."""
+    """What B shoppers do with S slots each, all ``[B, S]``; times in ms after the impression."""
 
     shown: Bools
     click: Bools
@@ -65,11 +65,11 @@ class _Answers:
 
 
 class Shoppers:
-    """``users`` shoppers of the shop ``catalogue(shop)``, called ``user-0000`` and so on, or as the ``crowd`` is.
+    """``users`` shoppers of the shop ``catalogue(shop)``, named by their ``crowd``: ``user-0000`` and so on.
 
-    ``run`` begins the ids of their events: whoever lets the same people in once more must name another one.
-    ``organic`` says who acts of his own accord until now; ``see`` what a shopper does when shown a placement.
-    Bounded: users × (ads × 8 + 500) bytes for who saw what when.
+    ``run`` is the prefix of their events' ids: to let the same people in again, give another one. `organic` gives what
+    shoppers do of their own accord, `see` what a shopper does when shown a placement.
+    Memory: users × (ads × 8 + 500) bytes, for who saw what when.
     """
 
     def __init__(
@@ -90,10 +90,10 @@ class Shoppers:
         self._next_ms: Ints | None = None
 
     def organic(self, now_ms: int) -> list[Event]:
-        """What shoppers do of their own accord until ``now_ms``, at most once each; the first starts them.
+        """What shoppers do of their own accord up to ``now_ms``, at most one act each; the first call starts them.
 
-        A click (on a search result, say) each, most with a view that tells how long, dated when it ends: the
-        times of some events lie after ``now_ms``.
+        An act is a click (on a search result, say), mostly with a view that tells its length and is dated when it ends:
+        so some events are later than ``now_ms``.
         """
         if self._next_ms is None:
             self.start(now_ms)
@@ -101,7 +101,7 @@ class Shoppers:
         return self.act(due, np.full(len(due), now_ms, dtype=np.int64)) if len(due) else []
 
     def start(self, now_ms: int) -> None:
-        """Let them be as on any day: some within a session, the others away."""
+        """Start the shoppers as on any day: some within a session, the others away."""
         pace, rng, count = self._pace, self._rng, len(self.names)
         session_s = pace.session_acts * pace.act_s
         within = rng.random(count) < session_s / (session_s + pace.away_s)
@@ -116,7 +116,7 @@ class Shoppers:
         return self._next_ms
 
     def act(self, users: Ints, now_ms: Ints) -> list[Event]:
-        """One organic act of each of distinct ``users [B]`` at ``now_ms [B]``; sets when they act next."""
+        """One organic act of each of the distinct ``users [B]`` at ``now_ms [B]``; sets when they act next."""
         rng, count = self._rng, len(users)
         self.tastes.drift(users, now_ms)
         self.tastes.jump(users[self._distracted[users]])
@@ -140,7 +140,7 @@ class Shoppers:
         return events
 
     def _plan(self, users: Ints, now_ms: Ints) -> None:
-        """When ``users [B]`` act next, and who has something else in mind then."""
+        """Set when ``users [B]`` act next, and who has another sub-category in mind then."""
         rng, pace = self._rng, self._pace
         ends = rng.random(len(users)) < 1 / pace.session_acts
         pause_s = pace.act_s * np.exp(rng.normal(0, 0.7, len(users)))
@@ -230,7 +230,7 @@ class Shoppers:
 
 
 def _viewed_ms(rng: np.random.Generator, liking: Floats) -> Ints:
-    """How long a look lasts: log-normal, its median from 2 s up, growing with liking; at most two minutes."""
+    """How long looks last: log-normal, with a median of 2 s at liking 0 that grows with it; 0.3 s to two minutes."""
     median_s = 2.0 * np.exp(0.4 * np.clip(liking, -1, 5))
     viewed_s = median_s * np.exp(rng.normal(0, 0.6, liking.shape))
     viewed_ms: Ints = (np.clip(viewed_s, 0.3, 120) * 1000).astype(np.int64)
@@ -240,8 +240,8 @@ def _viewed_ms(rng: np.random.Generator, liking: Floats) -> Ints:
 def simulate_log(seed: int, users: int, hours: float) -> Log:
     """A shop's past to learn from: shoppers over ``hours``, shown *random* placements, so that it favours no policy.
 
-    With what was told of reviews. About 500 impressions per user and day. A round is everyone's next act, each in his
-    own time.
+    It includes the tones of reviews, and has about 500 impressions per user and day. A round is everyone's next act,
+    each at its own time.
     """
     shoppers = Shoppers(seed, users, pace=Pace(away_s=3 * 3600))
     shoppers.start(LOG_START_MS)

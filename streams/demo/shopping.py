@@ -1,7 +1,7 @@
 """The demo's shoppers on the topics of a broker: they act, look at what its workers publish, and are measured.
 
-Whose the workers are does not matter, so that what they are set to does not either: who has a random ranking is their
-``control_share``, and is told by each placement.
+The workers may be anybody's, with any settings: their ``control_share`` says who is ranked at random, and each
+placement tells it.
 """
 
 import asyncio
@@ -28,32 +28,32 @@ from streams.settings import Settings
 from streams.wire import Ad, Click, Placement, Tone
 
 TICK_S = 0.01
-"""Between two looks at what is due; adds as much to the latency at most."""
+"""Time between two looks at what is due; adds at most so much to the latency."""
 SHOW_EVERY_S, COUNT_EVERY_S = 0.25, 1.0
 COUNT_WITHIN_S = 5.0
-"""Counting dead letters takes 4 to 20 ms; a broker that takes so long is asked again."""
+"""Counting dead letters takes 4 to 20 ms; after so long, the broker is asked again."""
 READY_WITHIN_S = 90.0
-"""A worker on a busy two-core machine takes ten seconds."""
+"""Time for the first placements; a worker on a busy two-core machine takes ten seconds."""
 SILENT_MAX_S = 30.0
-"""So long a broker may be away: as its clients do not tell that a delivery fails before 40 s, nothing fails by then."""
+"""How long a broker may be away: clients report a failed delivery after 40 s, so none fails by then."""
 FLUSH_WITHIN_S = 10.0
-"""What is under way at the end is delivered in milliseconds."""
+"""Time for the last deliveries, which take milliseconds."""
 REPORT_WITHIN_S = 15.0
-"""Beyond what is waited for on purpose (`streams.demo.tally.SETTLE_S`) a busy machine takes a second."""
+"""Time for the report: `streams.demo.tally.SETTLE_S` of waiting, and on a busy machine a second of work."""
 WARM_UP_USERS = 32
 """With four lanes, all but one in 2,000 draws of so many users reach every lane."""
 SAID_MAX = 3
-"""Ads that a message names; the first say whose they are."""
+"""Ads that a message names: the first few show whose they are."""
 
 Show = Callable[[Snapshot], None]
 
 
 class NoPlacementError(RuntimeError):
-    """Shoppers act, and nobody publishes a placement for them."""
+    """Shoppers act, and no worker publishes a placement for them."""
 
 
 class SilentBrokerError(RuntimeError):
-    """The broker is asked, and does not answer."""
+    """The broker does not answer."""
 
     def __init__(self, bootstrap: str, seconds: float) -> None:
         super().__init__(
@@ -83,9 +83,9 @@ class Plan:
 
 
 class Shopping:
-    """One run. ``broker`` and ``guarantee`` are what the report says; ``tones`` what customers have heard of ads.
+    """One run. ``broker`` and ``guarantee`` are for the report; ``tones`` are of the ads' reviews, for the view.
 
-    The same ``plan.seed`` and ``plan.users`` are the same crowd whenever it comes: people by name, and what they like.
+    The same ``plan.seed`` and ``plan.users`` always give the same crowd: the same names and tastes.
     """
 
     def __init__(
@@ -104,14 +104,14 @@ class Shopping:
         self._tones = {} if tones is None else tones
         self._stopped = asyncio.Event()
         self._answers_due = False
-        """Whether events are to be answered: workers have shown that they are there, and more are sent."""
+        """Whether placements are expected: workers have shown that they are there, and events are being sent."""
         self._asked_s: float | None = None
-        """Since when the broker has been asked in vain; None where it has answered."""
+        """Since when the broker has not answered; None where it has."""
         self._began_s: float | None = None
         self._now_s = self._seconds = 0.0
 
     def heed_signals(self) -> None:
-        """Let SIGINT and SIGTERM end it early, in order; the second signal of its kind ends it at once, as ever."""
+        """Let SIGINT and SIGTERM end the run early, with an orderly stop; a second one ends it at once, as usual."""
         loop = asyncio.get_running_loop()
 
         def stop(number: int) -> None:
@@ -123,11 +123,11 @@ class Shopping:
 
     @property
     def silent_s(self) -> float:
-        """How long events have been sent of late without any placement."""
+        """How long events have been sent lately without any placement."""
         return self._meter.silent_s(time.monotonic()) if self._answers_due else 0.0
 
     async def run(self) -> None:
-        """From the first click to the last event's delivery; the ads must be on their topic.
+        """Shop from the first click to the last event's delivery; the ads must be on their topic.
 
         Raises `NoPlacementError`, `SilentBrokerError`, `StrangeAdsError`, `streams.client.ViewError`,
         `streams.reading.MissingTopicError`, `streams.topic_admin.TopicsError` or aiokafka's ``KafkaError``.
@@ -145,9 +145,9 @@ class Shopping:
             await asyncio.wait([counting])
 
     async def report(self) -> Report:
-        """What came of it, once it is over; what workers write of it later is not in it.
+        """The report, once the run is over; what workers write later is not in it.
 
-        Comes within `REPORT_WITHIN_S`, without what could not be read by then; `Report.unread` says so.
+        It takes `REPORT_WITHIN_S` at most; `Report.unread` names what could not be read by then.
         """
         looked_at = self._dead_letters.since, self._outcomes
         told: tuple[float | None, float | None] = (None, None)
@@ -161,7 +161,7 @@ class Shopping:
         return self._report(told, unread)
 
     async def _count(self) -> NoReturn:
-        """Count dead letters, again and again: it tells as well whether the broker answers."""
+        """Count dead letters, again and again; this also shows whether the broker answers."""
         while True:
             self._asked_s = self._asked_s or time.monotonic()
             with suppress(TimeoutError, KafkaError):  # it is asked again
@@ -172,7 +172,7 @@ class Shopping:
 
     @property
     def _unheard_s(self) -> float:
-        """For how long the broker has been asked in vain."""
+        """How long the broker has not answered."""
         return 0.0 if self._asked_s is None else time.monotonic() - self._asked_s
 
     def _check_broker(self, silent_max_s: float = SILENT_MAX_S) -> None:
@@ -196,10 +196,10 @@ class Shopping:
             await self._watched(self._act(outbox, stage, pending), stage)
 
     async def _watched(self, work: Coroutine[Any, Any, None], stage: Stage) -> None:
-        """Do ``work``, and show meanwhile how it stands: to send waits for a broker that is away.
+        """Do ``work``, and meanwhile show how it stands: while the broker is away, sending waits.
 
-        Raises what the work does, and `SilentBrokerError`: when the broker has been away for too long, and soon where
-        it is away and the work is to end.
+        Raises what the work raises, and `SilentBrokerError` when the broker has been away for too long: `SILENT_MAX_S`,
+        or `UNHEARD_SAID_S` once the work is to end.
         """
         doing = asyncio.create_task(work)
         try:
@@ -214,7 +214,7 @@ class Shopping:
             await asyncio.wait([doing])
 
     async def _act(self, outbox: Outbox, stage: Stage, pending: list[Event]) -> None:
-        """What the shoppers do, as it is due, until it is over."""
+        """Let the shoppers act, each act when it is due, until the run is over."""
         self._began_s = time.monotonic()
         while not self._over():
             stage.tick(time.time_ns() // 1_000_000)
@@ -242,7 +242,7 @@ class Shopping:
         events.clear()
 
     def _held(self, view: PlacementView, user: str) -> Placement | None:
-        """The placement that this run has brought the user. Raises `StrangeAdsError` rather than show another's ad."""
+        """The user's placement of this run, if any. Raises `StrangeAdsError` where it has an ad of another shop."""
         placement = view.get(user)
         if placement is None or placement.time_ms < self._began_ms:
             return None
@@ -251,11 +251,11 @@ class Shopping:
         return placement
 
     def _arrived(self, placement: Placement) -> None:
-        if self._answers_due:  # what is there before, others and the warm-up have caused
+        if self._answers_due:  # earlier placements are of other runs, or of the warm-up
             self._meter.arrived(placement.user_id, placement.time_ms, time.monotonic())
 
     async def _warm_up(self, outbox: Outbox, users: list[str], view: PlacementView) -> None:
-        """Click once for some users outside the count, and wait until every one has a placement."""
+        """Click once for some users who do not count, and wait until each of them has a placement."""
         for user, ad in zip(users, self.ads, strict=False):
             click = Click(event_id=f"{self._run}-{user}", user_id=user, ad_id=ad, time_ms=time.time_ns() // 1_000_000)
             await outbox.send(topics.CLICKS, user, click)

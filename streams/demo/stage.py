@@ -1,6 +1,6 @@
-"""The demo's play: shoppers act, look at the placement that the ad server has for them, and answer it.
+"""The demo's main loop: shoppers act, look at the placement that the ad server has for them, and react to it.
 
-All chance is the shoppers'; the time is an argument. What happens becomes events, handed to ``send`` when due.
+Only the shoppers draw random numbers; the time is an argument. Events are handed to ``send`` when they are due.
 """
 
 from collections.abc import Callable, Collection
@@ -13,9 +13,9 @@ from streams.demo.shop import Event, Shoppers
 from streams.wire import Ad, Impression, Placement
 
 PAGE_MS = 200
-"""After an act the next page appears, with the placement that the ad server holds by then."""
+"""So long after an act the next page appears, with the placement that the ad server holds by then."""
 SAMPLE_MS = 2_500
-"""A sample placement stays so long, for people to read it."""
+"""How long a sample placement stays, so that people can read it."""
 
 Lookup = Callable[[str], Placement | None]
 Send = Callable[[Event], None]
@@ -23,14 +23,14 @@ Send = Callable[[Event], None]
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """A placement to show, of the engine's arm."""
+    """A placement of the engine's arm, to show in the view."""
 
     placement: Placement
     time_ms: int
 
 
 class Stage:
-    """Shoppers on one side; on the other a lookup of placements, as an ad server has it, and a way to send."""
+    """Connects the shoppers with ``lookup``, an ad server's view of placements, and ``send``, for their events."""
 
     def __init__(self, shoppers: Shoppers, meter: Meter, lookup: Lookup, send: Send) -> None:
         self.ads: dict[str, Ad] = {ad.ad_id: ad for ad in shoppers.ads}
@@ -43,7 +43,7 @@ class Stage:
         self._pages: Agenda[str] = Agenda()
 
     def tick(self, now_ms: int) -> None:
-        """Let everything happen that is due by ``now_ms``."""
+        """Do everything that is due by ``now_ms``."""
         acts = self._shoppers.organic(now_ms)
         self._plan(acts)
         for user in dict.fromkeys(event.user_id for event in acts):
@@ -71,7 +71,7 @@ class Stage:
             self._events.add(event.time_ms, event)
 
     def _pick_sample(self, placement: Placement, now_ms: int) -> None:
-        """Now and then another placement of the engine's whose first ad has a reason."""
+        """Every `SAMPLE_MS` at most, take another placement of the engine whose first ad has a reason."""
         explained = placement.arm != "control" and placement.slots and placement.slots[0].attention
         if explained and (self.sample is None or now_ms - self.sample.time_ms >= SAMPLE_MS):
             self.sample = Sample(placement, now_ms)

@@ -1,4 +1,4 @@
-"""What the topics tell of a run, beside the meter: of what came on them since it began."""
+"""What the topics tell of a run, besides the meter: from the records that have come since it began."""
 
 import asyncio
 import time
@@ -18,14 +18,14 @@ from streams.settings import Settings
 from streams.wire import Outcome
 
 SETTLE_S = 5.0
-"""A slice is committed within milliseconds; the transaction of a worker that was killed stays open for long."""
+"""Time for open transactions to end: a slice commits within milliseconds, but a killed worker's stays open for long."""
 LOOK_AGAIN_S = 0.1
 
 
 class Since:
-    """A topic from where it ended at first; every record is told once.
+    """Reads a topic from its end at `begin`, each record once.
 
-    What an open transaction holds back is not waited for: it is news when the transaction has ended.
+    It does not wait for open transactions: their records come once the transaction has ended.
     """
 
     def __init__(self, settings: Settings, topic: str) -> None:
@@ -34,12 +34,12 @@ class Since:
         self._read_to: Mapping[TopicPartition, int] = {}
 
     async def begin(self) -> None:
-        """What is there now is not told. Raises `streams.reading.MissingTopicError`."""
+        """Skip what is there now. Raises `streams.reading.MissingTopicError`."""
         partitions = await aside(partitions_of, self._bootstrap, self.topic)
         self._read_to = await log_ends(self._bootstrap, partitions)
 
     async def news(self) -> AsyncIterator[Sequence[Record]]:
-        """What has come since the last time that this was read to its end."""
+        """The records since the last call that was read to its end."""
         ends = await log_ends(self._bootstrap, [*self._read_to], committed=True)
         ends = {tp: max(end, self._read_to[tp]) for tp, end in ends.items()}
         async for records in read_between(self._bootstrap, self._read_to, ends):
@@ -47,7 +47,7 @@ class Since:
         self._read_to = ends
 
     async def settles(self) -> bool:
-        """Whether no transaction holds back what is there now, or none does any more within `SETTLE_S`."""
+        """Wait up to `SETTLE_S` until no open transaction holds back what is there now. Returns whether that is so."""
         there = await log_ends(self._bootstrap, [*self._read_to])
         deadline = time.monotonic() + SETTLE_S
         while await self._holds_back(there):
@@ -62,7 +62,7 @@ class Since:
 
 
 class DeadLetters:
-    """How many have come."""
+    """Counts dead letters."""
 
     def __init__(self, settings: Settings) -> None:
         self.since = Since(settings, topics.DEAD_LETTERS)
@@ -73,7 +73,7 @@ class DeadLetters:
         await self.since.begin()
 
     async def look(self) -> None:
-        """Count those that have come since the last look."""
+        """Count the dead letters since the last look."""
         come = 0
         async for records in self.since.news():
             come += sum(letter_of(record) is not None for record in records)
@@ -81,7 +81,7 @@ class DeadLetters:
 
 
 async def calibrations(since: Since) -> tuple[float | None, float | None]:
-    """Clicks predicted for every click, with the click layer and by attention alone; see `Report`."""
+    """Predicted clicks over clicks, with the click layer and by attention alone; see `Report`."""
     told: list[Outcome] = []
     settled = Settled()
     async for records in since.news():

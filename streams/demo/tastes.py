@@ -1,8 +1,8 @@
-"""What the shoppers like: hidden from the engine, which sees it only through what they do.
+"""What the shoppers like: hidden from the engine, which sees only what they do.
 
-A shopper's taste is linear in what an item is (category, sub-category, brand, tags) plus a preferred price.
-It *drifts*: as an Ornstein-Uhlenbeck walk, which wanders for days but keeps its spread, and by jumps: at the
-start of a session, and now and then within one, the shopper has a new sub-category in mind.
+A shopper's taste is linear in what an item is (category, sub-category, brand, tags) plus a preferred price. It changes
+in two ways. It *drifts* as an Ornstein-Uhlenbeck walk, which wanders for days but keeps its spread. And it *jumps*: at
+the start of a session, and now and then within one, the shopper has a new sub-category in mind.
 """
 
 import math
@@ -16,7 +16,7 @@ Floats = npt.NDArray[np.float32]
 Ints = npt.NDArray[np.int64]
 
 DRIFT_MS = 3 * 86_400_000
-"""After this time a slow taste keeps 1/e of what it was."""
+"""Time in which a slow taste falls to 1/e of what it was."""
 IN_MIND, NEAR_MIND = 3.0, 1.3
 """Log-odds of a click added for an item of the sub-category in mind, and for the rest of its category."""
 SPREADS = {"category": 0.8, "shelf": 0.3, "brand": 0.5, "tag": 0.25}
@@ -24,7 +24,7 @@ SPREADS = {"category": 0.8, "shelf": 0.3, "brand": 0.5, "tag": 0.25}
 PRICE_WEIGHT = 0.3
 """Log-odds lost per squared standard deviation of log price from the preferred level."""
 APPEAL_SPREAD = 0.25
-"""Standard deviation of what an item has for everybody, in log-odds; it is the shop's, not the crowd's."""
+"""Standard deviation of an item's general appeal, in log-odds; it belongs to the shop, not to the crowd."""
 
 
 class Tastes:
@@ -75,7 +75,7 @@ class Tastes:
 
 
 def appeal(shop: int, ads: int) -> Floats:
-    """What each of the ``ads`` of a ``shop`` has for everybody, ``[A]``, in log-odds of a click."""
+    """The general appeal of each of the ``ads`` of a ``shop``, ``[A]``, in log-odds of a click."""
     return np.random.default_rng([shop, 4]).normal(0, APPEAL_SPREAD, ads).astype(np.float32)
 
 
@@ -93,7 +93,7 @@ def _features(ads: list[Ad], categories: list[str], shelves: list[str]) -> tuple
 
 
 def _price_levels(ads: list[Ad], shelf: Ints) -> Floats:
-    """How dear each ad is among its sub-category, ``[A]``, in standard deviations of log price."""
+    """The price level of each ad in its sub-category, ``[A]``, in standard deviations of log price."""
     log_price = np.array([math.log(ad.price_micros) for ad in ads])
     levels = np.zeros(len(ads), dtype=np.float32)
     for group in np.unique(shelf):

@@ -48,7 +48,7 @@ def _flow(snapshot: Snapshot) -> Table:
 
 
 def _alarming(count: int) -> Text:
-    """Of what there should be none."""
+    """A count that should be 0: red where it is not."""
     return Text(f"{count:,}", style="red" if count else "")
 
 
@@ -93,7 +93,7 @@ def _bar(rate: float, low: float, high: float, style: str) -> Text:
 
 
 def _explained(placement: Placement, snapshot: Snapshot) -> RenderableType:
-    """The first slots of a placement, and why the first ad is the first."""
+    """The first slots of a placement, and why its first ad comes first."""
     table, ads = _table(), snapshot.ads
     table.add_column(f"now for {placement.user_id}")
     table.add_column("in")

@@ -1,4 +1,4 @@
-"""Shoppers on a broker that runs already, beside workers of its own: the demo's ads are up for as long as they shop."""
+"""Shoppers on a running broker, which has workers of its own: the demo's ads are on it for as long as they shop."""
 
 import asyncio
 import time
@@ -23,18 +23,18 @@ from streams.wire import UNREADABLE, Ad
 log = structlog.get_logger()
 
 WRITTEN = (topics.ADS, topics.CLICKS, topics.AD_IMPRESSIONS)
-"""Topics that must be there: to write to one that is not might make it, as no shop has it."""
+"""Topics that must exist: writing to a missing one might create it, with other settings than a shop's."""
 SIGN, SIGN_EVERY_S = "shoppers-are-here", 2.0
-"""Key of a tombstone among the ads that shoppers leave again and again: it is no ad's, and workers pass over it."""
+"""Key of a tombstone that shoppers write to the ads topic again and again; it is no ad's key, and workers skip it."""
 LISTEN_S = 6.0
-"""Three signs. Who was killed gives none: the ads that were left so are there for those who come next."""
+"""Time of three signs. A killed run gives none: its ads stay, and the next run uses them."""
 LISTEN_AGAIN_S = 0.5
 TAKE_OFF_WITHIN_S = 10.0
-"""Of a broker that is there it takes milliseconds; one that is not is waited for no longer, but for the farewell."""
+"""Time to take the ads off. A broker that is there needs milliseconds; one that is not is not waited for longer."""
 
 
 class OthersShopError(RuntimeError):
-    """Shoppers of another run are there."""
+    """The shoppers of another run are there."""
 
     def __init__(self, bootstrap: str, topic: str) -> None:
         super().__init__(
@@ -44,10 +44,10 @@ class OthersShopError(RuntimeError):
 
 
 async def visit(plan: Plan, settings: Settings, show: Show) -> Report:
-    """Let the shoppers of ``plan`` in; SIGINT and SIGTERM end it early, in order.
+    """Let the shoppers of ``plan`` in; SIGINT and SIGTERM end it early, with an orderly stop.
 
-    Raises `StrangeAdsError` where ads are put up that are not the demo's, `OthersShopError` where other shoppers are
-    there, and what `Shopping.run` does.
+    Raises `StrangeAdsError` where there are ads that are not the demo's, `OthersShopError` where other shoppers are
+    there, and what `Shopping.run` raises.
     """
     shopping = Shopping(plan, settings, show, broker=settings.bootstrap)
     shopping.heed_signals()
@@ -61,7 +61,7 @@ async def visit(plan: Plan, settings: Settings, show: Show) -> Report:
 
 
 async def _are_up(settings: Settings, ours: Mapping[str, Ad]) -> bool:
-    """Whether ads of ours stand there: of a run that goes on, or was killed. Raises `StrangeAdsError` for others."""
+    """Whether the demo's ads are there, from a run that goes on or was killed. Raises `StrangeAdsError` for others."""
     topic = settings.topic_prefix + topics.ADS
     standing: dict[bytes | None, bytes] = {}
     async for records in read_topic(settings.bootstrap, topic):
@@ -76,7 +76,7 @@ async def _are_up(settings: Settings, ours: Mapping[str, Ad]) -> bool:
 
 
 async def _refuse_others(settings: Settings) -> None:
-    """Raises `OthersShopError` where somebody gives signs: whoever ended first would take the other's ads off."""
+    """Raises `OthersShopError` where another run gives signs: the first to end would take the other's ads off."""
     ads = Since(settings, topics.ADS)
     await ads.begin()
     deadline = time.monotonic() + LISTEN_S
@@ -104,14 +104,14 @@ def _is_ours(ours: Mapping[str, Ad], key: bytes | None, value: bytes) -> bool:
 
 @asynccontextmanager
 async def _put_up(settings: Settings, ads: Mapping[str, Ad]) -> AsyncIterator[None]:
-    """The ads are on their topic in the block, and somebody is there; withdrawn after it, however it ends."""
+    """In the block the ads are on their topic, and signs are given; after that, in any case, they are withdrawn."""
     signs = asyncio.create_task(_give_signs(settings))
     try:
         await put_ads(settings, ads)
         yield
     finally:
         signs.cancel()
-        await asyncio.gather(signs, return_exceptions=True)  # a broker that is lost is told by those who shop
+        await asyncio.gather(signs, return_exceptions=True)  # the shoppers report a lost broker
         try:
             async with asyncio.timeout(TAKE_OFF_WITHIN_S):
                 await put_ads(settings, dict.fromkeys(ads))

@@ -1,4 +1,4 @@
-"""The words of the made-up shop: its shelves, its brands, and what its things are called."""
+"""The words of the made-up shop: its shelves, its brands, and the names of its items."""
 
 SHELVES: dict[str, dict[str, tuple[float, tuple[str, ...]]]] = {
     "outdoor": {

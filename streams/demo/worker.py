@@ -11,17 +11,17 @@ from typing import Self
 from deploy.brokers import process, tied
 
 GRACE_S = 15.0
-"""A worker stops within its own deadline of 10 s; then it is killed."""
+"""Time until the worker is killed; it has 10 s to stop by itself."""
 LOG_LINES = 30
-"""Lines of its log that are shown when it dies."""
+"""Lines of the worker's log that are shown when it dies."""
 
 
 class WorkerFailedError(RuntimeError):
-    """The worker ended by itself, or says nothing more; the message holds the end of its log."""
+    """The worker ended by itself, or does not answer; the message has the end of its log."""
 
 
 def environment_with(settings: Mapping[str, str]) -> dict[str, str]:
-    """The environment of a worker: ours, and ``settings`` in place of what it says of them in whatever case."""
+    """The environment of a worker: ours, with ``settings`` in place of the same settings in upper or lower case."""
     given = {f"SALIENCE_{name.upper()}": value for name, value in settings.items()}
     kept = {name: value for name, value in os.environ.items() if name.upper() not in given}
     path = os.pathsep.join(filter(None, [str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH")]))
@@ -29,9 +29,9 @@ def environment_with(settings: Mapping[str, str]) -> dict[str, str]:
 
 
 class WorkerProcess:
-    """A worker with ``settings``, by their names without ``SALIENCE_``; its log is ``log``.
+    """A worker with ``settings``, named without ``SALIENCE_``; it writes its log to ``log``.
 
-    Other settings it has from the environment.
+    It has all other settings from the environment.
     """
 
     def __init__(self, settings: Mapping[str, str], log: Path) -> None:
@@ -40,7 +40,7 @@ class WorkerProcess:
         self._child: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> Self:
-        tie = [sys.executable, "-I", tied.__file__, str(os.getpid())]  # it dies with the demo, come what may
+        tie = [sys.executable, "-I", tied.__file__, str(os.getpid())]  # the worker dies with the demo, come what may
         worker = [sys.executable, "-P", "-m", "streams.cli", "worker"]
         with self._log.open("ab") as output:
             self._child = subprocess.Popen(
@@ -49,7 +49,7 @@ class WorkerProcess:
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,
-                start_new_session=True,  # Ctrl-C reaches the demo, which stops the worker before its broker
+                start_new_session=True,  # Ctrl-C reaches only the demo, which stops the worker before the broker
             )
         return self
 
@@ -66,17 +66,17 @@ class WorkerProcess:
                 child.wait()
 
     def kill(self) -> None:
-        """End it at once, as where it cannot end in order; does nothing when it does not run."""
+        """Kill the worker at once, where an orderly stop is impossible; does nothing when it does not run."""
         if self._child is not None:
             self._child.kill()
             self._child.wait()
 
     def check(self) -> None:
-        """Raise `WorkerFailedError` if it has ended by itself."""
+        """Raise `WorkerFailedError` if the worker has ended by itself."""
         code = None if self._child is None else self._child.poll()
         if code is not None:
             raise self.failed(f"The worker ended with status {code}.")
 
     def failed(self, why: str) -> WorkerFailedError:
-        """The error that says ``why``, and the end of its log."""
+        """The error that says ``why``, with the end of the worker's log."""
         return WorkerFailedError(f"{why} The end of its log:\n{process.log_tail(self._log, LOG_LINES)}")

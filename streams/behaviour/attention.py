@@ -7,7 +7,7 @@ from scoring.ids import MISSING
 from streams.behaviour.joined import HOUR_MS, Behaviour
 
 CATEGORIES_MAX = 20
-"""Categories told of one by one: those looked at longest. The others are one line."""
+"""Categories reported one by one: those looked at longest. The others share one line."""
 OTHERS = "(others)"
 HOURS = 24
 
@@ -24,7 +24,7 @@ class Looked(Struct, frozen=True):
 
 
 class Attention(Struct, frozen=True):
-    """``seconds`` of all categories, those of ads that no catalogue knows included."""
+    """``seconds`` of all categories, including those of ads that are in no catalogue."""
 
     seconds: float
     categories: list[Looked]
@@ -40,7 +40,7 @@ def attention(behaviour: Behaviour) -> Attention:
     sums = np.bincount(category * HOURS + hour, weights=seconds, minlength=len(names) * HOURS).reshape(-1, HOURS)
     counts = np.bincount(category, minlength=len(names))
     shown = np.bincount(behaviour.categories.of_ad[behaviour.impression_ad], minlength=len(names))
-    # Per impression counts what answers impressions alone.
+    # Seconds per impression count only looks that answer an impression.
     answered = behaviour.answers[looks] != MISSING
     earned = np.bincount(category[answered], weights=seconds[answered], minlength=len(names))
     order = [at for at in np.argsort(-sums.sum(axis=1), kind="stable").tolist() if counts[at]]

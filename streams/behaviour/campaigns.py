@@ -1,4 +1,4 @@
-"""Campaign return: what campaigns were charged, by the lanes' own billing, and what people bought after it."""
+"""Campaign return: what campaigns were charged, by the same billing as in lanes, and what people bought in answer."""
 
 import numpy as np
 import numpy.typing as npt
@@ -13,18 +13,18 @@ from scoring.seal import Seal
 from streams.behaviour.joined import Behaviour, Ints, by_rank
 
 CAMPAIGNS_MAX = 50
-"""Campaigns told of one by one: those most shown. The others are one line."""
+"""Campaigns reported one by one: those most shown. The others share one line."""
 OTHERS = "(others)"
 _TOLD = ("time_ms", "shown_ms", "ad", "placement", "price_micros", "seal", "own", "viewed_ms", "kind", "answers")
 _BILLED = np.dtype([(name, EVENT[name]) for name in (*_TOLD, "arms", "row", "source")])
-"""What billing looks at of an event."""
+"""The columns of an event that billing reads."""
 
 
 class Campaign(Struct, frozen=True):
-    """A campaign's impressions and what came of them. Click rates with 95 % intervals, by people (`by_person`).
+    """A campaign's impressions and what came of them. The click rate's 95 % interval goes by people (`by_person`).
 
-    ``cost_micros``: what billing charges (`scoring.billing`), before the day's budget is settled; ads that no catalogue
-    knows cost nothing. ``return_on_cost``: value by cost; null where nothing was charged.
+    ``cost_micros``: what billing charges (`scoring.billing`), before the day's budget is settled; ads that are in no
+    catalogue cost nothing. ``return_on_cost``: value over cost; null where nothing was charged.
     """
 
     campaign: str
@@ -40,13 +40,13 @@ class Campaign(Struct, frozen=True):
 
 
 class Campaigns(Struct, frozen=True):
-    """All together, and campaign by campaign.
+    """All campaigns together, and one by one.
 
-    ``verified``: some seals were told that fit the secret at hand (most, of the empty one, with which anybody can
-    seal), so that prices count as they do in billing: with the placement's seal. ``unpriced`` events would have been
-    charged and brought none; ``misquoted`` ones told one that no placement of their user asked. Else prices are as
-    events told them, and the bid, the most that it may have been, where none did: then the secret is not at hand, or
-    the log has no seals.
+    ``verified``: some events have seals that fit the secret at hand (with the empty secret, which anybody can use to
+    seal: most of those that have one). Prices then count only with their placement's seal, as in billing.
+    ``unpriced``: events that would have been charged, but had no such price. ``misquoted``: events with a price that no
+    placement of their user asked. Not verified: the secret is not at hand, or the log has no seals. Then an event's own
+    price counts; where it has none, the bid, the highest possible price.
     """
 
     total: Campaign
@@ -57,7 +57,7 @@ class Campaigns(Struct, frozen=True):
 
     @property
     def prices(self) -> str:
-        """What the costs rest on, in a sentence."""
+        """A sentence on which prices the costs rest."""
         if self.verified:
             return (
                 f"Prices count where their placement's seal proves them: {self.unpriced:,} events that would have been "
@@ -70,7 +70,7 @@ class Campaigns(Struct, frozen=True):
 
 
 def campaigns(behaviour: Behaviour) -> Campaigns:
-    """Value is that of purchases which answer an impression."""
+    """The return of campaigns; only purchases that answer an impression count as value."""
     names, campaign = behaviour.campaigns.names, behaviour.campaigns.of_ad[behaviour.impression_ad]
     bills, verified = billed(behaviour)
     columns = (
@@ -97,16 +97,16 @@ def campaigns(behaviour: Behaviour) -> Campaigns:
 
 
 def billed(behaviour: Behaviour) -> tuple[Bills, bool]:
-    """What the events of known ads charge, as if a lane took them in one batch, in which no ring forgets; whether their
+    """What the events of known ads charge, as if one lane took all in one batch, without forgetting; and whether their
     prices were verified.
     """
     shop, seal, events = behaviour.shop, behaviour.gathered.seal, _events(behaviour)
     slot = shop.slots_of(events["ad"])
     events, slot = only(events, slot != MISSING), slot[slot != MISSING]
     right, _ = proven(events, slot, shop, seal)
-    # Anybody can seal with the empty secret, and so make one event that fits.
+    # Anybody can seal with the empty secret, so one event that fits proves nothing: most must.
     least = int(np.count_nonzero(events["seal"])) // 2 if seal == Seal() else 0
-    if not (verified := int(right.sum()) > least):  # taken at their word: sealed here
+    if not (verified := int(right.sum()) > least):  # trust the events' own prices: seal them here
         price, seal = events["price_micros"], Seal()
         events["price_micros"] = np.where(price < 0, shop.bid_micros[slot], price)
         events["own"] = True
@@ -116,7 +116,7 @@ def billed(behaviour: Behaviour) -> tuple[Bills, bool]:
 
 
 def _events(behaviour: Behaviour) -> Events:
-    """Impressions and actions in the order in which lanes take them; what tells no price has that of its impression."""
+    """Impressions and actions in the order in which lanes take them; an event without a price has its impression's."""
     impressions, actions = behaviour.impressions, behaviour.actions
     out = np.zeros(len(impressions) + len(actions), dtype=_BILLED)
     for name in _TOLD:

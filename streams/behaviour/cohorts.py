@@ -1,4 +1,4 @@
-"""Cohorts and return: people by the period in which the log first knows them, and how many were there again later."""
+"""Cohorts and retention: people by the period of their first event, and how many of them came again later."""
 
 import numpy as np
 from msgspec import Struct
@@ -6,7 +6,7 @@ from msgspec import Struct
 from streams.behaviour.joined import Behaviour, Ints
 
 SESSION_GAP_MS = 1_800_000
-"""Half an hour without an event ends a visit: the session's half-life, and the web's custom."""
+"""Half an hour without an event ends a visit: the half-life of session interest, and usual in web analytics."""
 
 
 class Cohort(Struct, frozen=True):
@@ -18,8 +18,8 @@ class Cohort(Struct, frozen=True):
 
 
 class Cohorts(Struct, frozen=True):
-    """``returned``: the share of people who were there in the period after their first, of those whose next period the
-    log covers; null where it covers none. The last period may be cut short by the log's end.
+    """``returned``: share of people who were active in the period after their first, among those whose next period the
+    log covers; null where there are none. The end of the log may cut the last period short.
     """
 
     width_ms: int

@@ -1,4 +1,4 @@
-"""The colours of the page and its pictures: the console's, light or dark as the reader's system is, light on paper."""
+"""The colours of the page and its pictures: the console's, light or dark as the reader's system; light on paper."""
 
 import re
 from importlib.resources import files
@@ -12,21 +12,21 @@ def _sheet(scheme: str) -> str:
 
 _LIGHT = _sheet("light")
 SHEET = f"{_LIGHT} @media screen and (prefers-color-scheme: dark) {{ {_sheet('dark')} }}"
-"""Says what each colour is, in HTML and in SVG alike."""
+"""Style sheet that defines each colour, for HTML and for SVG."""
 DRAWN = {
     name: colour
     for name, colour in re.findall(r"--(\w+): (#\w+);", _LIGHT)
     if name in ("ground", "text", "ink", "second")
 }
-"""What pictures are drawn in, as it is on light ground. Ink is blue, the second colour orange: apart for every kind of
-colour sight.
+"""The colours, as of the light scheme, in which pictures are drawn. Ink is blue and the second colour orange, which
+people with any colour vision can tell apart.
 """
 
 
 def follow(svg: str) -> str:
-    """The picture with the names of colours in place of those `DRAWN`, and with the sheet that says what they are.
+    """The picture with CSS variables in place of the colours `DRAWN`, and with the sheet that defines them.
 
-    An image shares no style with the page around it, but its scheme.
+    An image does not inherit styles from the page around it, only whether it is light or dark.
     """
     for name, colour in DRAWN.items():
         svg = svg.replace(f": {colour}", f": var(--{name})")

@@ -1,4 +1,4 @@
-"""Interest drift: how far people's interest vectors turn from one period to the next, as the engine would keep them."""
+"""Interest drift: how far people's interest vectors, computed as in the engine, turn from one period to the next."""
 
 import numpy as np
 import numpy.typing as npt
@@ -10,15 +10,16 @@ from scoring.interest import HALF_LIVES_MS, accumulate, weight_of
 from streams.behaviour.joined import Behaviour
 
 PEOPLE_MAX = 20_000
-"""People followed: 10 MB of vectors, twice. Of more a sample, drawn by hash; its quartiles are good to a hundredth."""
+"""People followed: 10 MB of vectors, twice. Of more people, a sample by hash; its quartiles are exact to about 0.01."""
 HORIZONS = ("session", "long")
 
 
 class Turn(Struct, frozen=True):
     """The period from ``from_ms``: ``people`` who attended to something in it and before it.
 
-    One less the cosine of their interest at its two ends: 0 the same direction, 1 nothing in common. Median and
-    quartiles of the long horizon (half-life a week), median of the session's (half an hour).
+    A turn is 1 − the cosine of a person's interest at the two ends of the period: 0 is the same direction, 1 nothing in
+    common. Median and quartiles are of long interest (half-life a week), ``session_median`` of session interest (half
+    an hour).
     """
 
     from_ms: int
@@ -30,7 +31,7 @@ class Turn(Struct, frozen=True):
 
 
 class Drift(Struct, frozen=True):
-    """``followed`` of ``people`` who attended to anything that the catalogue knows."""
+    """``people`` attended to anything in the catalogue; ``followed`` of them are in the sample."""
 
     people: int
     followed: int
@@ -38,7 +39,7 @@ class Drift(Struct, frozen=True):
 
 
 def drift(behaviour: Behaviour) -> Drift:
-    """Interests learnt anew from the actions, by the engine's own arithmetic."""
+    """The drift of interests, learnt from the actions by the engine's own arithmetic."""
     weight = weight_of(behaviour.actions["kind"], behaviour.actions["viewed_ms"])
     features = behaviour.features()
     weight = np.where((features != 0).any(axis=1)[behaviour.action_ad], weight, np.float32(0))
@@ -76,9 +77,9 @@ def _turn(from_ms: int, before: npt.NDArray[np.float32], after: npt.NDArray[np.f
 
 
 def turned_by(before: npt.NDArray[np.float32], after: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
-    """One less the cosine of vectors ``[N, L, K]``, ``[N, L]``; 1 where one of them has faded to nothing.
+    """1 − the cosine of vectors ``[N, L, K]``, as ``[N, L]``; 1 where one of them has decayed to zero.
 
-    Decay makes vectors shorter and does not turn them, so both may be as of any moment.
+    Decay shortens vectors and does not turn them, so each may be taken at any moment.
     """
     one, other = before.astype(np.float64), after.astype(np.float64)
     lengths = np.linalg.norm(one, axis=2) * np.linalg.norm(other, axis=2)

@@ -11,14 +11,14 @@ from msgspec import Struct
 from streams.behaviour.joined import Behaviour, Names
 
 TOLD_MAX = 20
-"""Advertisers or categories told of one by one: those most shown."""
+"""Advertisers or categories reported one by one: those most shown."""
 CURVE_POINTS = 101
 
 Floats = npt.NDArray[np.float64]
 
 
 class Shares(Struct, frozen=True):
-    """Of all impressions, clicks and money, one's share. ``ratio``: exposure by clicks; 1 is in proportion."""
+    """One party's share of all impressions, clicks and money. ``ratio``: exposure over clicks; 1 is in proportion."""
 
     name: str
     exposure: float
@@ -28,11 +28,11 @@ class Shares(Struct, frozen=True):
 
 
 class Division(Struct, frozen=True):
-    """How exposure is divided among ``parties``, those who had ads on offer while the events happened, or were shown.
+    """How exposure is divided among ``parties``: those who had ads on offer while the events happened, or were shown.
 
-    ``gini_*``: 0 everyone alike, 1 one has all; null where there is nothing to divide. ``misplaced``: the share of
-    exposure that would have to move for it to be in proportion to clicks. ``curve``: the share of exposure that the
-    least shown parties have together, from none of them to all, in hundredths.
+    ``gini_*``: 0 where all have the same, 1 where one has all; null where there is nothing to divide. ``misplaced``:
+    the share of exposure that would have to move to be in proportion to clicks. ``curve``: the joint share of exposure
+    of the least shown parties, from none to all of them, in steps of a hundredth.
     """
 
     parties: int
@@ -80,8 +80,8 @@ def _division(behaviour: Behaviour, of: Names) -> Division:
 
 
 def _on_offer(behaviour: Behaviour) -> npt.NDArray[np.bool_]:
-    """The ads that could be shown while the events happened; none that has ended, paused or been withdrawn since, for
-    nothing tells when, and of what was withdrawn compaction leaves nothing.
+    """The ads that could be shown while the events happened. Ads ended, paused or withdrawn since are left out:
+    nothing tells when that was, and compaction leaves nothing of a withdrawn ad.
     """
     shop, (from_ms, to_ms) = behaviour.shop, behaviour.gathered.span_ms
     on_offer: npt.NDArray[np.bool_] = shop.active & (shop.start_ms < to_ms) & (from_ms < shop.end_ms)
@@ -97,7 +97,7 @@ def _ratio(exposure: float, clicks: float) -> float | None:
 
 
 def gini(values: Floats) -> float | None:
-    """The Gini coefficient of ``values [N]``, none below 0; None where they are none or all 0."""
+    """The Gini coefficient of ``values [N]``, which are not negative; None where there are none, or all are 0."""
     total = float(values.sum())
     if not total:
         return None
@@ -106,7 +106,7 @@ def gini(values: Floats) -> float | None:
 
 
 def lorenz(values: Floats) -> Floats:
-    """The Lorenz curve of ``values [N]`` at `CURVE_POINTS` even places from 0 to 1; empty where they are none or 0."""
+    """The Lorenz curve of ``values [N]`` at `CURVE_POINTS` even places from 0 to 1; empty where none is above 0."""
     total = float(values.sum())
     if not total:
         return np.zeros(0)

@@ -1,4 +1,4 @@
-"""Funnels: of what was shown, how much was looked at, clicked, put in the cart and bought; of people the same."""
+"""Funnels: how many impressions, and how many people, came to a look, a click, a cart and a purchase."""
 
 import numpy as np
 import numpy.typing as npt
@@ -16,15 +16,15 @@ STEPS = {
     "carted": Kind.CARTED,
     "bought": Kind.PURCHASED,
 }
-"""A step takes in all that is more: who bought had clicked, whether a click was told or not."""
+"""Each step includes the later ones: a purchase counts as a click, even if no click was reported."""
 CATEGORIES_MAX = 20
-"""Categories told of one by one: those most shown."""
+"""Categories reported one by one: those most shown."""
 
 
 class Step(Struct, frozen=True):
     """A step, how many came so far, and their share of the first step with its 95 % interval.
 
-    That of impressions goes by people, whose own are alike (`scoring.confidence.by_person`).
+    Intervals of impressions go by person, since one person's impressions are alike (`scoring.confidence.by_person`).
     """
 
     step: str
@@ -61,7 +61,7 @@ def funnels(behaviour: Behaviour) -> Funnels:
 
 
 def _steps(stage: npt.NDArray[np.uint8], person: npt.NDArray[np.int64] | None = None) -> list[Step]:
-    """Of what came furthest to ``stage [N]``, each of ``person [N]``; None: of people themselves."""
+    """The steps of what came as far as ``stage [N]``: impressions, each of a ``person [N]``; or people, for None."""
     counts = {step: int((stage >= kind).sum()) for step, kind in STEPS.items()}
     first = counts["shown"]
     told = [

@@ -1,7 +1,7 @@
-"""Messages of the topics, or of a recorded log, as columns: each event once, people as numbers told to nobody.
+"""Messages of the topics, or of a recorded log, as columns: each event once, people as numbers that no report shows.
 
-What is shown to a person twice within a second is one impression, as it is to the engine, which finds the impression of
-a click by person, ad and second, and bills it once.
+An ad shown to a person twice within a second is one impression. The engine does the same: it finds a click's impression
+by person, ad and second, and bills it once.
 """
 
 import sys
@@ -34,34 +34,35 @@ EVENTS_MAX = 10_000_000
 HAPPENED = np.dtype(
     [
         ("time_ms", "<i8"),
-        ("shown_ms", "<i8"),  # of the impression that it names; its own time where it names none
+        ("shown_ms", "<i8"),  # of the impression that it answers; its own time where it answers none
         ("user", "<u8"),
         ("ad", "<u8"),
         ("event", "<u8"),
         ("placement", "<u8"),  # id64 of the placement; 0 where none is named
-        ("price_micros", "<i8"),  # of one event of the kind that its ad pays for; -1 where none is told
-        ("seal", "<u8"),  # of that price; 0 where none is told
+        ("price_micros", "<i8"),  # of one event of the kind that its ad pays for; -1 where there is none
+        ("seal", "<u8"),  # of that price; 0 where there is none
         ("own", "?"),  # the placement was made for the user
         ("value_micros", "<i8"),  # of a purchase
         ("viewed_ms", "<i8"),
         ("kind", "u1"),  # of `scoring.events.Kind`
-        ("slot", "<i2"),  # that an impression says it stood in; -1 where it does not
-        ("answers", "?"),  # an action that names the impression that it answers
+        ("slot", "<i2"),  # of an impression; -1 where it is not known
+        ("answers", "?"),  # whether an action names the impression that it answers
     ]
 )
 DECIDED = np.dtype([("placement", "<u8"), ("control", "u1"), ("share", "<f8"), ("fixed", "<u8")])
-"""What a receipt says of its placement: whether the control arm made it, and the share of users meant for that; by bits
-the slots below 64 that nothing was drawn for, as those of pinned ads, but for the last: it may have had one ad left."""
+"""What a receipt says of its placement: whether the control arm made it, and the share of users meant for that arm.
+``fixed``: a bit for each slot below 64 that was not drawn, as of a pinned ad; never for the last slot, where only one
+ad may have been left."""
 
 Table = npt.NDArray[Any]
 
 
 class ReportError(ValueError):
-    """A log of which no report can be made: what is wrong, and what to do."""
+    """No report can be made of the log: the message says what is wrong, and what to do."""
 
 
 class _Decided(msgspec.Struct):
-    """What is read of a receipt, which has some kilobytes."""
+    """The fields read of a receipt, which has some kilobytes."""
 
     placement_id: str
     arm: str
@@ -71,10 +72,10 @@ class _Decided(msgspec.Struct):
 
 @dataclass(frozen=True, slots=True)
 class Gathered:
-    """All that a report is made of. ``impressions`` and ``actions`` are of `HAPPENED` in time order, each event once;
-    ``decisions`` of `DECIDED`, by placement. ``invalid``: records that were no valid messages, or that workers refuse;
-    ``repeated``: events that came again, and impressions in the second of another. ``misdated``: events in the
-    future, or too long past. ``seal``: of the secret at hand.
+    """All that a report is made of. ``impressions`` and ``actions``: of `HAPPENED` in time order, each event once.
+    ``decisions``: of `DECIDED`, by placement. ``invalid``: records that are no valid messages, or that workers refuse.
+    ``repeated``: events that came again, and impressions in the same second as one of the same ad. ``misdated``: events
+    in the future, or too long past. ``seal``: of the secret at hand.
     """
 
     impressions: Table
@@ -99,10 +100,11 @@ class Gathered:
 
 @dataclass
 class Gatherer:
-    """Takes messages in any order, but receipts last: of them it keeps those that an impression names, so that they are
-    as few. ``since_ms``: events before it are left out. ``latest_ms``: the newest time that an event may have;
-    ``late_ms``: how much older than its partition's newest before it one of the topics may be, as lanes call it late.
-    ``most``: `EVENTS_MAX`. ``seal``: by which prices are to be verified.
+    """Takes messages in any order, but receipts last: it keeps only those that an impression names, to bound them.
+
+    ``since_ms``: events before it are left out. ``latest_ms``: the newest time that an event may have. ``late_ms``: how
+    much older than its partition's newest so far an event may be; beyond that it is late, as in lanes. ``most``: bound
+    on events. ``seal``: verifies prices.
     """
 
     since_ms: int = 0
@@ -135,14 +137,14 @@ class Gatherer:
             raise ReportError(f"there are more than {self.most:,} events; report on fewer with --since")
 
     def offer(self, ads: Iterable[Ad]) -> None:
-        """Take ads; of one id the last."""
+        """Take ads; the last of each id counts."""
         self._offered.ads |= {ad.ad_id.encode(): ad for ad in ads}
 
     def take(self, source: Source, records: Sequence[Record]) -> None:
-        """Take records of one partition of an events topic; what workers make dead letters, or late, is counted.
+        """Take records of one partition of an events topic; those that workers refuse, or call late, are only counted.
 
-        What was in the future when it came is not left out once its date has passed: nothing here tells when a worker
-        read it, for a producer's clock dates records, too.
+        An event that was in the future when it came counts once its time has passed: nothing tells when a worker read
+        it, since the producer's clock may also date the record.
         """
         places, events = valid(source, records, self.latest_ms)
         self.invalid += len(records) - len(events)
@@ -154,8 +156,8 @@ class Gatherer:
     def _timely(self, place: tuple[Source, int], events: Sequence[Event], record_ms: Times) -> list[Event]:
         """The ``events`` of a topic's partition that are not late when they come.
 
-        The time there is the newest that both an event and its record tell: a clock that dates one of the two alone, as
-        a device's does or a mirror's, makes nothing late that others send. Some brokers keep no time of records (-1).
+        The partition's time is the newest one so far of the smaller of an event's and its record's time. So one wrong
+        clock, as of a device or a mirror, does not make other events late. Some brokers keep no record times (-1).
         """
         time_ms = np.array([event.time_ms for event in events], dtype=np.int64)
         told_ms = np.where(record_ms < 0, time_ms, np.minimum(record_ms, time_ms))
@@ -165,16 +167,16 @@ class Gatherer:
         return [event for event, is_timely in zip(events, timely, strict=True) if is_timely]
 
     def take_ads(self, records: Sequence[Record]) -> None:
-        """Take records of the ads topic; those that are dead letters to workers are counted.
+        """Take records of the ads topic; those that workers refuse are counted.
 
-        What is withdrawn was shown before: it keeps its names, and has ended.
+        A withdrawn ad was shown before, so it keeps its names; it counts as ended.
         """
         before = self._offered.invalid
         self._offered.take(records)
         self.invalid += self._offered.invalid - before
 
     def decided(self, values: Sequence[bytes | None]) -> None:
-        """Take records of the decisions topic; tombstones say nothing, and what is no valid message is counted."""
+        """Take records of the decisions topic. Tombstones are skipped; invalid messages are counted."""
         told = self._receipts([value for value in values if value is not None])
         part = np.zeros(len(told), dtype=DECIDED)
         part["placement"] = id64s([each.placement_id for each in told])
@@ -195,14 +197,14 @@ class Gatherer:
             return found
 
     def _named(self) -> npt.NDArray[np.uint64]:
-        """The placements that impressions name, in order."""
+        """The placements that impressions name, sorted."""
         if self._placements is None:
             told = [part["placement"] for part in self._parts[Impression]]
             self._placements = np.unique(np.concatenate([np.zeros(0, dtype=np.uint64), *told]))
         return self._placements
 
     def gathered(self) -> Gathered:
-        """What has been taken. Ids of events are a person's own, as they are to lanes."""
+        """What has been taken. Event ids are unique only within a person, as in lanes."""
         came = {kind: _in_time(parts) for kind, parts in self._parts.items()}
         impressions, actions = (_once(each, each["event"] ^ mix64(each["user"])) for each in came.values())
         impressions = _once(impressions, keys_of(impressions["user"], impressions["ad"], impressions["shown_ms"]))
@@ -235,7 +237,7 @@ def _table(events: Sequence[Event]) -> Table:
             out[name] = engines[name]
     out["user"] = id64s([event.user_id for event in events])
     out["placement"] = [id64(event.placement_id) if event.placement_id else 0 for event in events]
-    # A price of 0 is one where the placement's seal says so.
+    # A price of 0 is a price only where it has a seal.
     out["price_micros"] = [event.price_micros if event.price_micros or event.seal else -1 for event in events]
     return out
 
@@ -247,15 +249,16 @@ def _in_time(parts: Sequence[Table]) -> Table:
 
 
 def _once(events: Table, ids: IdArray) -> Table:
-    """Of each of ``ids [E]`` the first event, in order."""
+    """The first event of each of ``ids [E]``, in order."""
     _, first = np.unique(ids, return_index=True)
     return events[np.sort(first)]
 
 
 async def read_topics(bootstrap: str, prefix: str, gatherer: Gatherer, progress: Callable[[str, int], None]) -> None:
-    """Give ``gatherer`` all that the topics hold now, up to where all end at one moment: what comes while one is read
-    would stand on those after it alone, as clicks without their impressions. Raises `MissingTopicError` and
-    `ReportError`.
+    """Give ``gatherer`` all that the topics hold now. Their ends are all taken first: otherwise events that come while
+    one topic is read would be found only on the later topics, such as clicks without their impressions.
+
+    Raises `MissingTopicError` and `ReportError`.
     """
     takers: dict[str, Callable[[Sequence[Record]], None]] = {
         ADS: gatherer.take_ads,

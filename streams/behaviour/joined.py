@@ -18,11 +18,11 @@ Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float32]
 
 UNKNOWN = "(unknown)"
-"""Category, campaign and advertiser of an ad that was shown and is on no catalogue."""
+"""Category, campaign and advertiser of an ad that was shown and is in no catalogue."""
 MINUTE_MS, HOUR_MS, DAY_MS = 60_000, 3_600_000, 86_400_000
 _WIDTHS_MS = (MINUTE_MS, 10 * MINUTE_MS, HOUR_MS, 6 * HOUR_MS, DAY_MS, 7 * DAY_MS, 28 * DAY_MS, 364 * DAY_MS)
 PERIODS_MAX = 14
-"""Periods of a report: what a table of cohorts can show."""
+"""Periods of a report: as many as a table of cohorts can show."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +35,7 @@ class Periods:
 
     @classmethod
     def over(cls, from_ms: int, to_ms: int) -> "Periods":
-        """The shortest usual width by which no more than `PERIODS_MAX` cover ``[from_ms, to_ms)``."""
+        """Periods of the shortest usual width of which at most `PERIODS_MAX` cover ``[from_ms, to_ms)``."""
         for width_ms in _WIDTHS_MS:
             start_ms = from_ms - from_ms % width_ms
             if (count := -(-(to_ms - start_ms) // width_ms)) <= PERIODS_MAX:
@@ -54,9 +54,9 @@ class Periods:
 
 @dataclass(frozen=True, slots=True)
 class Names:
-    """Ads sorted into groups by one of their words: ``of_ad [A + 1]`` is a place in ``names``.
+    """Ads grouped by one of their fields: ``of_ad [A + 1]`` is each ad's place in ``names``.
 
-    The last place of ``of_ad`` is that of unknown ads, so that `MISSING` finds it.
+    The last entry of ``of_ad`` is for unknown ads, so that the index `MISSING` finds it.
     """
 
     names: list[str]
@@ -72,8 +72,8 @@ class Names:
 class Behaviour:
     """I impressions and A actions of U people, joined. ``*_ad`` are slots of ``shop``, `MISSING` where unknown.
 
-    ``answers [A]``: the impression that an action names, `MISSING` where it names none or one that is not here.
-    ``stage [I]``: the most that came of an impression, of `Kind`.
+    ``answers [A]``: the impression that an action answers; `MISSING` where it names none, or one that is not here.
+    ``stage [I]``: the furthest `Kind` that came of an impression.
     """
 
     gathered: Gathered
@@ -114,29 +114,29 @@ class Behaviour:
 
     @property
     def bought_micros(self) -> Ints:
-        """What was bought in answer to each impression, ``[I]``."""
+        """Value of purchases in answer to each impression, ``[I]``."""
         return self.of_impressions(self.actions["value_micros"])
 
     @property
     def price_micros(self) -> Ints:
-        """Of one event of the kind that an impression's ad pays for, ``[I]``; -1 where nobody told it."""
+        """Price of one event of the kind that an impression's ad pays for, ``[I]``; -1 where no event tells it."""
         price: Ints = self.impressions["price_micros"].copy()
         told = self.answers != MISSING
         np.maximum.at(price, self.answers[told], self.actions["price_micros"][told])
         return price
 
     def features(self) -> Floats:
-        """Feature vectors of the ads, ``[A + 1, FEATURE_DIM]``; of an unknown ad, the last, nothing."""
+        """Feature vectors of the ads, ``[A + 1, FEATURE_DIM]``; zeros for unknown ads, the last."""
         return np.concatenate([self.shop.features, np.zeros((1, FEATURE_DIM), dtype=np.float32)])
 
 
 def by_rank(group: Ints, shown: Ints, told: int) -> tuple[list[int], list[Ints]]:
-    """The groups ``shown [G]`` at all, most first; and for each of the first ``told`` the places in ``group [N]`` that
-    are its own, in order, then those of all others: one pass over all, however many are told. ``told``: 255 at most.
+    """The groups by ``shown [G]``, most first, without those at 0; and the places in ``group [N]`` of each of the first
+    ``told`` groups, in order, then of all other groups together. One pass over all; ``told``: 255 at most.
     """
     order = [at for at in np.argsort(-shown, kind="stable").tolist() if shown[at]]
     told = min(told, len(order))
-    rank = np.full(len(shown), told, dtype=np.uint8)  # of bytes numpy's stable sort is by radix
+    rank = np.full(len(shown), told, dtype=np.uint8)  # for bytes numpy's stable sort is a radix sort
     rank[order[:told]] = np.arange(told)
     ranks = rank[group]
     ends = np.cumsum(np.bincount(ranks, minlength=told + 1))
@@ -177,7 +177,7 @@ def join(gathered: Gathered) -> Behaviour:
 
 
 def _in_periods(gathered: Gathered) -> tuple[Gathered, Periods]:
-    """What happened in the last `PERIODS_MAX` periods, and these: one clock set to 1970 would stretch them all."""
+    """What happened in the last `PERIODS_MAX` periods, and these: one clock at 1970 would stretch all of them."""
     periods = Periods.over(*gathered.span_ms)
     if (more := periods.count - PERIODS_MAX) <= 0:
         return gathered, periods
@@ -191,7 +191,7 @@ def _in_periods(gathered: Gathered) -> tuple[Gathered, Periods]:
 def _answers(impressions: Table, actions: Table) -> Ints:
     """Each action's impression, found as the engine finds it: by user, ad and the second of the impression.
 
-    An action that names none answers none, though the ad may have been shown in that very second.
+    An action that names no impression answers none, even if the ad was shown in that very second.
     """
     keys = keys_of(impressions["user"], impressions["ad"], impressions["shown_ms"])
     found = places(keys, keys_of(actions["user"], actions["ad"], actions["shown_ms"]))

@@ -1,7 +1,7 @@
-"""A report as one HTML file: words, a picture per section, and behind every picture its numbers as a table.
+"""A report as one HTML file: each section has words, a picture, and the picture's numbers as tables.
 
-Self-contained: no script, no font, no request; the page's own policy forbids them. Names that came from outside are
-escaped by the template.
+The page is self-contained: no script, no font, no request; its own policy forbids them. The template escapes names from
+outside.
 """
 
 import re
@@ -24,7 +24,7 @@ from streams.behaviour.report import Report
 
 @dataclass(frozen=True, slots=True)
 class Numbers:
-    """A table: the first cell of a row says what the row is of."""
+    """A table: the first cell of each row names it."""
 
     caption: str
     heads: Sequence[str]
@@ -33,9 +33,7 @@ class Numbers:
 
 @dataclass(frozen=True, slots=True)
 class Section:
-    """A part of the page. ``picture`` is the address of an SVG, "" where nothing is to draw; ``alt`` says what it
-    shows.
-    """
+    """A part of the page. ``picture``: an SVG as a data URL, "" where nothing is to draw; ``alt`` describes it."""
 
     id: str
     title: str
@@ -67,7 +65,7 @@ def page(report: Report) -> str:
 
 
 def _picture(svg: str) -> str:
-    """The picture as an address. Of what matplotlib writes a quarter is indents, and comments that repeat the words."""
+    """The picture as a data URL, without indents and comments, which are a quarter of what matplotlib writes."""
     lean = re.sub(r"\s+", " ", re.sub(r"<!--.*?-->", "", svg, flags=re.DOTALL))
     return "data:image/svg+xml," + quote(lean, safe=" /:;=(),.")
 

@@ -1,8 +1,8 @@
-"""What personalisation changed: everyone whom the engine ranked for, beside the control group, ranked at random.
+"""What personalisation changed: people for whom the engine ranked, against the control group, ranked at random.
 
-Impressions of placements that left a receipt count, by the receipt's arm, while the control group's share of the people
-is what it was when a person first came: a change of it moves people from one group to the other. Who came while there
-was but one group, or one of the two was meant for hardly anybody, compares nothing. Differences come from the
+An impression counts if its placement left a receipt, in the receipt's arm, and while the control group's share of the
+people is the same as when the person first came: a change of the share moves people between the groups. People who came
+while there was only one group, or while one was meant for hardly anybody, do not count. Differences come from the
 experiments' own analysis (`scoring.trial`): the unit is the user, and the intervals hold however often one looks.
 """
 
@@ -22,20 +22,21 @@ from streams.behaviour.joined import UNKNOWN, Behaviour, places
 
 GROUPS = ("control", "personalised")
 IMPRESSIONS_MIN = 10
-"""Of a person, before the entropy of what was shown to him is told: with fewer it is what the number allows."""
+"""Least impressions of a person whose entropy counts: with fewer, their number alone bounds the entropy."""
 PEOPLE_MIN = 20
-"""Of either group, before their entropies have an interval, which is asymptotic: with 2 it covers 81 %, with 20 94."""
+"""Least people of each group for an interval of entropies: it is asymptotic, and covers 81 % with 2, 94 % with 20."""
 EXPECTED_MIN = 20
-"""People that either group is to have of a cohort beside the largest, before it counts: the few stand for the whole of
-it, one for a thousand where a thousandth is meant for control, and while they are none or two no variance tells how far
-off that is. By the number meant: to go by the people who came would choose among the draws."""
+"""Least people expected in each group for a cohort to count; the largest cohort always counts. In a small group a few
+people stand for the whole cohort, one for a thousand where a thousandth is meant for control; with none or two of them,
+no variance tells how far off that is. The bound is on the expected number: one on the people who came would select
+among the draws."""
 
 Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
 
 
 class Change(Struct, frozen=True):
-    """A metric of both groups, and personalised less control with its 95 % interval; null where too little tells."""
+    """A metric of both groups, and personalised − control with its 95 % interval; null where data are too few."""
 
     metric: str
     control: float
@@ -46,7 +47,7 @@ class Change(Struct, frozen=True):
 
 
 class Personalisation(Struct, frozen=True):
-    """``split_p_value``: below 0.001 the groups do not have their shares of the people; believe nothing then.
+    """``split_p_value``: below 0.001 the groups do not have their shares of the people (SRM), and nothing here holds.
 
     ``crossed``: people seen in both groups, who count in neither.
     """
@@ -59,7 +60,7 @@ class Personalisation(Struct, frozen=True):
 
 
 def personalisation(behaviour: Behaviour) -> Personalisation | None:
-    """The comparison; None where no impression that counts has a receipt, or all are of one group."""
+    """The comparison; None where no impression counts, or all that count are of one group."""
     decisions, chosen, cohort, shares = _divided(behaviour)
     control = decisions["control"] == 1
     if not control.any() or control.all():
@@ -82,20 +83,20 @@ def personalisation(behaviour: Behaviour) -> Personalisation | None:
 
 
 def _divided(behaviour: Behaviour) -> tuple[Table, Ints, Ints, Floats]:
-    """The receipts ``[N]`` of the impressions that count, and these; each person's cohort, ``[U]``, `OUTSIDE` of who is
-    in none; the control group's share of each cohort, ``[K]``.
+    """The receipts ``[N]`` of the impressions that count, and these impressions; each person's cohort, ``[U]``,
+    `OUTSIDE` where they have none; the control group's share of each cohort, ``[K]``.
     """
     decisions = behaviour.gathered.decisions
     decided = places(decisions["placement"], behaviour.impressions["placement"])
     chosen = np.flatnonzero((decided != MISSING) & (behaviour.impressions["placement"] != 0))
     told, user = decisions[decided[chosen]], behaviour.impression_user[chosen]
-    people, first = np.unique(user, return_index=True)  # impressions are by time already
+    people, first = np.unique(user, return_index=True)  # impressions are in time order
     share = np.zeros(behaviour.users)
     share[people] = told["share"][first]
     two = (share > 0) & (share < 1)
     shares, of, size = np.unique(share[two], return_inverse=True, return_counts=True)
     expected = size * np.minimum(shares, 1 - shares)
-    tells = expected >= min(EXPECTED_MIN, expected.max(initial=0))  # within one all weigh alike
+    tells = expected >= min(EXPECTED_MIN, expected.max(initial=0))  # in a single cohort all people weigh the same
     cohort = np.full(behaviour.users, OUTSIDE, dtype=np.int64)
     cohort[two] = np.where(tells[of], of, OUTSIDE)
     counts = (cohort[user] != OUTSIDE) & (told["share"] == share[user])
@@ -103,7 +104,7 @@ def _divided(behaviour: Behaviour) -> tuple[Table, Ints, Ints, Floats]:
 
 
 def _totals(behaviour: Behaviour, chosen: Ints) -> Floats:
-    """What each person did with these impressions, ``[U, SUMS]``."""
+    """Each person's sums over the chosen impressions, ``[U, SUMS]``."""
     user, told = behaviour.impression_user[chosen], np.zeros((behaviour.users, len(SUMS)))
     columns: dict[str, Floats] = {
         "impressions": np.ones(len(chosen)),
@@ -120,9 +121,9 @@ def _totals(behaviour: Behaviour, chosen: Ints) -> Floats:
 
 
 def _switches(behaviour: Behaviour, chosen: Ints) -> npt.NDArray[np.bool_]:
-    """Whether an impression is of another category than the person's last, which the first of a person is not."""
+    """Whether an impression has another category than the person's one before; false for a person's first."""
     user, category = behaviour.impression_user[chosen], behaviour.categories.of_ad[behaviour.impression_ad[chosen]]
-    order = np.argsort(user, kind="stable")  # impressions are by time already
+    order = np.argsort(user, kind="stable")  # impressions are in time order
     other = np.zeros(len(chosen), dtype=np.bool_)
     same_user = user[order][1:] == user[order][:-1]
     other[order[1:]] = same_user & (category[order][1:] != category[order][:-1])
@@ -139,7 +140,7 @@ def _changes(look: Look) -> list[Change]:
 
 
 def _entropies(behaviour: Behaviour, chosen: Ints, trial: Trial, cohort: Ints) -> list[Change]:
-    """Entropy of the categories that a person is shown: the mean over people, and its difference (Welch)."""
+    """Entropy of the categories shown to a person: the groups' means over people, and their difference (Welch)."""
     entropy, enough = category_entropy(behaviour, chosen)
     size = min(len(trial.arm), behaviour.users)
     groups = [
@@ -157,9 +158,9 @@ def _entropies(behaviour: Behaviour, chosen: Ints, trial: Trial, cohort: Ints) -
 
 
 def _mean(values: Floats, chance: Floats) -> tuple[float, float]:
-    """The mean over people ``[N]``, each of whom stands for one over the ``chance`` of the own group, and its variance.
+    """The mean over people ``[N]``, weighted by 1 over the ``chance`` of coming to their group, and its variance.
 
-    As `scoring.trial` has it, and for its reason: plain means would compare one group's early people with the other's
+    As in `scoring.trial`, and for the same reason: plain means would compare one group's early people with the other's
     late ones.
     """
     weight, people = 1 / chance, len(values)
@@ -169,10 +170,10 @@ def _mean(values: Floats, chance: Floats) -> tuple[float, float]:
 
 
 def category_entropy(behaviour: Behaviour, chosen: Ints) -> tuple[Floats, npt.NDArray[np.bool_]]:
-    """Bits, ``[U]``, of the categories of a person's impressions, and who has `IMPRESSIONS_MIN` of them.
+    """Entropy in bits, ``[U]``, of the categories of a person's impressions, and who has `IMPRESSIONS_MIN` of them.
 
-    With Miller's correction (1955), (kinds − 1) / 2n nats: people with few impressions would seem narrower than they
-    are. Ads that no catalogue knows say nothing.
+    With Miller's correction (1955), (kinds − 1) / 2n nats: without it, people with few impressions would seem narrower
+    than they are. Ads that are in no catalogue do not count.
     """
     of_ad = behaviour.categories.of_ad[behaviour.impression_ad[chosen]]
     known = of_ad != behaviour.categories.names.index(UNKNOWN)

@@ -1,6 +1,6 @@
-"""The report's pictures, as SVG: matplotlib, which draws them without a script, a font or a request of the page's.
+"""The report's pictures as SVG, drawn by matplotlib: they need no script, font or request in the page.
 
-Their words are text, which the reader's own fonts write: names of a shop may be Chinese, and no font here is.
+Their words stay text in the reader's own fonts: a shop's names may be Chinese, and no font here has such characters.
 """
 
 import io
@@ -32,11 +32,11 @@ from streams.behaviour.positions import Positions
 GROUND, TEXT, INK, SECOND = (colours.DRAWN[name] for name in ("ground", "text", "ink", "second"))
 BARS_MAX = 15
 TURN_AXIS_MIN = 0.01
-"""An axis of turns is no shorter: what rounding left of zero lies on zero, and is not drawn to fill the picture."""
+"""Least length of an axis of turns: rounding errors then lie on zero, and do not fill the picture."""
 _UNWRITABLE = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\ud800-\udfff\ufffe\uffff]")
-"""What XML has no way to write: with one of them the whole picture would not be shown."""
+"""Characters that XML cannot hold: with one of them, the whole picture would not be shown."""
 _FONTS_LACK = r"Glyph \d+ .* missing from font|Matplotlib currently does not support"
-"""Warnings of what the reader's fonts write: in matplotlib's place for it, a box as wide as a Chinese character."""
+"""Warnings about characters that the reader's fonts have: matplotlib leaves a box as wide as a Chinese character."""
 _WORDS = ("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color", "legend.edgecolor")
 _STYLE = {"svg.hashsalt": "salience", "svg.fonttype": "none", "font.family": "sans-serif", "font.size": 9,
           "axes.spines.top": False, "axes.spines.right": False, "figure.facecolor": GROUND, "axes.facecolor": GROUND,
@@ -44,7 +44,7 @@ _STYLE = {"svg.hashsalt": "salience", "svg.fonttype": "none", "font.family": "sa
 
 
 def draw(paint: Callable[[Figure], None], height: float = 3.2) -> str:
-    """A picture 8 inches wide, the same bytes for the same numbers, in the colours of the reader's scheme."""
+    """A picture 8 inches wide in the colours of the reader's scheme; the same numbers give the same bytes."""
     with mpl.rc_context(_STYLE), warnings.catch_warnings():
         warnings.filterwarnings("ignore", _FONTS_LACK)
         figure = Figure(figsize=(8, height), layout="constrained")
@@ -56,13 +56,13 @@ def draw(paint: Callable[[Figure], None], height: float = 3.2) -> str:
 
 
 def _words(text: str) -> str:
-    """A name as matplotlib shall show it: its dollars are no mathematics."""
+    """A name as matplotlib is to show it: at most 32 characters, and without dollar signs as mathematics."""
     short = text if len(text) <= 32 else text[:31] + "…"
     return _UNWRITABLE.sub("\ufffd", short).replace("$", r"\$")
 
 
 def moment(time_ms: int, width_ms: int = 0) -> str:
-    """A moment in UTC; the day alone where periods are days or longer."""
+    """A moment in UTC; only the day where periods are days or longer."""
     return f"{datetime.fromtimestamp(time_ms / 1000, UTC):{'%Y-%m-%d' if width_ms >= DAY_MS else '%Y-%m-%d %H:%M'}}"
 
 
@@ -111,10 +111,10 @@ def cohort(found: Cohorts) -> str:
 
 
 def _heat(figure: Figure, axes: Axes, values: np.ndarray, full: float, vmax: float | None = None) -> Colorbar:
-    """A cell for each value, from above, that takes more of the ink on the ground the more it is, up to ``full``.
+    """A cell for each value, from the top: the larger the value, the more ink, up to ``full``.
 
-    Words stand on it where it is half ink at most. Fewer than 50 steps, which matplotlib would make pixels of, and a
-    pixel has the colours of one scheme.
+    With ``full`` at most a half, words can be read on it. Fewer than 50 steps: from there on matplotlib would write
+    pixels, and a pixel has the colours of one scheme only.
     """
     steps = ListedColormap([(*to_rgb(INK), full * step / 20) for step in range(21)])
     rows, columns = (np.arange(length + 1) - 0.5 for length in values.shape)
@@ -124,7 +124,7 @@ def _heat(figure: Figure, axes: Axes, values: np.ndarray, full: float, vmax: flo
 
 
 def attended(found: Attention) -> str:
-    """Seconds by category and hour, more ink where they are many."""
+    """Seconds by category and hour; the more seconds, the more ink."""
     told = found.categories[:BARS_MAX]
 
     def paint(figure: Figure) -> None:
@@ -178,7 +178,7 @@ def changed(found: Personalisation) -> str:
 
 
 def examined(found: Positions) -> str:
-    """How likely each slot is looked at, with intervals where enough people tell."""
+    """How likely each slot is looked at, with intervals where there are enough people."""
     told = [each for each in found.slots if each.examined is not None]
 
     def paint(figure: Figure) -> None:

@@ -1,4 +1,4 @@
-"""How likely each slot is looked at, by the control group, whose placements are drawn at random, but for pinned ads."""
+"""How likely each slot is looked at, from the control group, whose placements are random except for pinned ads."""
 
 import numpy as np
 from msgspec import Struct
@@ -9,16 +9,16 @@ from streams.behaviour.joined import Behaviour, places
 
 
 class Positions(Struct, frozen=True):
-    """Slots from the first on; ``people`` of the control group, whose impressions say their slot."""
+    """Slots from the first on; ``people``: those of the control group whose impressions say their slot."""
 
     people: int
     slots: list[Position]
 
 
 def positions(behaviour: Behaviour) -> Positions | None:
-    """Of impressions with a slot, of placements that a receipt gives to the control group; None where none is.
+    """Estimated from impressions that have a slot and whose receipt names the control group; None where there are none.
 
-    Slots for which nothing was drawn, as those of pinned ads, are left out: who stands there may be liked more.
+    Slots that were not drawn, as of pinned ads, are left out: the ads there may be liked more than others.
     """
     decisions, impressions = behaviour.gathered.decisions, behaviour.impressions
     decided = places(decisions["placement"], impressions["placement"])

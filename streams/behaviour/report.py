@@ -15,7 +15,7 @@ from streams.behaviour.positions import Positions, positions
 
 
 class About(Struct, frozen=True):
-    """What the report is of: ``[from_ms, to_ms)``, numbers of things, records that were left out."""
+    """What the report covers: ``[from_ms, to_ms)``, counts, and records that were left out."""
 
     source: str
     from_ms: int
@@ -31,8 +31,8 @@ class About(Struct, frozen=True):
 
 
 class Report(Struct, frozen=True):
-    """Every section; ``personalisation`` is null where the log has no receipts of both groups, ``positions`` where none
-    is of the control group.
+    """Every section; ``personalisation`` is null where the log has no receipts of both groups, ``positions`` where it
+    has none of the control group.
     """
 
     about: About

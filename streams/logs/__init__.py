@@ -1,10 +1,10 @@
 """Recorded logs as ads and events, whatever their format.
 
-A format is a module here with one function, ``read(directory: Path) -> Log``. It opens the files, states the
-rule by which each field of a wire message comes from the log (where the log does not say, the field keeps its
-default, or is invented by a rule that says so), and raises `LogError` where a file is not what it expects.
-Times are UTC epoch milliseconds: one that tells of another unit (`SECONDS`) is no time.
-`kuairand` is the example. Replay, training and benchmarks take any `Log`, so they take the new format with it.
+A format is a module here with one function, ``read(directory: Path) -> Log``. It opens the files, and raises `LogError`
+where one is not what it expects. Its docstring states the rule by which each field of a wire message comes from the
+log; a field that the log does not have keeps its default, or is invented by a rule that says so. Times are UTC epoch
+milliseconds: a time in another unit (`SECONDS`) is refused. `kuairand` is the example. Replay, training and benchmarks
+take any `Log`, and so any new format.
 """
 
 from collections.abc import Iterable, Sequence
@@ -19,8 +19,8 @@ SHOWN_MAX = 200
 
 
 SECONDS = range(946_684_800, 4_102_444_800)
-"""Seconds of the years 2000 to 2100. Read as milliseconds they are days of January and February 1970, of which no log
-is: such a time is in seconds. Microseconds of these years exceed the latest time that the wire takes, in 2100."""
+"""Times in seconds of the years 2000 to 2100. Read as milliseconds they would be in January and February 1970, when
+no log was made: so such a time is in seconds. Microseconds of these years exceed the wire's latest time, in 2100."""
 LATEST_MS = SECONDS.stop * 1_000
 """The latest time that the wire takes."""
 EXPECTED_TIME = (
@@ -30,11 +30,11 @@ EXPECTED_TIME = (
 
 
 class LogError(ValueError):
-    """A log that is not what its format says: which file and line, the value there, and what was expected."""
+    """A log does not follow its format; the message has the file and line, the value there, and what was expected."""
 
 
 def mistimed(message: Ad | Event | Tone) -> dict[str, int]:
-    """The times of a message, by field, that no log may hold: a log with one of them is refused whole."""
+    """The times of a message, by field, that no log may hold: one of them makes the whole log invalid."""
     told = {name: getattr(message, name) for name in times_of(type(message))}
     return {
         name: time_ms
@@ -44,21 +44,21 @@ def mistimed(message: Ad | Event | Tone) -> dict[str, int]:
 
 
 def times_of(kind: type[Any]) -> tuple[str, ...]:
-    """The fields of a kind of message that are times."""
+    """The names of the fields of a kind of message that are times."""
     return tuple(name for name in kind.__struct_fields__ if name.endswith("_ms"))
 
 
 def shown(value: object) -> str:
-    """A value as an error quotes it: whole, or as much as can be read at a glance."""
+    """A value as an error quotes it: whole, or its first `SHOWN_MAX` characters."""
     text = str(value) if isinstance(value, Exception) else repr(value)
     return text if len(text) <= SHOWN_MAX else f"{text[:SHOWN_MAX]}…"
 
 
 @dataclass(frozen=True, slots=True)
 class Log:
-    """What was on offer, and what happened: ``events`` stand in the order of `in_order`.
+    """What was on offer, and what happened: ``events`` are in the order of `in_order`.
 
-    ``tones``: what was told of reviews as they came, where there were any, by time.
+    ``tones``: the tones of reviews by time, as they were published, if there were any.
     """
 
     ads: Sequence[Ad]
@@ -67,5 +67,5 @@ class Log:
 
 
 def in_order(events: Iterable[Event]) -> list[Event]:
-    """Events by time; of one millisecond impressions come before clicks, and otherwise the given order stays."""
+    """Events by time; within one millisecond impressions come before clicks, and otherwise the given order stays."""
     return sorted(events, key=lambda event: (event.time_ms, isinstance(event, Click)))

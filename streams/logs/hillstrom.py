@@ -1,7 +1,7 @@
 """The MineThatData e-mail trial (Hillstrom 2008): three arms drawn at 1/3 each, so every arm's value is known.
 
-Part of it becomes the log of a policy that looks at the customer: each is kept with the chance that such a policy
-would have drawn the arm they got, relative to the largest. The whole trial says what is true.
+A part of it becomes the log of a policy that depends on the customer: a customer is kept with the chance that this
+policy would have drawn the arm they got, divided by the policy's largest chance. The whole trial tells the truth.
 """
 
 from collections.abc import Iterator
@@ -21,7 +21,7 @@ ARMS = ("No E-Mail", "Mens E-Mail", "Womens E-Mail")
 OUTCOMES = ("visit", "conversion", "spend")
 _COLUMNS = ("row", "newbie", "treatment", *OUTCOMES)
 FAVOURED = 0.6
-"""The logging policy's share of the arm that it favours: womens' for new customers, mens' for others."""
+"""The logging policy's chance of the arm that it favours: womens' for new customers, mens' for others."""
 FOLDS = 5
 
 Floats = npt.NDArray[np.float64]
@@ -38,7 +38,7 @@ class ArmValue:
     estimates: dict[str, Estimate]
 
     def covered(self, name: str) -> bool:
-        """Whether the estimate's interval holds what was observed."""
+        """Whether the estimate's interval covers what was observed."""
         return self.estimates[name].low <= self.observed <= self.estimates[name].high
 
 
@@ -65,7 +65,7 @@ def values(directory: Path) -> Iterator[ArmValue]:
 
 
 def _read(file: Path) -> tuple[npt.NDArray[np.uint64], Ints, Ints, Floats]:
-    """Customer ids, whether new, arms, and outcomes ``[N, 3]``."""
+    """Customers' ids, whether they are new, their arms, and their outcomes ``[N, 3]``."""
     customers, newbie, arm, outcomes = [], [], [], []
     for row in rows(file, _COLUMNS):
         if row.values["treatment"] not in ARMS:

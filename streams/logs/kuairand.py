@@ -1,41 +1,40 @@
 """KuaiRand-Pure (https://kuairand.com, CC BY-SA 4.0): impressions of a video feed, and whether they were clicked.
 
-Three files, all gzipped CSV. ``videos.csv.gz``, one line a video, becomes ads; a video is its own ad:
+Three files, all gzipped CSV. ``videos.csv.gz``, one line per video, becomes ads; each video is one ad:
 
 =============  =============================================================================================
 ad_id          the video's id
-campaign_id,   the author: his videos share a purse. A video that was shown and is not in the file becomes an
+campaign_id,   the author, whose videos share a budget. A video that was shown but is not in the file becomes an
 advertiser_id  ad without content, of the author ``unknown``
 brand          the author
 category       the video's type, then the first of its tags: ``NORMAL/39``
 tags           every tag, a band of the duration (doublings: ``duration-16s`` is over 8 s, up to 16 s), how it
                was uploaded, and the kind of its music; what the file leaves empty is left out
-bid_micros     **invented**, since the log knows no auction: 0.05 to 0.50 of the currency unit, from the 64-bit
-               hash of the id, so the same everywhere and of no relation to what people like
+bid_micros     **invented**, since the log has no auction: 0.05 to 0.50 of the currency unit, from the 64-bit
+               hash of the id, so the same everywhere and unrelated to what people like
 start_ms       midnight UTC of the day of the upload
 =============  =============================================================================================
 
-``impressions_0425_0430.csv.gz``, one line an impression, becomes an `Impression`, and a `Click` too where
-``is_click`` is 1:
+``impressions_0425_0430.csv.gz``: each line becomes an `Impression`, and also a `Click` where ``is_click`` is 1:
 
 =============  =============================================================================================
-event_id       user, video and millisecond: the log holds 2 to 3 % repetitions, which so repeat their id, as a
+event_id       user, video and millisecond: 2 to 3 % of the log are repetitions, which get the same id, as a
                producer's retries would
 surface        the place in the app: ``tab-1``
-time_ms        the impression's is the log's own. **Of the click the log gives no time**: it is told when the
-               watching ends, at the impression's time and the time played, since only then can it be told how
-               long. It thus never comes before its impression, and no reader sees an outcome ahead of time
+time_ms        of the impression: the log's own. **Of the click the log has no time**: it is dated when the
+               watching ends, at the impression's time plus the time played, since its length is known only then.
+               So it never comes before its impression, and no reader sees an outcome ahead of time
 viewed_s       the time played, at most a day
-kind           ``click``. Time played without a click is not told
+kind           ``click``. Time played without a click makes no event
 =============  =============================================================================================
 
-``histories.csv.gz``, one line a user, is what the user was shown before: at most 50 videos, oldest first, with a digit
-each that says whether it was watched for long. On demand every one becomes an `Impression` without a place, and a
-``view`` too where it was watched for long. Only the newest has a time; **invented** are those of the others, an hour
-apart, and how long was watched, 18 s, which the log's own rule calls long. What was shown since the impressions began
-is left out: either it stands among them, or nobody tells whether it was clicked.
+``histories.csv.gz``, one line per user, has what the user was shown before: at most 50 videos, oldest first, each with
+a digit that says whether it was watched for long. On demand each video becomes an `Impression` without a surface, and
+also a ``view`` where it was watched for long. Only the newest has a time. **Invented** are the times of the others, an
+hour apart, and the time watched, 18 s, which is long by the log's own rule. What was shown since the impressions began
+is left out: it is either among them, or the log does not tell whether it was clicked.
 
-Other outcomes (long view, like, follow, hate) are in no message: they follow from these or come from nobody.
+Other outcomes (long view, like, follow, hate) make no message: they follow from these, or no producer would send them.
 """
 
 from collections.abc import Iterator
@@ -75,14 +74,14 @@ LONG_S = 18
 BID_LEAST_MICROS, BID_MOST_MICROS = 50_000, 500_000
 DAY_MS = 86_400_000
 TIME_MAX_MS = 4_102_444_800_000 - DAY_MS
-"""The wire's latest time, less the longest play that a click may come after its impression."""
+"""The wire's latest time less a day, the most that a click may come after its impression."""
 
 
 def read(directory: Path, *, later: Path | None = None, histories: bool = False) -> Log:
     """The log in ``directory``, its events in time order. Raises `LogError`.
 
-    ``later`` is a further file of impressions, anywhere, from whose first on the folder's own are left out, so that a
-    test is of that file alone; ``histories``: what users were shown before comes first.
+    ``later``: a further file of impressions, anywhere. The folder's impressions from its first one on are left out, so
+    that a test uses that file alone. ``histories``: include what users were shown before, as the first events.
     """
     until_ms = TIME_MAX_MS + 1 if later is None else min(times_ms(later))
     events = list(_events(directory / IMPRESSIONS, until_ms))
@@ -105,7 +104,7 @@ def times_ms(file: Path) -> list[int]:
 
 
 def _history(row: Row, until_ms: int) -> Iterator[Event]:
-    """What a user was shown before a moment, and watched for long."""
+    """The videos that a user was shown before ``until_ms``, and those watched for long."""
     user, last_ms = row.text("user_id", longest=20), row.time_ms("last_time_ms", TIME_MAX_MS)
     videos, long = (
         row.text("videos", longest=(VIDEO_CHARS + 1) * HISTORY_MAX).split(),
@@ -186,12 +185,12 @@ def _unknown(video: str) -> Ad:
 
 
 def bid_micros(video: str) -> int:
-    """The invented bid: even over its range, from the hash of the id."""
+    """The invented bid: uniform over its range, from the hash of the id."""
     return BID_LEAST_MICROS + id64(f"kuairand/bid/{video}") % (BID_MOST_MICROS - BID_LEAST_MICROS + 1)
 
 
 def _band_s(duration_ms: float) -> int:
-    """The power of two of seconds that the duration does not exceed, at least 1."""
+    """The least power of two, in seconds, that the duration does not exceed; at least 1."""
     seconds = max(1, -(-int(duration_ms) // 1000))
     return 1 << (seconds - 1).bit_length()
 

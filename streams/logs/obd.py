@@ -1,8 +1,8 @@
 """The Open Bandit Dataset's small sample (Saito, Aihara, Matsutani & Narita 2021): a random and a Thompson policy.
 
-The random policy's log estimates what the Thompson policy earns, which its own log shows. That policy's chance of an
-item in a position is taken as the share that it had in its log, since the published propensities are those of what was
-chosen alone.
+The random policy's log estimates what the Thompson policy earns; the Thompson policy's own log shows the truth. Its
+chance of an item in a position is taken from the item's share in its log, since propensities are published only for
+the items that were chosen.
 """
 
 from dataclasses import dataclass
@@ -26,7 +26,7 @@ Ints = npt.NDArray[np.int64]
 
 @dataclass(frozen=True, slots=True)
 class Policies:
-    """What the random policy's log says of the Thompson policy, beside what that one earned itself."""
+    """What the random policy's log says of the Thompson policy, beside what the Thompson policy earned itself."""
 
     logged: Logged
     estimates: dict[str, Estimate]

@@ -1,9 +1,9 @@
-"""A log of our own messages as Parquet: a file a kind, a column a field, as ``salience export-log`` writes them.
+"""A log of our own messages as Parquet: a file per kind, a column per field, as ``salience export-log`` writes them.
 
-Columns are the fields of `streams.wire`; null stands for a field that was not told. Anything that reads Parquet reads
-them; `read` makes a `Log` of them again, and so do files that something else has written with these columns, whatever
-others they have. Times may also be Arrow's timestamps, whatever their unit and zone; integers are milliseconds, and
-seconds are refused.
+Columns are the fields of `streams.wire`; null stands for a field that was not set. Anything that reads Parquet reads
+the files. `read` makes a `Log` of them again; it also takes files that something else wrote with these columns, and
+ignores other columns. Times may also be Arrow timestamps of any unit and zone; integers are milliseconds, and seconds
+are refused.
 """
 
 import fcntl
@@ -44,7 +44,7 @@ _COLUMNS: dict[type[inspect.Type], pa.DataType] = {
 
 
 def schema_of(kind: type[Any]) -> pa.Schema:
-    """The columns of a kind of message. Raises `TypeError` where a field is of a type that has none here."""
+    """The columns of a kind of message. Raises `TypeError` where a field's type has no column type here."""
     told = inspect.type_info(kind)
     assert isinstance(told, inspect.StructType)
     return pa.schema([(field.name, _column(field.type, f"{kind.__name__}.{field.name}")) for field in told.fields])
@@ -55,7 +55,7 @@ def _column(told: inspect.Type, name: str) -> pa.DataType:
         return _column(next(each for each in told.types if not isinstance(each, inspect.NoneType)), name)
     if isinstance(told, inspect.VarTupleType):
         return pa.list_(_column(told.item_type, name))
-    if isinstance(told, inspect.Metadata):  # what its JSON schema says besides
+    if isinstance(told, inspect.Metadata):  # a type with extra words for its JSON schema
         return _column(told.type, name)
     if type(told) not in _COLUMNS:
         raise TypeError(f"{name} is of {told}, which has no column; expected one of those in _COLUMNS, or a new one")
@@ -66,11 +66,11 @@ SCHEMAS = {kind: schema_of(kind) for kind in FILES}
 
 
 class Writer:
-    """Writes messages of all kinds into a folder as they come; a context manager, whole when left.
+    """Writes messages of all kinds into a folder as they come; a context manager, which completes the files on exit.
 
-    Until then they stand beside under names of their own: whoever does not come to the end leaves what was there. These
-    names are the same every time, so that what a killed process left is written over. Hence one at a time: raises
-    `BlockingIOError` where another writes into the folder.
+    Until then they have temporary names beside the former files, which stay if the writer does not come to its end. The
+    temporary names are always the same, so that the next writer overwrites what a killed one left. So only one may
+    write at a time: raises `BlockingIOError` where another writes into the folder.
     """
 
     def __init__(self, directory: Path) -> None:
@@ -83,10 +83,10 @@ class Writer:
         }
         self._waiting: dict[type[Any], list[dict[str, Any]]] = {kind: [] for kind in FILES}
         self.written = dict.fromkeys(FILES, 0)
-        """Messages of each kind so far."""
+        """Number of messages of each kind so far."""
 
     def add(self, message: Ad | Impression | Click | Tone) -> None:
-        """Write a message, now or with those that follow."""
+        """Write a message, now or together with later ones."""
         waiting = self._waiting[type(message)]
         waiting.append(msgspec.structs.asdict(message))
         self.written[type(message)] += 1
@@ -116,11 +116,11 @@ class Writer:
         finally:
             for part in self._files:
                 part.unlink(missing_ok=True)
-            os.close(self._held)  # lets go of it, as does the end of the process
+            os.close(self._held)  # unlocks the folder, as does the end of the process
 
 
 def _hold(directory: Path) -> int:
-    """The folder, open and locked: for as long as it is open nobody else can hold it. Raises `BlockingIOError`."""
+    """The folder, opened and locked: while it is open, nobody else can lock it. Raises `BlockingIOError`."""
     held = os.open(directory, os.O_RDONLY)
     try:
         fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -128,20 +128,20 @@ def _hold(directory: Path) -> int:
         os.close(held)
         message = f"another export writes to {directory}; wait until it has ended, or give a folder of its own"
         raise BlockingIOError(message) from error
-    except OSError:  # a file system that cannot lock a folder, as NFS: there nobody is told of another
+    except OSError:  # a file system that cannot lock folders, as NFS: there, writers do not notice each other
         pass
     return held
 
 
 def write(log: Log, directory: Path) -> None:
-    """A whole log."""
+    """Write a whole log."""
     with Writer(directory) as writer:
         for message in (*log.ads, *log.events, *log.tones):
             writer.add(message)
 
 
 def read(directory: Path) -> Log:
-    """The log in ``directory``, its events in time order; of a log without reviews there need be no tones.
+    """The log in ``directory``, its events in time order; the file of tones may be missing.
 
     Raises `LogError`.
     """
@@ -160,7 +160,7 @@ def _messages(directory: Path, kind: type[Any]) -> Iterator[Any]:
             wrong = {name: value for name, value in row.items() if f"$.{name}" in re.split(r"[`\[]", str(error))}
             expected = f"; expected {EXPECTED_TIME}" if wrong.keys() & set(times_of(kind)) else ""
             raise LogError(f"{file}, row {number}: {error}, in {shown(wrong or row)}{expected}") from error
-        if wrong := mistimed(message):  # of what the type takes, seconds
+        if wrong := mistimed(message):  # the type takes times in seconds, too
             raise LogError(f"{file}, row {number}: a time in seconds, in {shown(wrong)}; expected {EXPECTED_TIME}")
         yield message
 
@@ -176,12 +176,12 @@ def _rows(file: Path, kind: type[Any]) -> Iterator[dict[str, Any]]:
         raise LogError(f"{file} does not exist; write one with: salience export-log --out {file.parent}") from error
     except LogError:
         raise
-    except (OSError, pa.ArrowException, OverflowError, ValueError) as error:  # as of dates that Python has not
+    except (OSError, pa.ArrowException, OverflowError, ValueError) as error:  # such as dates that Python cannot hold
         raise LogError(f"{file} cannot be read ({shown(error)}); {EXPECTED_COLUMNS}") from error
 
 
 def _wanted(file: Path, table: parquet.ParquetFile, kind: type[Any]) -> list[str]:
-    """The columns that are fields of ``kind``: of any other, not every value need be one of Python's."""
+    """The columns that are fields of ``kind``; others may have values that Python cannot hold, and are not read."""
     names, fields = table.schema_arrow.names, msgspec.structs.fields(kind)
     if len(set(names)) < len(names):
         raise LogError(f"{file} has the columns {shown(names)}, one of them twice; {EXPECTED_COLUMNS}")
@@ -192,7 +192,7 @@ def _wanted(file: Path, table: parquet.ParquetFile, kind: type[Any]) -> list[str
 
 
 def _milliseconds(column: pa.Array) -> pa.Array:
-    """A column of timestamps as integers, without what is finer than a millisecond; any other as it is."""
+    """A column of timestamps as integers, cut to whole milliseconds; any other column as it is."""
     if not pa.types.is_timestamp(column.type):
         return column
     return column.cast(pa.timestamp("ms", column.type.tz), safe=False).cast(pa.int64())

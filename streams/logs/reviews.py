@@ -1,4 +1,4 @@
-"""Rated reviews from a file, ``reviews.csv.gz``: ``positive`` (1 or 0) and ``text``, judged one after the other."""
+"""Evaluates the classifier on rated reviews in turn, from ``reviews.csv.gz``: ``positive`` (1 or 0) and ``text``."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
@@ -18,7 +18,7 @@ TURNS, REVIEWS_BEFORE, WITHIN = 1_000, 100, 200
 SOON = 50
 """Reviews within which a turn should be noticed."""
 STEADY, REVIEWS_STEADY = (0.5, BEFORE), 50_000
-"""Shares of positive reviews of keys that do not turn, each with so many: false alarms come with numbers."""
+"""Shares of positive reviews for keys that do not turn, with so many reviews each, since false alarms are rare."""
 
 Floats = npt.NDArray[np.float64]
 Bools = npt.NDArray[np.bool_]
@@ -26,10 +26,10 @@ Bools = npt.NDArray[np.bool_]
 
 @dataclass(frozen=True, slots=True)
 class Noticed:
-    """Of simulated turns of tone: how many are found at all and within `SOON` reviews, and after how many.
+    """Simulated turns of tone: how many are found at all, how many within `SOON` reviews, and after how many reviews.
 
-    ``false_alarms``: before a turn. ``false_per_1000``: of a thousand reviews of keys that never turn. Where there are
-    no reviews of one kind no turn is simulated, and what would be known of them is None.
+    ``false_alarms``: before a turn. ``false_per_1000``: per thousand reviews of keys that never turn. If there are no
+    good or no bad reviews, no turn is simulated, and figures that would come from turns are None.
     """
 
     turns: int = 0
@@ -43,10 +43,10 @@ class Noticed:
 
 @dataclass(frozen=True, slots=True)
 class Judged:
-    """Of all reviews in one pass, each predicted before it was learnt from.
+    """All reviews in one pass, each predicted before it is learnt from.
 
-    ``copies``: reviews whose text had come before, which are told by heart; ``accuracy_new``: of the others. Turns are
-    simulated of what was made of the later half's texts, of those that had not come before, and of stars.
+    ``copies``: reviews whose text came before, so that the classifier may know it by heart; ``accuracy_new``: of the
+    others. Turns are simulated from the predictions of the later half (all texts, and new texts only), and from stars.
     """
 
     reviews: int
@@ -58,14 +58,14 @@ class Judged:
     by_stars: Noticed
 
     def as_json(self) -> dict[str, Any]:
-        """Turns heard by all texts stand beside the accuracy, the others by name."""
+        """As JSON: the figures of ``by_text`` are at the top level, beside the accuracy; the others are nested."""
         told = asdict(self)
         by_text: dict[str, Any] = told.pop("by_text")
         return told | by_text
 
 
 def judge(directory: Path, seed: int, progress: Callable[[], None] = lambda: None) -> Judged:
-    """Read the file in an order drawn by ``seed`` (it comes sorted by rating). Raises `LogError`."""
+    """Judge the reviews of the file in an order drawn by ``seed``: it is sorted by rating. Raises `LogError`."""
     lines = rows(directory / FILE, ("positive", "text"))
     read = [(row.values["text"], row.integer("positive", 0, 1) == 1) for row in lines]
     draw, sentiment = np.random.default_rng(seed), Sentiment()
@@ -78,7 +78,7 @@ def judge(directory: Path, seed: int, progress: Callable[[], None] = lambda: Non
         texts.add(text)
         progress()
     right = (chances > 0.5) == rated
-    late = np.arange(len(read)) >= len(read) // 2  # what it says once it has learnt
+    late = np.arange(len(read)) >= len(read) // 2  # predictions after it has learnt for a while
     stars = np.where(rated, by_stars(positive=True), by_stars(positive=False))
     return Judged(
         reviews=len(read),
@@ -92,7 +92,7 @@ def judge(directory: Path, seed: int, progress: Callable[[], None] = lambda: Non
 
 
 def _noticed(draw: np.random.Generator, heard: Floats, rated: Bools) -> Noticed:
-    """Turns of keys whose reviews are drawn from those ``heard [N]`` of which ``rated [N]`` are good."""
+    """Simulated turns, with reviews drawn from predictions ``heard [N]``; ``rated [N]``: whether the review is good."""
     good, bad = heard[rated], heard[~rated]
     if not (len(good) and len(bad)):
         return Noticed()

@@ -1,4 +1,4 @@
-"""Rows of a gzipped CSV file, read as text; whoever asks a field for a number is told where it is none."""
+"""Rows of a gzipped CSV file, read as text. A field that is not the number asked for raises an error with its line."""
 
 import csv
 import gzip
@@ -11,7 +11,7 @@ from typing import TextIO
 from streams.logs import EXPECTED_TIME, SECONDS, LogError, shown
 
 DIGITS_MAX = 20
-"""Of an integer: 64 bits have no more, and Python reads no number of thousands of them."""
+"""Digits of an integer: 64 bits have no more, and Python refuses numbers of thousands of digits."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,28 +23,28 @@ class Row:
     values: dict[str, str]
 
     def text(self, column: str, *, longest: int = 64) -> str:
-        """A value that must be there."""
+        """A value of 1 to ``longest`` characters."""
         value = self.values[column]
         if not 1 <= len(value) <= longest:
             raise self.error(column, f"1 to {longest} characters")
         return value
 
     def integer(self, column: str, least: int, most: int) -> int:
-        """A whole number within a range that begins at 0 or above."""
+        """An integer from ``least`` (0 or above) to ``most``."""
         number = _whole(self.values[column])
         if not least <= number <= most:
             raise self.error(column, f"an integer from {least} to {most}")
         return number
 
     def time_ms(self, column: str, most: int) -> int:
-        """A time in milliseconds, and not in another unit."""
+        """A time in milliseconds; refuses one in another unit."""
         time_ms = _whole(self.values[column])
         if not 0 <= time_ms <= most or time_ms in SECONDS:
             raise self.error(column, EXPECTED_TIME)
         return time_ms
 
     def number(self, column: str) -> float | None:
-        """A number that is not negative, or None where the field is empty."""
+        """A number, 0 or above; None where the field is empty."""
         value = self.values[column]
         if not value:
             return None
@@ -62,12 +62,12 @@ class Row:
 
 
 def _whole(value: str) -> int:
-    """The integer that ``value`` writes out; -1 where it does not, or has a sign."""
+    """The integer that ``value`` spells; -1 where it spells none, or has a sign."""
     return int(value) if value.isascii() and value.isdigit() and len(value) <= DIGITS_MAX else -1
 
 
 def rows(file: Path, columns: Sequence[str]) -> Iterator[Row]:
-    """Rows of ``file``, one at least, which must have ``columns`` and may have more. Raises `LogError`."""
+    """Rows of ``file``, at least one; it must have ``columns`` and may have more. Raises `LogError`."""
     try:
         with gzip.open(file, "rt", encoding="utf-8", newline="") as text:
             yield from _rows(file, text, columns)
@@ -85,7 +85,7 @@ def _rows(file: Path, text: TextIO, columns: Sequence[str]) -> Iterator[Row]:
     if len(set(header)) < len(header):
         raise LogError(f"{file}, line 1: the columns are {shown(header)}; expected each once")
     found = False
-    for values in filter(None, lines):  # a blank line, as at the end, says nothing
+    for values in filter(None, lines):  # skips blank lines, as at the end
         if len(values) != len(header):
             raise LogError(f"{file}, line {lines.line_num}: {shown(values)}; expected {len(header)} fields")
         found = True

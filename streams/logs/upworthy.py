@@ -1,8 +1,8 @@
-"""The Upworthy Research Archive (CC BY 4.0): randomised tests of headlines, ``arms.csv.gz``, one line an arm.
+"""The Upworthy Research Archive (CC BY 4.0): randomised tests of headlines, ``arms.csv.gz``, one line per arm.
 
-Arms of one test with one picture (``eyecatcher_id``) differ in the headline alone; those with the same headline are one
-arm, run more than once. ``test_week`` is the ISO week, as 201446; a test of several weeks is of its last, when its
-outcome is known.
+Arms of one test with one picture (``eyecatcher_id``) differ only in the headline; arms with the same headline count as
+one. ``test_week`` is the ISO week, as 201446; a test of several weeks belongs to its last week, when its outcome is
+known.
 """
 
 from collections import defaultdict
@@ -24,10 +24,10 @@ Ints = npt.NDArray[np.int64]
 
 @dataclass(frozen=True, slots=True)
 class Pairs:
-    """P pairs of different headlines shown with one picture in one test, the first told first in the file.
+    """P pairs of different headlines shown with one picture in one test; ``one`` comes first in the file.
 
-    ``one, other [P]`` are places in ``headlines``; ``test [P]`` numbers the tests; ``z [P]`` is the two-proportion z
-    of the click rate of ``one`` less that of ``other``, pooled.
+    ``one, other [P]``: places in ``headlines``; ``test [P]``: number of the test; ``z [P]``: the pooled two-proportion
+    z of the click rate of ``one`` minus that of ``other``.
     """
 
     headlines: list[str]
@@ -53,7 +53,7 @@ class Pairs:
 
 
 def joined(one: Pairs, other: Pairs) -> Pairs:
-    """The pairs of two files, whose tests are different ones; a headline of both is one."""
+    """The pairs of two files, whose tests are all different; a headline in both files is one headline."""
     places = {headline: at for at, headline in enumerate(dict.fromkeys([*one.headlines, *other.headlines]))}
     parts = (one, other)
     moved = [np.array([places[headline] for headline in pairs.headlines]) for pairs in parts]
@@ -74,7 +74,7 @@ class _Arm:
 
 
 def read(file: Path) -> Pairs:
-    """Every pair in ``file`` that people saw. Raises `LogError` for one that is not what it says, or has none."""
+    """Every pair in ``file`` with a finite z. Raises `LogError` where the file is invalid, or has no such pair."""
     groups: dict[tuple[str, str], dict[str, _Arm]] = defaultdict(lambda: defaultdict(_Arm))
     weeks: dict[str, int] = {}
     for row in rows(file, COLUMNS):
@@ -112,7 +112,7 @@ def read(file: Path) -> Pairs:
 
 
 def _z(one: _Arm, other: _Arm) -> float:
-    """NaN where nobody saw one of them, or nobody or everybody clicked."""
+    """The pooled two-proportion z; NaN where nobody saw one of the arms, or nobody or everybody clicked."""
     if not (one.impressions and other.impressions):
         return float("nan")
     pooled = (one.clicks + other.clicks) / (one.impressions + other.impressions)

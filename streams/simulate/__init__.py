@@ -1,1 +1,1 @@
-"""Worlds whose truth is known, to hold the engine's own figures against."""
+"""Simulated worlds whose truth is known, to check the engine's own figures."""

@@ -1,8 +1,8 @@
-"""What variety and fairness cost and give, in a shop whose shoppers' tastes are known.
+"""What variety and fairness cost and gain, in a shop whose shoppers' tastes are known.
 
-The demo shop's people ask for placements of ten from a hundred candidates each. The engine's click rate is the true
-one with an error; what a list is worth to a person is its discounted true click rate beside that of the best list
-(NDCG). Everything is `scoring.market`'s own decision, with and without the rule.
+People of the demo shop get placements of ten from a hundred candidates each. The engine's click rate is the true one
+with an error. What a list is worth to a person is its discounted true click rate over that of the best list (NDCG).
+`scoring.market` makes all decisions, with and without each rule.
 """
 
 import time
@@ -29,16 +29,16 @@ Ints = npt.NDArray[np.int64]
 
 PEOPLE, CANDIDATES, SLOTS, HISTORY = 32, 100, 10, 50
 RULES, ROUNDS_MIN = 3, 4
-"""Without either rule, with variety, with fairness; and the least batches of each, of `PEOPLE` placements."""
+"""Number of runs (no rule, variety, fairness), and the least batches of each, of `PEOPLE` placements a batch."""
 USERS = 1_600
 NOISE = 0.15
 """Standard deviation of the engine's error in log-odds."""
 SETTLED = 0.5
-"""Share of the run in which fairness may still settle; it is judged over the rest."""
+"""Share of the run that is left for fairness to settle; it is judged over the rest."""
 
 
 class World:
-    """People, candidates and click rates; the same for every rule, by the seed."""
+    """People, candidates and click rates; one seed gives the same world to every rule."""
 
     def __init__(self, seed: int) -> None:
         ads = catalogue(1)
@@ -48,7 +48,7 @@ class World:
         self._tastes = Tastes(ads, USERS, 1, np.random.default_rng([seed, 2]))
 
     def ask(self, number: int) -> tuple[Asked, Floats]:
-        """Decisions to be made, and the true click rates ``[B, C]``."""
+        """What the market is asked, and the true click rates ``[B, C]``."""
         draw, among = self._draw, len(self.shop)
         users = (np.arange(PEOPLE) + number * PEOPLE) % USERS
         self._tastes.jump(users[draw.random(PEOPLE) < 0.3])
@@ -65,7 +65,7 @@ class World:
 
 
 def ndcg(true: Floats, chosen: Ints) -> Floats:
-    """Of lists ``chosen [B, L]`` of candidates with true click rates ``[B, C]``, by those rates, ``[B]``."""
+    """NDCG ``[B]`` of the lists ``chosen [B, L]``, by the candidates' ``true [B, C]`` click rates."""
     discount = 1 / np.log2(np.arange(2, chosen.shape[1] + 2))
     gains = np.where(chosen == EMPTY_SLOT, 0.0, np.take_along_axis(true, np.maximum(chosen, 0), axis=1))
     best = -np.sort(-true, axis=1)[:, : chosen.shape[1]]
@@ -74,12 +74,12 @@ def ndcg(true: Floats, chosen: Ints) -> Floats:
 
 
 def rounds(placements: int) -> int:
-    """Batches that so many placements take."""
+    """The number of batches for so many placements."""
     return max(-(-placements // PEOPLE), ROUNDS_MIN)
 
 
 def run(seed: int, placements: int, terms: Terms, tick: Callable[[], None] = lambda: None) -> dict[str, Any]:
-    """The figures of ``salience simulate diversity`` for ``terms`` with diversity; ``tick``: every batch and rule."""
+    """The figures of ``salience simulate diversity`` for ``terms`` with diversity; calls ``tick`` after each batch."""
     batches = rounds(placements)
     plain = replace(terms, diversity=0.0, fairness=0.0)
     off = _played(seed, batches, plain, tick)
@@ -102,7 +102,7 @@ def run(seed: int, placements: int, terms: Terms, tick: Callable[[], None] = lam
 
 
 def _played(seed: int, batches: int, terms: Terms, tick: Callable[[], None]) -> dict[str, float]:
-    """One rule's means over all placements; its fairness over the settled part; median µs a placement."""
+    """One rule's means over all placements, its fairness over the settled part, and the median µs per placement."""
     world, market = World(seed), Market(terms)
     shown, judge = Shown(terms.fairness, terms.fair_among), Shown(1.0, terms.fair_among)
     quality, distance, spent = [], [], []

@@ -1,8 +1,8 @@
 """Experiments whose truth is known, watched all the time: how often is salience's own analysis wrong?
 
-Shoppers differ in how readily they click, and by half this shows before the experiment. They arrive one after the
-other and go on acting, while the trial is looked at a hundred times, as a growth team would. Those of a bandit arrive
-cohort by cohort, and later ones click more, whatever their arm.
+Shoppers differ in how readily they click; their clicks before the experiment explain half of that. They arrive one
+after the other and go on acting, while the trial is looked at a hundred times, as a growth team would. Shoppers of a
+bandit arrive cohort by cohort, and later ones click more, whatever their arm.
 """
 
 from collections.abc import Callable
@@ -24,16 +24,16 @@ IMPRESSIONS_MEAN = 40.0
 """Impressions of a shopper in each of the two periods."""
 CLICKS_MEAN = 4.0
 CLICKS_SPREAD = 10.3
-"""Variance between shoppers of their expected clicks. With the mean it makes the clicks before an experiment explain
-half the variance of those in it: (10.3 / (10.3 + 4))² = .52."""
+"""Variance of expected clicks between shoppers. With this and the mean, the clicks before an experiment explain half
+the variance of the clicks in it: (10.3 / (10.3 + 4))² = .52."""
 SPLIT_P_MAX = 0.001
 COHORTS, COHORT, MINIMUM = 10, 400, 0.1
-"""Of a bandit: cohorts, shoppers in each, and the least share of an arm."""
+"""Of a bandit: number of cohorts, shoppers in each, and the least share of an arm."""
 
 
 @dataclass(frozen=True)
 class Shoppers:
-    """Who takes part, in order of arrival: arm ``[U]``, sums before ``[U, sums]``, and sums after ``[U, sums]``."""
+    """The people who take part, in order of arrival: arm ``[U]``, sums before and sums after ``[U, sums]``."""
 
     arm: npt.NDArray[np.int64]
     before: Floats
@@ -41,7 +41,7 @@ class Shoppers:
 
 
 def shoppers(seed: int, count: int, lift: float) -> Shoppers:
-    """``count`` shoppers, assigned as live users are; the second arm's click ``lift`` more (0.05 = 5 %)."""
+    """``count`` shoppers, assigned as live users are; those of the second arm click ``lift`` more (0.05 = 5 %)."""
     draw = np.random.default_rng(seed)
     experiment = Experiment(f"simulated-{seed}", "simulated", 0.0, 1.0, 1.0, (Arm("a", 0.5), Arm("b", 0.5)))
     arm = experiment.assign(mix64(np.arange(1, count + 1, dtype=np.uint64)))
@@ -58,7 +58,7 @@ def shoppers(seed: int, count: int, lift: float) -> Shoppers:
 
 
 def watch(people: Shoppers, seen: Callable[[Look], bool]) -> None:
-    """Run the trial, looking `LOOKS` times at even distances, until ``seen`` says enough.
+    """Run the trial, with `LOOKS` looks at even distances, until ``seen`` returns True.
 
     A shopper's sums after exposure grow evenly from arrival to the end of the trial.
     """
@@ -103,7 +103,7 @@ def one(seed: int, users: int, lift: float) -> Watched:
 
 
 def users_until_split_found(seed: int, first_share: float, most: int) -> int | None:
-    """Users until the split test finds that the first arm gets ``first_share`` instead of half; None: never."""
+    """Users until the split test finds that the first arm gets ``first_share`` instead of half; None if never."""
     draw = np.random.default_rng(seed)
     trial, step = Trial(shares=np.array([0.5, 0.5])), most // LOOKS
     totals = np.zeros((most, len(SUMS)))
@@ -117,10 +117,10 @@ def users_until_split_found(seed: int, first_share: float, most: int) -> int | N
 
 @dataclass
 class Bandit:
-    """What a bandit showed. ``plain``: the same trial, looked at without the chances by which people came to arms.
+    """What a bandit showed. ``plain``: the same trial, analysed without people's chances (propensities) of their arms.
 
-    ``missed``, ``plain_missed``: whether an interval has ever left out the true difference ``lift``; ``better``: the
-    second arm's share of the people.
+    ``missed``, ``plain_missed``: whether any interval left out the true difference ``lift``; ``better``: the second
+    arm's share of the people.
     """
 
     lift: float
@@ -133,11 +133,11 @@ class Bandit:
 
     @property
     def better(self) -> float:
-        """Share of the people who came to the second arm."""
+        """Share of the people in the second arm."""
         return float((self.trial.arm[: len(self.totals)] == 1).mean())
 
     def let_in(self, number: int, draw: np.random.Generator) -> Look:
-        """Let a cohort in, by the shares of its time, and look twice: with their chances, and without."""
+        """Let a cohort in, by the shares of its time, and look twice: with people's chances, and without."""
         arm = (draw.random(COHORT) < self.trial.shares[-1, 1]).astype(np.int64)
         places = np.arange(COHORT) + len(self.totals)
         self.totals = np.concatenate([self.totals, np.zeros((COHORT, len(SUMS)))])
@@ -159,7 +159,7 @@ class Bandit:
 
 
 def bandit(seed: int, lift: float) -> Bandit:
-    """A bandit of `COHORTS`, whose second arm's shoppers click ``lift`` more often an impression (0.03 = 3 in 100)."""
+    """A bandit of `COHORTS`, whose second arm has ``lift`` more clicks per impression (0.03 = 3 in 100)."""
     draw, out = np.random.default_rng([seed, 7]), Bandit(lift)
     for number in range(COHORTS):
         look = out.let_in(number, draw)
@@ -169,7 +169,7 @@ def bandit(seed: int, lift: float) -> Bandit:
 
 
 def bandits(null: list[Bandit], lifted: list[Bandit]) -> dict[str, Any]:
-    """Their figures of ``salience simulate aa``."""
+    """The figures of bandits in ``salience simulate aa``."""
     return {
         "bandit_false_positive_rate": float(np.mean([one.missed for one in null])),
         "bandit_plain_means_wrong": float(np.mean([one.plain_missed for one in null])),

@@ -1,9 +1,9 @@
 """A market of known truth: the demo shop's shoppers, 200 campaigns with budgets, two workers that share them.
 
-Shoppers visit by the hour; a worker decides, the placement is shown at once or within its ten minutes, and what
-follows is charged on the lane's ledger. Each worker paces by its own lanes' ledgers and what the other's published
-a minute ago. The first day is planned by the clock, the others by the traffic that has been learnt until their
-beginning. In the middle of the second day one worker leaves for two hours, and its lanes move.
+Visits follow an hourly curve. A worker decides, the placement is shown at once or within its ten minutes, and what
+follows is charged to the lane's ledger. Each worker paces by its own lanes' ledgers and by those that the other
+published a minute ago. The first day is planned by the clock, the others by the traffic learnt before they begin. In
+the middle of the second day one worker leaves for two hours, and its lanes move.
 """
 
 from collections.abc import Callable, Iterator
@@ -32,7 +32,7 @@ CAMPAIGNS, ADVERTISERS, LANES, WORKERS = 200, 60, 8, 2
 USERS, VISITS_PER_DAY, SLOTS, HISTORY = 3_000, 40_000, 10, 50
 MINUTE_MS, HOUR_MS = 60_000, 3_600_000
 AT_ONCE, SHOWN_WITHIN_MIN = 0.8, 10
-"""Share of placements shown in the minute they are made; the others within their validity."""
+"""Share of placements shown in the minute they are made; minutes within which the others are, their validity."""
 NOISE = 0.15
 """Standard deviation of the model's error in log-odds."""
 CVR, VIEW_S = 0.06, 4.0
@@ -42,11 +42,11 @@ DAY_CURVE = np.roll(1 + 0.6 * np.sin(np.arange(24) / 24 * 2 * np.pi), 9) / 24
 WARM_UP_MIN = 360
 LEAVES_MIN, RETURNS_MIN = 1_440 + 720, 1_440 + 840
 PRICES_CHECKED = 500
-"""People, of ten slots each, for each of which two decisions are made again."""
+"""People whose prices are checked: ten slots each, and for each slot two decisions made again."""
 SURELY_SPENT = 0.5
-"""A campaign whose budget is at most this share of what it would spend unpaced could spend it, on any day."""
+"""A campaign whose budget is at most this share of its unpaced spending could spend it on any day."""
 EVENT_SHARE_MAX = 0.01
-"""A budget of which one paid event is more than this is met within a few: their luck, which no pacing takes away."""
+"""Where one paid event is more than this share of a budget, pacing meets the budget only to within a few events."""
 
 
 @dataclass(frozen=True)
@@ -87,7 +87,7 @@ class Worker:
     lanes: npt.NDArray[np.bool_]
 
     def pace(self, shop: Shop, now_ms: int, ledger: Ints, published: Ints) -> None:
-        """Update from its own lanes as they are and the others as they were published, ``[lanes, M]``."""
+        """Pace by its own lanes' present ledger and the others' published ledgers, ``[lanes, M]``."""
         known = np.where(self.lanes[:, None], ledger, published).sum(axis=0) // PARTS
         self.pacer.update(now_ms, known)
         self.market.pace(shop.campaign_ids, self.pacer.multiplier)
@@ -95,7 +95,7 @@ class Worker:
 
 @dataclass
 class Waiting:
-    """Placements decided and not shown yet, one per user: the newest counts."""
+    """Placements decided and not shown yet, one per user: the newest."""
 
     due_min: Ints = field(default_factory=lambda: np.full(USERS, -1))
     slots: Ints = field(default_factory=lambda: np.full((USERS, SLOTS), MISSING))
@@ -104,7 +104,7 @@ class Waiting:
 
 @dataclass
 class World:
-    """Everything that changes."""
+    """All state that changes during the simulation."""
 
     shop: Shop
     draw: np.random.Generator
@@ -122,7 +122,7 @@ class World:
     traffic: list[Traffic] = field(default_factory=lambda: [Traffic() for _ in range(LANES)])
     workers: list[Worker] = field(init=False)
     _sample: np.random.Generator = field(init=False)
-    """Whose prices are checked; of its own, so that the world is the same however many are."""
+    """Draws whose prices are checked. It is a generator of its own, so that checks change nothing else."""
 
     def __post_init__(self) -> None:
         (self._sample,) = self.draw.spawn(1)
@@ -132,7 +132,7 @@ class World:
         ]
 
     def minute(self, number: int) -> None:
-        """One minute: visits are decided, what is due is shown, ledgers are published and paced by."""
+        """One minute: decide for visitors, show what is due, pace, and publish the ledgers."""
         now_ms = number * MINUTE_MS
         if number in (LEAVES_MIN, RETURNS_MIN):
             self._rebalance(both=number == RETURNS_MIN)
@@ -148,7 +148,7 @@ class World:
         self.published = self.ledger.copy()
 
     def _rebalance(self, *, both: bool) -> None:
-        """Lanes move between the workers; a lane's ledger is its own and goes with it."""
+        """Move lanes between the workers; each lane's ledger goes with it."""
         lane = np.arange(LANES)
         self.workers[0].lanes = lane % WORKERS == 0 if both else np.ones(LANES, dtype=np.bool_)
         self.workers[1].lanes = lane % WORKERS == 1 if both else np.zeros(LANES, dtype=np.bool_)
@@ -207,9 +207,10 @@ class World:
         self.impressions.append(np.column_stack([users[person], ad, np.full(len(ad), now_ms)]))
 
     def _check_prices(self, worker: Worker, made: Decided, asked: Asked) -> None:
-        """One person's prices by the rule's own words: the least bid that keeps the slot, by deciding again.
+        """Check one person's prices against their definition, the least bid that keeps the slot, by deciding again.
 
-        One more keeps it, too, where two are worth the same; one less does not, but for a price of nothing.
+        A bid of one more must keep the slot (at the price itself, two ads may be worth the same); a bid of one less
+        must not, unless the price is 0.
         """
         if self.checked >= PRICES_CHECKED or self._sample.random() > 0.3:
             return
@@ -224,7 +225,7 @@ class World:
             self.mismatches += not (keeps and least and paid <= bid)
 
     def _stands(self, worker: Worker, asked: Asked, place: int, slot: int, bid: int) -> bool:
-        """Whether the candidate at ``place`` would stand in ``slot`` with another bid, offered whole."""
+        """Whether the candidate at ``place`` would stand in ``slot`` with the unpaced ``bid`` in place of its own."""
         assert asked.offers is not None
         bids, ad, kept = self.shop.catalogue.bid_micros, int(asked.candidates[0, place]), asked.offers.kept.copy()
         kept[0, place, 0] = 1
@@ -237,14 +238,14 @@ class World:
 
 
 def _of_first(asked: Asked) -> Asked:
-    """The same for the first person alone."""
+    """What is asked for the first person alone."""
     assert asked.offers is not None
     told = {name: getattr(asked, name)[:1] for name in ("candidates", "pctr", "seeds", "temperatures", "shown")}
     return replace(asked, **told, shown_age_ms=asked.shown_age_ms[:1], offers=Offers(asked.offers.kept[:1]))
 
 
 def cap_violations(impressions: Ints, shop: Shop) -> int:
-    """Impressions beyond a cap, counted from the log ``[N, 3]`` alone: every one against all those of its window."""
+    """Impressions beyond a cap, counted from the log ``[N, 3]`` alone: each is compared with all of its window."""
     user, ad, at_ms = impressions.T
     found = 0
     for cap in CAPS:
@@ -258,9 +259,10 @@ def cap_violations(impressions: Ints, shop: Shop) -> int:
 
 @dataclass
 class Day:
-    """One day's end, per campaign: billed, unbilled, and whether it held back in the last hour or had stopped.
+    """A day's end, per campaign: billed, unbilled, and whether pacing held back or had stopped it in the last hour.
 
-    ``off_traffic``: mean distance over the hours of what it had spent from the share of the traffic that had come.
+    ``off_traffic``: mean over the hours of the distance between its spent share of the budget and the share of the
+    traffic that had come.
     """
 
     billed: Ints
@@ -272,9 +274,9 @@ class Day:
 def run(seed: int, days: int, tick: Callable[[], None] = lambda: None) -> dict[str, Any]:
     """The figures of ``salience simulate market``; ``tick`` is called every simulated hour.
 
-    ``coarse``: campaign-days whose budget is less than a hundred paid events; their error is told in events.
-    ``off_traffic``: how far spending was from the traffic's own course, on the day that was planned by the clock and on
-    the last one.
+    ``coarse``: campaign-days whose budget is less than a hundred paid events; their error is given in events.
+    ``off_traffic``: how far spending was from the course of the traffic, on the first day, which is planned by the
+    clock, and on the last.
     """
     shop = Shop.of(seed)
     budgets, share = _budgets(shop, seed)
@@ -326,7 +328,7 @@ def _days(world: World, days: int, tick: Callable[[], None]) -> Iterator[Day]:
 
 
 def _largest_event(shop: Shop) -> Ints:
-    """Micros of the dearest paid event of each campaign, at its whole bid: ten seconds of attention are one."""
+    """Micros of each campaign's most expensive paid event, at its full bid; ten seconds of attention are one event."""
     scale = np.select(
         [shop.catalogue.bid_type == BidType.CPM, shop.catalogue.bid_type == BidType.ATTENTION], [1e-3, 10], 1
     )
@@ -336,14 +338,14 @@ def _largest_event(shop: Shop) -> Ints:
 
 
 def _budgets(shop: Shop, seed: int) -> tuple[Ints, Floats]:
-    """Daily budgets, and the share that each is of what its campaign would spend unpaced: a quarter to twice.
+    """Daily budgets, and each one's share of what its campaign would spend unpaced: from a quarter to twice.
 
-    Judged by a warm-up that nobody pays for.
+    A warm-up, which is not charged, tells what a campaign would spend.
     """
     world = World(shop, np.random.default_rng([seed, 4]), np.zeros(CAMPAIGNS, dtype=np.int64))
     for minute in range(720, 720 + WARM_UP_MIN):
         world.minute(minute)
     spent = world.ledger.sum(axis=0) / PARTS / DAY_CURVE[12 : 12 + WARM_UP_MIN // 60].sum()
     share = np.random.default_rng([seed, 5]).uniform(0.25, 2.0, CAMPAIGNS)
-    share[spent == 0] = np.inf  # nobody wants it
+    share[spent == 0] = np.inf  # no budget could be spent
     return np.maximum(spent * np.minimum(share, 2), 1_000_000).astype(np.int64), share

@@ -1,7 +1,7 @@
 """What travels on the ``control`` topic: one Struct per kind, JSON with the kind in ``kind``.
 
-The topic is compacted; a record's key is ``kind/name``, so that of each name the newest record stays, and a
-tombstone takes it back. A new kind is a subclass of `ControlMessage` with a ``tag`` and a ``name``, in `KINDS`.
+The topic is compacted, with the key ``kind/name``: the newest record of each name stays, and a tombstone takes it
+back. A new kind is a subclass of `ControlMessage` with a ``tag`` and a ``name``, in `KINDS`.
 """
 
 from typing import Annotated, Any, Literal, Self, get_args
@@ -27,22 +27,22 @@ class ControlMessage(Struct, frozen=True, kw_only=True, tag_field="kind"):
 
     @property
     def sequence(self) -> int:
-        """Where it is in the order of its key's messages: what takes this one back leaves alone those further on."""
+        """Its place among its key's messages: a tombstone for this message leaves those with a higher one alone."""
         return 0
 
     def stands_after(self, before: Self) -> bool:  # noqa: ARG002 - kinds that have an order heed it
-        """Whether it holds from now on, ``before`` having held until now; else every reader passes over it."""
+        """Whether it replaces ``before``, which held until now; if not, every reader skips it."""
         return True
 
     def repeats(self, before: Self) -> bool:
-        """Whether it says what ``before`` did, once more."""
+        """Whether it says the same as ``before``."""
         return self == before
 
 
 class Revised(ControlMessage, frozen=True, kw_only=True):
-    """What several people change, each message made from the one that stands (`streams.control_changes`).
+    """A message that several people may change, each from the one in force (`streams.control_changes`).
 
-    ``revision``: one more than that of the message it was made from, 1 at first; 0 where its writer tells none.
+    ``revision``: one more than that of the message it was made from; the first has 1. 0: its writer gives none.
     """
 
     revision: Count = 0
@@ -53,21 +53,21 @@ class Revised(ControlMessage, frozen=True, kw_only=True):
         return self.revision
 
     def stands_after(self, before: Self) -> bool:
-        """Whether it holds from now on, ``before`` having held until now.
+        """Whether it replaces ``before``, which held until now.
 
-        Of two changes made from one message the first on the topic stands, and every reader passes over the other,
-        unless it is the same: two may write what stands once more. Where the newest message stands, compaction changes
-        nothing: no other's revision is above its own.
+        Where two changes are made from one message, the first on the topic holds and every reader skips the second,
+        unless both say the same: two writers may repeat what holds. If the newest message holds, compaction changes
+        nothing, since no other message has a higher revision.
         """
         return self.revision == 0 or self.revision > before.revision or self == before
 
     def repeats(self, before: Self) -> bool:
-        """Whether it says what ``before`` did, perhaps as another revision."""
+        """Whether it says the same as ``before``, revisions aside."""
         return before == msgspec.structs.replace(self, revision=before.revision)
 
 
 class Consent(ControlMessage, frozen=True, kw_only=True, tag="consent"):
-    """A person's own answer, until the next one. ``time_ms``: when it was given."""
+    """A person's answer on whether to be remembered; it holds until the next one. ``time_ms``: when it was given."""
 
     user_id: PlainId
     granted: bool
@@ -80,29 +80,29 @@ class Consent(ControlMessage, frozen=True, kw_only=True, tag="consent"):
 
     @property
     def told_ms(self) -> int:
-        """When it was told, by which it is compared with a no on an event: its own time, where no other is known."""
+        """Time to compare with a refusal on an event: the message's own time, where no other is known."""
         return self.time_ms
 
 
 class HeardConsent(Consent, frozen=True, kw_only=True, tag="consent"):
-    """One as it was read. ``came_ms``: its record's own time, by the clock that dates the records of events."""
+    """A consent as read. ``came_ms``: its record's time, by the clock that dates the records of events."""
 
     came_ms: int
 
     @property
     def told_ms(self) -> int:
-        """When its record came."""
+        """The record's time."""
         return self.came_ms
 
     def repeats(self, before: ControlMessage) -> bool:
-        """Whether it says what ``before`` did, whenever either came."""
+        """Whether it says the same as ``before``, record times aside."""
         return isinstance(before, HeardConsent) and self == msgspec.structs.replace(before, came_ms=self.came_ms)
 
 
 class Erasure(ControlMessage, frozen=True, kw_only=True, tag="erasure"):
-    """Everything held of a person is to be forgotten: what happened until ``time_ms``, and never comes back.
+    """A request to forget a person: everything that happened until ``time_ms``, for good.
 
-    ``repeated``: asked for once more by who took an older request back, and passed over where a later one stands.
+    ``repeated``: written again by whoever took an older request back; skipped where a later request holds.
     """
 
     user_id: PlainId
@@ -116,7 +116,7 @@ class Erasure(ControlMessage, frozen=True, kw_only=True, tag="erasure"):
 
     @property
     def told_ms(self) -> int:
-        """When it was told, by which it is compared with events' records: its own time, where no other is known."""
+        """Time to compare with events' records: the message's own time, where no other is known."""
         return self.time_ms
 
     @property
@@ -125,33 +125,33 @@ class Erasure(ControlMessage, frozen=True, kw_only=True, tag="erasure"):
         return self.time_ms
 
     def stands_after(self, before: Self) -> bool:
-        """Whether the person asks, or nothing later is asked: a device's clock decides nothing."""
+        """True for a person's own request, whatever the device's clock; a repeated one must not be older."""
         return not self.repeated or self.time_ms >= before.time_ms
 
 
 class HeardErasure(Erasure, frozen=True, kw_only=True, tag="erasure"):
-    """One as it was read. ``came_ms``: its record's own time, by the clock that dates the records of events."""
+    """An erasure as read. ``came_ms``: its record's time, by the clock that dates the records of events."""
 
     came_ms: int
 
     @property
     def told_ms(self) -> int:
-        """When its record came."""
+        """The record's time."""
         return self.came_ms
 
     def repeats(self, before: ControlMessage) -> bool:
-        """Whether it says what ``before`` did, whenever either came."""
+        """Whether it says the same as ``before``, record times aside."""
         return isinstance(before, HeardErasure) and self == msgspec.structs.replace(before, came_ms=self.came_ms)
 
 
 _END = r"$(?!\n)"
-"""Of a pattern: `$` alone lets a line end follow; Python's \\Z is no regular expression of JSON Schema."""
+"""The end of a pattern: `$` alone lets a line end follow, and JSON Schema does not know Python's \\Z."""
 EXPERIMENT_NAME = f"^[a-z0-9][a-z0-9-]{{0,31}}{_END}"
 ExperimentName = Annotated[str, Meta(pattern=EXPERIMENT_NAME)]
-"""Lower-case letters, digits and dashes, 32 at most: it stands in placements and reports."""
+"""Lower-case letters, digits and dashes, 32 at most: placements and reports show it."""
 _VERSION = "[A-Za-z0-9][A-Za-z0-9._-]{0,63}-[0-9a-f]{8}"
 ModelVersion = Annotated[str, Meta(pattern=f"^{_VERSION}{_END}")]
-"""A model's name, and eight hex digits of what its files and their specification hash to."""
+"""A model's name and eight hex digits of a hash of its files and their specification."""
 ModelOrNone = Annotated[str, Meta(pattern=f"^({_VERSION})?{_END}")]
 """The same, or "" for none."""
 Lane = Annotated[int, Meta(ge=0, le=2_147_483_647)]
@@ -160,9 +160,9 @@ Metric = Literal["ctr", "cvr", "revenue_micros", "viewed_s", "diversity"]
 
 
 class ArmSetting(Struct, frozen=True, kw_only=True):
-    """A policy: its share of the experiment's users, the settings that it changes, and the model that scores for it.
+    """An arm's policy: its share of the experiment's users, the settings that it changes, and its model.
 
-    ``model`` "" is whichever is live, or a canary's.
+    ``model``: "" is the live model, or the canary for its share of users.
     """
 
     arm: ExperimentName
@@ -172,20 +172,21 @@ class ArmSetting(Struct, frozen=True, kw_only=True):
 
 
 class Guardrail(Struct, frozen=True, kw_only=True):
-    """What no arm may cost: ``most_loss`` of the first arm's metric (0.05 = 5 %)."""
+    """The most that an arm may lose: ``most_loss``, a share of the first arm's ``metric`` (0.05 = 5 %)."""
 
     metric: Metric
     most_loss: Share
 
 
 class ExperimentSetting(Revised, frozen=True, kw_only=True, tag="experiment"):
-    """An experiment, as it is to run from now on. ``number`` is its own for good and stands in placements' ids.
+    """An experiment, as it is to run from now on. ``number`` is its own for good and appears in placement ids.
 
-    ``low`` to ``high`` of ``layer`` is reserved while it is not stopped; ``ramp`` of that takes part. Of a ``bandit``
-    that is the first cohort; every ``epoch_s`` another as large comes in, in shares of ``minimum`` at least
-    (`Allocation`). ``interleaved``: whoever takes part is shown both of two arms, whose rankings take turns.
-    ``time_ms``: of this message; ``started_ms``: since when it runs, 0 before, and where its writer does not tell.
-    ``revision``: one more than that of the message it was made from, 1 at first; 0 where its writer tells none.
+    The range ``low`` to ``high`` of ``layer`` is reserved until the experiment is stopped; the share ``ramp`` of it
+    takes part. For a ``bandit``, that share is the first cohort; an equally large one joins every ``epoch_s`` seconds,
+    with at least ``minimum`` for each arm (`Allocation`). ``interleaved``: each user sees two arms, whose rankings
+    alternate. ``time_ms``: of this message; ``started_ms``: when the experiment started; 0 before, or where its writer
+    gives none. ``revision``: one more than that of the message it was made from; the first has 1. 0: its writer gives
+    none.
     """
 
     experiment: ExperimentName
@@ -212,16 +213,16 @@ class ExperimentSetting(Revised, frozen=True, kw_only=True, tag="experiment"):
         return self.experiment
 
     def stands_after(self, before: Self) -> bool:
-        """Likewise; yet what was stopped stays so, and a stop stands whatever came meanwhile."""
+        """As of any `Revised`, but a stopped experiment stays stopped, and a stop replaces any message."""
         if "stopped" in (self.status, before.status):
             return self.status == "stopped"
         return Revised.stands_after(self, before)
 
 
 class CohortSetting(Struct, frozen=True, kw_only=True):
-    """Users who came in together: those ``upto`` of the experiment's range, beyond the cohort before.
+    """Users who joined together: the experiment's range from the end of the previous cohort to ``upto``.
 
-    ``shares`` of the arms, in their order, are theirs for good.
+    ``shares``: of the arms, in their order; they never change.
     """
 
     upto: Share
@@ -229,11 +230,11 @@ class CohortSetting(Struct, frozen=True, kw_only=True):
 
 
 class Allocation(Revised, frozen=True, kw_only=True, tag="allocation"):
-    """The cohorts of a bandit after its first, oldest first. The referee alone writes it, and only adds to it.
+    """The cohorts of a bandit after its first, oldest first. Only the referee writes it, and only adds to it.
 
-    ``number``: that of the experiment. Where two referees run, the first to let a cohort in has let it in for all.
-    ``revision``: one more than that of the cohorts it was made from, another's of this name too, 1 at first; 0 where
-    its writer tells none.
+    ``number``: the experiment's. Where two referees run, a cohort that one adds counts for both. ``revision``: one more
+    than that of the cohorts it was made from, even those of an earlier experiment with this name; the first has 1.
+    0: its writer gives none.
     """
 
     experiment: ExperimentName
@@ -247,17 +248,17 @@ class Allocation(Revised, frozen=True, kw_only=True, tag="allocation"):
         return self.experiment
 
     def stands_after(self, before: Self) -> bool:
-        """Likewise; without a revision where it only adds to cohorts, or is another experiment's: nobody is moved."""
+        """As of any `Revised`; without a revision, if it only adds cohorts or is another experiment's: nobody moves."""
         if self.revision:
             return Revised.stands_after(self, before)
         return self.number != before.number or self.cohorts[: len(before.cohorts)] == before.cohorts
 
 
 class Drift(ControlMessage, frozen=True, kw_only=True, tag="drift"):
-    """A lane's click layer no longer fits the world, and what the lane did about it (`scoring.watch`).
+    """A detector found drift in a lane's click layer, and the lane answered it (`scoring.watch`).
 
-    ``was`` and ``now``: means of what the detector watches, before and after; ``learnt``: outcomes until then;
-    ``model``: the attention model beneath, which ``retrain`` asks to be replaced. ``time_ms``: the lane's time.
+    ``was`` and ``now``: means of the watched quantity before and after; ``learnt``: outcomes learned until then;
+    ``model``: the attention model beneath, to be replaced if the answer is ``retrain``. ``time_ms``: the lane's time.
     """
 
     lane: int
@@ -276,9 +277,9 @@ class Drift(ControlMessage, frozen=True, kw_only=True, tag="drift"):
 
 
 class HourlyTraffic(ControlMessage, frozen=True, kw_only=True, tag="traffic"):
-    """Impressions of a lane in each hour of the day (UTC), as means of the days gone by; null where none is known.
+    """A lane's impressions in each UTC hour of the day, as means over past days; null for an hour not yet known.
 
-    Told as hours end. The day's budgets are planned by all lanes' together, from one midnight to the next.
+    Written as hours end. The sum over all lanes plans the day's budgets, from midnight to midnight.
     """
 
     lane: int
@@ -292,9 +293,9 @@ class HourlyTraffic(ControlMessage, frozen=True, kw_only=True, tag="traffic"):
 
 
 class PushedModel(ControlMessage, frozen=True, kw_only=True, tag="model"):
-    """A model whose files are on the topic ``models``, by the hashes that its ``manifest`` (JSON as it is) names.
+    """A model. Its files are on the topic ``models``, under the hashes that its ``manifest`` (unchanged JSON) names.
 
-    ``bytes``: of all files; ``parity``, ``score_ms``: what it has shown where it was pushed (`scoring.proof`).
+    ``bytes``: of all files; ``parity``, ``score_ms``: as measured where it was pushed (`scoring.proof`).
     """
 
     model: ModelVersion
@@ -311,10 +312,10 @@ class PushedModel(ControlMessage, frozen=True, kw_only=True, tag="model"):
 
 
 class ModelRoles(Revised, frozen=True, kw_only=True, tag="model-roles"):
-    """Who scores whom from now on (`scoring.models.Roles`): one message, so that no worker sees half of a change.
+    """Which model scores whom from now on (`scoring.models.Roles`): one message, so that no worker sees half a change.
 
-    ``forced``: without the evidence that is asked for; ``reason``: why, in the words of who did it. ``revision``: one
-    more than that of the roles it was made from, 1 at first; 0 where its writer tells none.
+    ``forced``: set without the required evidence; ``reason``: why, in the operator's words. ``revision``: one more than
+    that of the roles it was made from; the first has 1. 0: its writer gives none.
     """
 
     live: ModelOrNone = ""
@@ -329,16 +330,17 @@ class ModelRoles(Revised, frozen=True, kw_only=True, tag="model-roles"):
 
     @property
     def name(self) -> str:
-        """There is one."""
+        """The same for all: there is one such message."""
         return "all"
 
 
 class ModelStatus(ControlMessage, frozen=True, kw_only=True, tag="model-status"):
-    """How a lane fares with a model that has a role: whether its worker uses it, and what outcomes say of it.
+    """A lane's report on a model that has a role: whether its worker uses the model, and the evidence on it.
 
-    ``refused``: why not, "" where it is used. Sums over the lane's outcomes as in `scoring.learner.Evidence`; of what
-    the model said as a shadow ``candidates`` since the lane was taken over, with the sum and the largest of the
-    differences between its chances and those beside them.
+    ``refused``: why the worker does not use it, "" if it does. ``outcomes`` to ``gain_squares``: sums over the lane's
+    outcomes, as in `scoring.learner.Evidence`. ``candidates``: how many the model scored as a shadow since the worker
+    took the lane over; ``difference``, ``largest_difference``: sum and maximum of the pCTRs' differences from the
+    deciding model's.
     """
 
     lane: Lane
@@ -371,7 +373,7 @@ KINDS = (
 
 
 def kind_of(message: type[ControlMessage]) -> str:
-    """The kind's tag."""
+    """Tag of the kind."""
     tag: Any = message.__struct_config__.tag
     return str(tag)
 

@@ -1,7 +1,7 @@
-"""What travels on the topics: one Struct per message, JSON, ranges checked by the decoder.
+"""What travels on the topics: one Struct per message, JSON; the decoder checks ranges.
 
 Unknown fields pass: producers may run ahead of us. A wrong type, an impossible number or an oversized string raises
-`msgspec.ValidationError`: a dead letter. Times are UTC epoch milliseconds, money integer micros of the currency.
+`msgspec.ValidationError`: a dead letter. Times are UTC epoch milliseconds, money is integer micros of the currency.
 """
 
 from typing import Annotated, Literal
@@ -12,16 +12,16 @@ from msgspec import UNSET, Meta, Struct, UnsetType
 Id = Annotated[str, Meta(min_length=1, max_length=64)]
 """An opaque id, at most 64 characters."""
 CONTROL = r"[\x00-\x1f\x7f]"
-"""What no id that becomes a key may hold (`streams.decode.is_plain`); as a decoder's pattern it costs 3 µs an event."""
+"""Not allowed in an id that becomes a key: `streams.decode.is_plain` checks; the decoder would take 3 µs per event."""
 PlainId = Annotated[Id, Meta(extra_json_schema={"not": {"pattern": CONTROL}})]
 PlacementId = Annotated[str, Meta(min_length=1, max_length=128)]
-"""A placement's, with its experiments and arms: of people in ten layers up to 125 characters."""
+"""A placement's id, with its experiments and arms: up to 125 characters for a person in ten layers."""
 TimeMs = Annotated[int, Meta(ge=0, le=4_102_444_800_000)]
 """UTC epoch milliseconds, 1970 to 2100."""
 Micros = Annotated[int, Meta(ge=0, le=1_000_000_000_000_000)]
 """Millionths of the currency unit, up to a thousand million units."""
 Price = Annotated[int, Meta(ge=0, le=1_000_000_000_000)]
-"""Millionths, up to a million units: nine million purchases of it fit a user's 64-bit sum."""
+"""Millionths, up to a million units: nine million purchases at that price fit a user's 64-bit sum."""
 Seconds = Annotated[float, Meta(ge=0, le=86_400)]
 """A duration within one day."""
 Label = Annotated[str, Meta(max_length=128)]
@@ -29,32 +29,32 @@ Label = Annotated[str, Meta(max_length=128)]
 SlotNumber = Annotated[int, Meta(ge=0, le=999)]
 """Place in a ranked list, from 0."""
 SealText = Annotated[str, Meta(max_length=16)]
-"""A placement slot's ``seal``, as it came; "" where none is sent back."""
+"""The ``seal`` of a placement's slot, sent back unchanged; "" where there is none."""
 Consented = bool | None
-"""Whether the person agrees to be remembered: null leaves it to the control topic and the shop's presumption."""
+"""Whether the person agrees to be remembered; null: the control topic decides, else the shop's default."""
 Count = Annotated[int, Meta(ge=0, le=9_223_372_036_854_775_807)]
-"""What a lane has counted or summed up, within 64 bits."""
+"""A lane's count or sum, within 64 bits."""
 Sum = Annotated[float, Meta(ge=0, le=1e16)]
-"""The same in thousandths, as a number of wholes: seconds, or purchases."""
+"""A lane's sum in whole units (seconds, purchases), exact to thousandths."""
 Share = Annotated[float, Meta(ge=0, le=1)]
-"""A part of a whole, or a chance."""
+"""A fraction or a probability."""
 Day = Annotated[int, Meta(ge=0, le=47_482)]
-"""Days of UTC since the epoch, to 2100."""
+"""UTC days since the epoch, to 2100."""
 TITLE_MAX = 512
 """Characters of an ad's title."""
 REVIEW_MAX = 4_096
 """Characters of a review."""
 UNREADABLE = (msgspec.MsgspecError, ValueError, RecursionError)
-"""What the decoding of a record raises that is no message: of JSON nested a thousand deep, for which two kilobytes are
-enough, a RecursionError; of what is no UTF-8 a ValueError that is not msgspec's."""
+"""What decoding raises where a record is no message: RecursionError for JSON nested a thousand deep (two kilobytes
+suffice), and a ValueError that is not msgspec's for bytes that are not UTF-8."""
 EventKind = Literal["click", "view", "cart", "purchase"]
 
 
 class Impression(Struct, frozen=True, kw_only=True, gc=False, omit_defaults=True):
     """A person was shown an ad. Topic ``ad-impressions``, key ``user_id``.
 
-    ``price_micros`` and ``seal`` are those of ``placement_id``'s slot: without, or with others, nothing is charged.
-    ``surface`` is the place in the app: without it, here and in the click that answers, ads' click rates count neither.
+    ``price_micros`` and ``seal``: copied from the slot of ``placement_id``; if missing or different, nothing is
+    charged. ``surface``: the place in the app. Ads' click rates count only impressions and clicks that have it.
     """
 
     event_id: Id
@@ -72,10 +72,10 @@ class Impression(Struct, frozen=True, kw_only=True, gc=False, omit_defaults=True
 class Click(Struct, frozen=True, kw_only=True, gc=False, omit_defaults=True):
     """What a person did with an item. Topic ``clicks``, key ``user_id``.
 
-    ``impression_time_ms`` is that of the impression that it answers, where it answers one: of this user and ad, in the
-    same second, whichever comes first. A click without it shapes interest, and is neither charged nor an outcome of
-    what was shown. ``placement_id``, ``price_micros`` and ``seal``: as in `Impression`; both tell them, since of an
-    impression and its answer the later one is charged. An ad's ``attention_micros`` are, by ``viewed_s``.
+    ``impression_time_ms``: time of the impression that the click answers: same user, ad and second; either may arrive
+    first. Without it a click shapes interest, but is not charged and is no impression's outcome. ``placement_id``,
+    ``price_micros`` and ``seal``: as in `Impression`; both events carry them, since whichever arrives later is charged.
+    ``viewed_s``: seconds of viewing, for which the ad's ``attention_micros`` are charged.
     """
 
     event_id: Id
@@ -96,10 +96,11 @@ class Click(Struct, frozen=True, kw_only=True, gc=False, omit_defaults=True):
 class Ad(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """An item with a campaign behind it. Topic ``ads`` (compacted), key ``ad_id``; a tombstone withdraws it.
 
-    ``bid_micros`` is for a click, a thousand impressions (``cpm``), a purchase (``cpa``) or a second of viewing
-    (``attention``); ``attention_micros`` is offered and owed per second of viewing, too, whatever the bid is for.
-    ``budget_micros`` is the campaign's for a UTC day, from the record's on: the largest that its ads say, no limit
-    where all say null; 0 stops the ad. It is shown from ``start_ms`` until before ``end_ms``, if that is later.
+    ``bid_micros`` pays for a click (``cpc``), a thousand impressions (``cpm``), a purchase (``cpa``) or a second of
+    viewing (``attention``). ``attention_micros`` is offered and owed per second of viewing on top, for every bid type.
+    ``budget_micros``: the campaign's budget per UTC day, from the record's day on. The largest of its ads' budgets
+    counts; if all are null, there is no limit; 0 stops the ad. The ad is shown from ``start_ms`` until just before
+    ``end_ms``, if that is later.
     """
 
     ad_id: PlainId
@@ -120,9 +121,9 @@ class Ad(Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class Review(Struct, frozen=True, kw_only=True, gc=False, omit_defaults=True):
-    """What somebody says of an item; who, is nobody's business. Topic ``reviews``, key ``ad_id``.
+    """An anonymous review of an item. Topic ``reviews``, key ``ad_id``.
 
-    ``review_id`` is the ad's: the same again is passed over. ``positive``: what stars say, null where there are none.
+    ``review_id``: unique within the ad; a repeat is skipped. ``positive``: what stars say, null where there are none.
     """
 
     review_id: Id
@@ -133,10 +134,10 @@ class Review(Struct, frozen=True, kw_only=True, gc=False, omit_defaults=True):
 
 
 class Tone(Struct, frozen=True, kw_only=True):
-    """How the reviews of an ad or a brand sound of late (`scoring.sentiment`). Topic ``tones`` (compacted).
+    """How positive recent reviews of an ad or a brand are (`scoring.sentiment`). Topic ``tones`` (compacted).
 
-    ``tone``: how sure it is that one is good, on average, of the last hundred or so of ``reviews``. ``turned_ms``: of
-    the review with which it last turned for the worse, null where it never did. The key: ``of/name``.
+    Key: ``of/name``. ``tone``: mean probability that a review is good, over about the last hundred; ``reviews``: how
+    many there were. ``turned_ms``: time of the review at which the tone last turned for the worse, null if never.
     """
 
     of: Literal["ad", "brand"]
@@ -153,19 +154,19 @@ class Tone(Struct, frozen=True, kw_only=True):
 
 
 class Attended(Struct, frozen=True, kw_only=True, gc=False):
-    """A past item that earned a slot its place, with its share of the attention (0 to 1)."""
+    """A past item that helped an ad win its slot, with its attention weight (0 to 1)."""
 
     ad_id: str
     weight: float
 
 
 class Slot(Struct, frozen=True, kw_only=True, gc=False):
-    """One ad of a placement. ``propensity``: chance of this ad in this slot, given the slots before it.
+    """One ad of a placement. ``propensity``: probability of this ad in this slot, given the slots before it.
 
-    ``price_micros``: what its campaign owes, by the auction, for one event of the kind that it bids for (an ad's
-    ``attention_micros`` come on top); ``seal`` proves it, and comes back with it on events. ``ecpm_micros``: expected
-    micros of a thousand impressions here, at the offered bid. A slot that the rules leave empty is missing (``slot``).
-    ``until_ms``: when its ad ends, where that is before its placement does; from then on it is not to be shown.
+    ``price_micros``: the auction's price for one event of the kind that the campaign bids for (the ad's
+    ``attention_micros`` come on top). ``seal`` proves the price; events send both back. ``ecpm_micros``: expected
+    micros per thousand impressions here, at the offered bid. ``slot`` numbers have gaps where the rules leave a slot
+    empty. ``until_ms``: when the ad ends, if before the placement does; do not show the ad from then on.
     """
 
     slot: int
@@ -183,8 +184,9 @@ class Slot(Struct, frozen=True, kw_only=True, gc=False):
 class Placement(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """The ranked ads for one person now. Topic ``placements`` (compacted), key ``user_id``.
 
-    ``time_ms`` is the time of the event that caused it. Drop it after ``valid_until_ms``, and a slot of it after the
-    slot's ``until_ms``. ``context_only``: made without anything remembered of the person: no consent, no receipt.
+    ``time_ms``: time of the event that caused it. Drop the placement after ``valid_until_ms``, and each slot from its
+    ``until_ms`` on. ``context_only``: the person has not consented, so the ranking uses nothing remembered of them and
+    leaves no receipt.
     """
 
     placement_id: str
@@ -198,8 +200,8 @@ class Placement(Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class Interleaved(Struct, frozen=True, kw_only=True):
-    """The second ranking of an interleaved placement: its model, temperature and exploration, what the click layer made
-    of the model's scores, and its ``pctr``; all as in `Decision`.
+    """The second ranking of an interleaved placement: its model, temperature, exploration, ``pctr`` and corrections
+    by the click layer, all as in `Decision`.
     """
 
     model: str
@@ -215,23 +217,22 @@ class Interleaved(Struct, frozen=True, kw_only=True):
 class Decision(Struct, frozen=True, kw_only=True):
     """The receipt of a placement: all that is needed to compute it again. Topic ``decisions``, key ``user_id``.
 
-    Arrays are little-endian bytes. ``row`` is the user's state as it was scored; ``candidates`` the 64-bit ids
-    that were scored, ``revisions`` the hashes of their content; ``weights`` and ``lifts`` (float64, float32) what the
-    online click layer made of the model's scores, ``examined`` (float64) how likely it knew each slot to be looked at,
-    by the first, empty without such a layer; ``pctr`` and ``bids_micros`` (float32, int64) what ranked them, the bids
-    as offered after pacing. ``offers`` (float32, four of each candidate: multiplier, quality, purchases per click,
-    seconds of viewing) and ``worth`` (float32, micros of an impression, what ranked them) are empty where all offer the
-    whole bid for a click, and are worth it times their pCTR.
-    ``fates`` (uint8) tells what became of each candidate: 0 outbid, 1 blocked, 2 capped, 3 budget spent, 4 below the
-    reserve, 5 kept apart from one that won, and 100 + slot of those that won. ``chosen`` are places in these arrays,
-    slot by slot, without those that stayed empty. ``allocation``: the chance with which the user came to the arms of
-    experiments that decided, 1 outside of them. ``other``: the ranking that took turns with the first, which all else
-    is of; propensities are those of the placement as it came about, over the coins too. ``explore``: by what slots were
-    drawn, "plackett-luce", "thompson" or "linucb". Of the latter two ``evidence`` (float32, clicks that each lift rests
-    on) is what they explored; ``worth`` has what LinUCB added, and ``spreads`` (float32) are the standard deviations of
-    the logarithms of worth that Thompson sampling drew by. Elsewhere they are empty. ``rates`` (float16, four of each
-    candidate) tell how often the ad and its brand had been clicked, as the model was told; empty where nothing had been
-    shown.
+    Arrays are little-endian bytes. ``row``: the user's state as scored; ``candidates``: the 64-bit ids scored;
+    ``revisions``: hashes of their content. ``weights``, ``lifts`` (float64, float32): the click layer's corrections of
+    the model's scores. ``examined`` (float64): probability that each slot is looked at, relative to the first; empty
+    without a click layer. ``pctr``, ``bids_micros`` (float32, int64): what ranked the candidates; bids after pacing.
+    ``offers`` (float32, four per candidate: multiplier, quality, purchases per click, seconds of viewing): empty where
+    all offer the whole bid per click. ``worth`` (float32, micros per impression): what ranked the candidates, LinUCB's
+    bonus included; empty where it is bid times pCTR for all.
+    ``fates`` (uint8), one per candidate: 0 outbid, 1 blocked, 2 capped, 3 budget spent, 4 below the reserve, 5 kept
+    apart from a winner, 100 + slot for a winner. ``chosen``: the winners' indices in these arrays, slot by slot, empty
+    slots left out. ``allocation``: probability that the user was assigned to the arms that decided, 1 outside
+    experiments. ``other``: the second ranking, where two were interleaved; what ranked is otherwise the first's.
+    ``propensities`` are those of the final placement, coin tosses included. ``explore``: how slots were drawn,
+    "plackett-luce", "thompson" or "linucb"; for the latter two, ``evidence`` (float32): clicks behind each lift; for
+    Thompson sampling, ``spreads`` (float32): its standard deviations of log worth; else both are empty. ``rates``
+    (float16, four per candidate): click statistics of the ad and its brand, as the model received them; empty where
+    nothing had been shown.
     """
 
     placement_id: str
@@ -266,14 +267,14 @@ class Decision(Struct, frozen=True, kw_only=True):
 
 
 class Outcome(Struct, frozen=True, kw_only=True):
-    """What came of an impression, once it is known. Topic ``outcomes``, no key: it names no person.
+    """Whether an impression was clicked, once known. Topic ``outcomes``, no key: it names no person.
 
-    ``event``: the 64-bit XXH3 of the impression's ``event_id``, in hex. ``known_ms``: the newest event time when a
-    click came or the window ended; it ends where that is ``ends_ms`` (0: told by a former version). A click is told
-    before: all that was shown in its lane as early is known once a ``known_ms`` of its partition is as late.
-    ``predicted``: the chance of a click as the online click layer saw it when the impression was shown, before anything
-    was learnt from it; ``attention``: the same by the attention model ``model`` alone. ``shadow``: the model that
-    scored it beside, if there was one, and ``shadow_predicted`` what that one would have said of it then.
+    ``event``: the 64-bit XXH3 of the impression's ``event_id``, in hex. ``known_ms``: the lane's newest event time when
+    a click came or the window ended. The window ends when that time reaches ``ends_ms`` (0: from a former version); a
+    click is reported before. Once a ``known_ms`` in the partition reaches ``ends_ms``, the outcomes of all impressions
+    shown as early in the lane are known. ``predicted``: the click layer's probability of a click when the impression
+    was shown, before learning from it; ``attention``: the same from the attention model ``model`` alone. ``shadow``:
+    the shadow model that scored it too, if any; ``shadow_predicted``: its probability at that time.
     """
 
     event: str
@@ -291,12 +292,12 @@ class Outcome(Struct, frozen=True, kw_only=True):
 
 
 class Figures(Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """What a campaign was shown, owes and earned in a period.
+    """A campaign's impressions, costs and results in a period.
 
-    ``spent_micros``: what its events charge; ``unpriced``: events that would have been charged and brought no price of
-    their placement. ``purchases`` and ``value_micros`` are owed to its clicks by last touch, ``spread_*`` by position
-    (40 % to the first click, 40 % to the last) or, where the rules say so, by time (the later, the more) or as it was
-    learned from purchases and from visits that came to none.
+    ``spent_micros``: what its events charge; ``unpriced``: events that would be charged, but carry no price of their
+    placement. ``purchases`` and ``value_micros`` are attributed by last touch; ``spread_*`` by position (40 % to the
+    first click, 40 % to the last) or, where the rules say so, by time (later clicks get more) or by a model learned
+    from purchases and from visits without one.
     """
 
     impressions: Count = 0
@@ -311,15 +312,14 @@ class Figures(Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class CampaignMetrics(Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """What one lane knows of a campaign and arm. Topic ``campaign-metrics`` (compacted), key lane/campaign/arm.
+    """One lane's figures of a campaign and arm. Topic ``campaign-metrics`` (compacted), key lane/campaign/arm.
 
-    A campaign's figures are the sum over lanes and arms. ``arm`` is what ends the placements' ids, as ``1-0`` of
-    experiment 1, arm 0; "" outside of experiments. ``day`` counts days of UTC since the epoch; ``today`` is of that
-    day, ``before`` of the last day before it that had any (``before_day``), ``total`` since ever: whoever wants a
-    history keeps the last record of each day. ``spent_micros`` of a day, summed over lanes, is billed up to that day's
-    ``budget_micros`` (null: no limit; ``yesterday_budget_micros``: of the day before, if known), or to the largest
-    ``billed_micros`` of the day: what was billed by then, as far as the lane's worker knew. ``level``: the long-term
-    level of the bid's multiplier; 0 without a budget.
+    A campaign's figures are the sum over lanes and arms. ``arm``: the suffix of placement ids, such as ``1-0`` for
+    experiment 1, arm 0; "" outside experiments. ``today``: figures of ``day``; ``before``: of the last earlier day with
+    any (``before_day``); ``total``: of all time. For a history, keep the last record of each day. A day's
+    ``spent_micros``, summed over lanes, is billed up to the larger of two: the day's ``budget_micros`` (null: no limit;
+    ``yesterday_budget_micros``: the day before's, if known), and the day's largest ``billed_micros``: what was billed
+    by then, as far as the lane's worker knew. ``level``: long-term level of the bid multiplier; 0 without a budget.
     """
 
     lane: int
@@ -338,7 +338,7 @@ class CampaignMetrics(Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class ShadowSlot(Struct, frozen=True, kw_only=True):
-    """An ad of a placement: its chance of a click in the first slot, by the model that decided and by the shadow."""
+    """An ad of a placement, and its pCTR in the first slot by the deciding model and by the shadow model."""
 
     ad_id: str
     pctr: float
@@ -347,10 +347,10 @@ class ShadowSlot(Struct, frozen=True, kw_only=True):
 
 
 class ShadowScore(Struct, frozen=True, kw_only=True):
-    """What a shadow model says beside a decision. Topic ``shadow-scores``, no key: it names no person.
+    """A shadow model's scores for a decision. Topic ``shadow-scores``, no key: it names no person.
 
     ``decision``: the 64-bit XXH3 of the ``placement_id``, in hex. ``slots``: the ads that were placed, first to last.
-    ``candidates``: how many were scored, with the mean and the largest absolute difference of the two models' chances.
+    ``candidates``: how many were scored; the differences are the mean and largest absolute ones of the two pCTRs.
     """
 
     decision: str
@@ -364,16 +364,16 @@ class ShadowScore(Struct, frozen=True, kw_only=True):
 
 
 class LaneRow(Struct, frozen=True, kw_only=True):
-    """Where a lane stands: written last in every slice to ``state-changelog``, under the key `LANE_KEY`.
+    """A lane's position and totals, the last record of every slice on ``state-changelog``, key `LANE_KEY`.
 
-    ``next_offsets`` of impressions and clicks, in this order everywhere; ``order`` is one bit per record of
-    the slice in the order taken (0 impression, 1 click, packed big-endian), which starts at ``from_offsets``.
-    ``watermarks_ms`` are the running maxima of record time per topic; ``topic_ids`` tell a topic from its
-    namesake made anew, ``lanes`` from itself with more partitions. ``totals`` count what became of every record
-    since the lane's first (`streams.conservation`): in = applied + duplicate + replayed + late + filtered + dead +
-    rerouted + without_consent + erased, always; ``unaccounted`` is the difference. ``flood_score``: see
-    `scoring.anomaly`. ``ads_next``: of lane 0, the offset on ``ads`` (``ads_id``) up to which refused ads have letters.
-    ``control_next``: people's requests on ``control`` (``control_id``) before it were settled before the slice's first.
+    Pairs are always impressions, then clicks. The slice starts at ``from_offsets`` and ends before ``next_offsets``;
+    ``order``: one bit per record in the order taken (0 impression, 1 click, packed big-endian). ``watermarks_ms``: the
+    running maxima of record time per topic. ``topic_ids`` and ``lanes`` reveal that a topic was made anew under its
+    name, or got more partitions. ``totals`` count the fates of all records since the lane's first
+    (`streams.conservation`): in = applied + duplicate + replayed + late + filtered + dead + rerouted +
+    without_consent + erased, always; ``unaccounted`` is the difference. ``flood_score``: see `scoring.anomaly`.
+    ``ads_next`` (lane 0): offset on ``ads`` (``ads_id``) before which refused ads have dead letters. ``control_next``:
+    offset on ``control`` (``control_id``); people's requests before it were settled before the slice's first record.
     """
 
     version: int
@@ -394,7 +394,7 @@ class LaneRow(Struct, frozen=True, kw_only=True):
 
 
 RESERVED = b"\x00"
-"""The changelog's keys that are no user's begin with it; no user id holds a NUL, the decoder of events sees to that."""
+"""First byte of changelog keys that are not user ids; the decoder of events lets no user id hold a NUL."""
 LANE_KEY = RESERVED + b"lane"
 """Key of the lane row."""
 encode_json = msgspec.json.Encoder().encode

@@ -1,4 +1,4 @@
-"""What a worker tells Prometheus of its click predictions (part of `streams.metrics.worker`)."""
+"""A worker's metrics of click predictions (part of `streams.metrics.worker`)."""
 
 from collections.abc import Sequence
 from functools import partial
@@ -11,7 +11,7 @@ from streams.quality import KEPT, Quality
 
 
 class ClickMetrics:
-    """Fed with outcomes; the figures that look back are made when somebody asks."""
+    """Counts outcomes as they come; figures over the latest outcomes are computed at each scrape."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
         counter, gauge = partial(Counter, registry=registry), partial(Gauge, registry=registry)
@@ -21,34 +21,35 @@ class ClickMetrics:
             ("clicked",),
         )
         self._unnamed = counter(
-            "salience_unnamed_outcomes", "Outcomes of ads that the catalogue holds no more; nobody is told of them."
+            "salience_unnamed_outcomes", "Outcomes of ads no longer in the catalogue; they are not published."
         )
         self._calibration = gauge(
-            "salience_click_calibration_ratio", f"Clicks over predicted clicks, of the last {KEPT:,} outcomes."
+            "salience_click_calibration_ratio", f"Clicks over predicted clicks, in the last {KEPT:,} outcomes."
         )
-        self._clicks = gauge("salience_click_window_clicks", f"Clicks of the last {KEPT:,} outcomes.")
+        self._clicks = gauge("salience_click_window_clicks", f"Clicks in the last {KEPT:,} outcomes.")
         self._expected = gauge(
-            "salience_click_window_expected_clicks", f"Clicks predicted of the last {KEPT:,} outcomes."
+            "salience_click_window_expected_clicks", f"Clicks predicted for the last {KEPT:,} outcomes."
         )
         self._log_loss = gauge("salience_click_log_loss", f"Mean log loss of the last {KEPT:,} predictions.")
         self._auc = gauge(
-            "salience_click_auc", f"Chance to rank a click above a non-click, of the last {KEPT:,} outcomes."
+            "salience_click_auc", f"Probability that a click ranks above a non-click, in the last {KEPT:,} outcomes."
         )
         self._ranks = counter(
             "salience_click_ranks",
-            f"Sum over clicks of the share of non-clicks, of the last {KEPT:,} outcomes, that were predicted lower.",
+            f"For each click, the share of non-clicks in the last {KEPT:,} outcomes that were predicted lower; summed.",
         )
         self._ranked = counter(
-            "salience_ranked_clicks", "Clicks of which that is the sum: over them it is the AUC of any time."
+            "salience_ranked_clicks",
+            "Clicks in salience_click_ranks; that sum over this is the AUC of any period.",
         )
-        self._drifts = counter("salience_click_drifts", "Times that ADWIN has found the predictions' error changed.")
+        self._drifts = counter("salience_click_drifts", "Changes of the predictions' error that ADWIN detected.")
         self._cut = counter(
             "salience_click_windows_cut",
-            "Impressions whose window had to end early, since too many of their lane were open.",
+            "Impressions whose click window ended early, because their lane had too many open.",
         )
         self._examined = gauge(
             "salience_slot_examination_ratio",
-            "How likely a slot is looked at, by the first, as this worker's lanes have learned it: their mean.",
+            "Probability that a slot is looked at, relative to the first; mean of what this worker's lanes learned.",
             ("slot",),
         )
         self._quality = Quality()
@@ -56,7 +57,7 @@ class ClickMetrics:
             self._outcomes.labels(clicked)
 
     def observe(self, observed: Observed, told: int) -> None:
-        """Count outcomes, as they come, of which so many were ``told``; predictions once their windows have ended."""
+        """Count outcomes as they come, ``told`` of them published, and predictions once their windows have ended."""
         clicks = int(np.count_nonzero(observed.outcomes["clicked"]))
         self._outcomes.labels("true").inc(clicks)
         self._outcomes.labels("false").inc(len(observed.outcomes) - clicks)

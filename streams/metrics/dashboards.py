@@ -1,4 +1,4 @@
-"""Grafana's dashboards, made of the metrics that there are: every query names one, or making them fails."""
+"""Grafana's dashboards; a query for a metric that does not exist makes their creation fail."""
 
 import json
 import re

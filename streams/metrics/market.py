@@ -1,4 +1,4 @@
-"""What a worker tells Prometheus of its market: ads refused, why candidates lost, variety, breadth and fairness."""
+"""A worker's metrics of its market: ads refused, why candidates lost, variety, breadth and fairness."""
 
 from functools import partial
 
@@ -8,35 +8,33 @@ from scoring.shown import Shown
 
 
 class MarketMetrics:
-    """Read off `scoring.shown.Shown` when somebody asks."""
+    """Read from `scoring.shown.Shown` at each scrape."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
         counter, gauge = partial(Counter, registry=registry), partial(Gauge, registry=registry)
-        self._refused = counter("salience_refused_ads", "Ads that could not be read, as letters are made of them.")
-        self._losers = counter(
-            "salience_losing_candidates", "Candidates that were not placed, by what kept each out.", ("reason",)
-        )
+        self._refused = counter("salience_refused_ads", "Unreadable ads, counted as they become dead letters.")
+        self._losers = counter("salience_losing_candidates", "Candidates that were not placed, by reason.", ("reason",))
         self._empty = counter("salience_empty_slots", "Slots that the rules, budgets included, left empty.")
         self._filled = counter("salience_filled_slots", "Slots in which an ad was placed.")
         self._distance = gauge(
-            "salience_list_distance", "Mean cosine distance between the ads of a placement, of the last few thousand."
+            "salience_list_distance", "Mean cosine distance between the ads of a placement, over the last few thousand."
         )
         self._entropy = gauge(
             "salience_interest_entropy_bits",
-            "Mean entropy of the categories that a person has attended to, of the last few thousand placements.",
+            "Mean entropy of the categories that a person attended to, over the last few thousand placements.",
         )
         self._fairness = gauge(
             "salience_exposure_fairness_ratio",
-            "Exposure over merit of the group that has least of it, as a share of everybody's; 1 is fair.",
+            "Exposure over merit of the worst-off group, relative to that of all groups together; 1 is fair.",
             ("among",),
         )
         self._pacing_error = gauge(
             "salience_pacing_error_ratio",
-            "Mean distance of what campaigns have spent today from the plan, in shares of their budgets.",
+            "Mean absolute difference between campaigns' spending today and the plan, as a share of their budgets.",
         )
         self._unbilled = gauge(
             "salience_unbilled_ratio",
-            "Delivered beyond the budgets, today and while lanes are in it on the day before, as a share of them.",
+            "Delivery beyond budgets, today and on the day before while a lane is still in it, as a share of budgets.",
         )
         self._told = Shown()
         for reason in self._told.losers():
@@ -59,10 +57,10 @@ class MarketMetrics:
             self._fairness.labels(division.column).set(division.ratio)
 
     def refuse(self, ads: int) -> None:
-        """Letters were made of so many more ``ads``."""
+        """Count ``ads`` more that became dead letters."""
         self._refused.inc(ads)
 
     def pace(self, error: float, unbilled_share: float) -> None:
-        """Set how spending keeps to its plan, and what of it nobody pays for (`Budgets.standing`)."""
+        """Set the pacing error and the share of unbilled delivery (`Budgets.standing`)."""
         self._pacing_error.set(error)
         self._unbilled.set(unbilled_share)

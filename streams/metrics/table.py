@@ -1,4 +1,4 @@
-"""``deploy/METRICS.md``: every metric of workers and of the processes beside them, read off what they export."""
+"""``deploy/METRICS.md``: every metric of workers and of the processes beside them, read from what they export."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -21,7 +21,7 @@ SUFFIX = {"counter": "_total", "info": "_info"}
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """A metric as the text format names it. ``kind`` as Prometheus has it: info is a gauge there."""
+    """A metric, named as in the text format. ``kind``: Prometheus's type, where info is a gauge."""
 
     name: str
     kind: str
@@ -75,7 +75,7 @@ def table() -> str:
         (
             "# Metrics",
             "",
-            "All that is exported, and nothing else. Base units; histograms have `_bucket`, `_sum` and `_count`. Made",
+            "All exported metrics, and no others. Base units; histograms have `_bucket`, `_sum` and `_count`. Made",
             "by `salience metrics`.",
             "",
             "## Worker",

@@ -1,7 +1,7 @@
-"""What a worker tells Prometheus: every metric once, with its meaning; ``deploy/METRICS.md`` is made from here.
+"""A worker's metrics for Prometheus, each with its meaning; ``deploy/METRICS.md`` is made from here.
 
-Counters and histograms move a handful of times per slice, never per event; gauges are read off the worker when they
-are asked for. Base units (seconds, bytes, records); labels are bounded, and `LABELS` says by what.
+Counters and histograms are updated a few times per slice, never per event; gauges are read from the worker at each
+scrape. Base units (seconds, bytes, records); labels are bounded, and `LABELS` says by what.
 """
 
 from collections.abc import Iterator, Sequence
@@ -27,23 +27,23 @@ OUTCOMES = (*(outcome.name.lower() for outcome in Outcome), "dead", "rerouted")
 STAGES = ("wait", "decode", "apply", "place", "encode", "deliver", "commit")
 LANE_STAGES: tuple[Stage, ...] = ("taking over", "running", "lost")
 ARMS_MAX = 64
-"""Arms told apart; those beyond are counted as ``other``."""
+"""Arms with a label of their own; all further arms are counted as ``other``."""
 
 LABELS = {
-    "topic": "the topic's name without prefix, of those that there are",
-    "outcome": "what can become of an event: a fixed set",
+    "topic": "the topic's name without prefix: a fixed set",
+    "outcome": "what became of an event: a fixed set",
     "stage": "the steps of a slice, or of a lane's life: a fixed set",
     "clicked": "true or false",
     "arm": f"the arms of experiments, at most {ARMS_MAX}, then `other`",
     "reason": "why a candidate lost: a fixed set",
     "among": "advertiser, category",
     "of": "ad, brand",
-    "finding": "what an experiment may show: a fixed set",
+    "finding": "the finding of an experiment: a fixed set",
     "slot": "slots of a placement, at most 100",
     "version": "the model in use: one",
-    "specification": "of the model in use: one",
-    "layout": "of rows: one",
-    "group": "consumer groups watched",
+    "specification": "the specification of the model in use: one",
+    "layout": "the layout of rows: one",
+    "group": "watched consumer groups",
     "partition": "partitions of the topics that those groups read, at most 20,000 in all",
     "status": "Burrow's statuses: a fixed set",
 }
@@ -52,15 +52,15 @@ TIMES_S = (
     *(1e-5, 2.5e-5, 5e-5, 1e-4, 2.5e-4, 5e-4, 1e-3, 2.5e-3, 5e-3),
     *(0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0),
 )
-"""From 10 µs, where decoding begins, to 10 s, just below a slice's deadline."""
+"""From 10 µs, the fastest decoding, to 10 s, just below a slice's deadline."""
 AGES_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 3_600)
-"""From a millisecond, which no broker undercuts, to an hour, an outage's backlog."""
+"""From 1 ms, faster than any broker, to an hour: the backlog of an outage."""
 RECORDS = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1_000, 2_000, 5_000, 10_000)
 RECOVERY_S = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300)
 
 
 class ArrayHistogram(Collector):
-    """A histogram that takes arrays: a slice's ages in one go. ``buckets``: upper bounds, ascending."""
+    """A histogram that takes arrays, such as all ages of a slice at once. ``buckets``: upper bounds, ascending."""
 
     def __init__(self, name: str, text: str, buckets: Sequence[float], registry: CollectorRegistry) -> None:
         self._name, self._text = name, text
@@ -86,7 +86,7 @@ class ArrayHistogram(Collector):
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """A worker at one moment, as its gauges tell it. Records and bytes queued are of impressions and of clicks."""
+    """A worker's gauges at one moment. Queued records and bytes are pairs: impressions, then clicks."""
 
     lanes: tuple[Stage, ...] = ()
     queued_records: tuple[int, int] = (0, 0)
@@ -101,11 +101,11 @@ class Standing:
     ready: bool = False
     models_refused: int = 0
     examined: tuple[float, ...] = ()
-    """How likely each slot is looked at, by the first; nothing where no lane is held."""
+    """Probability that each slot is looked at, relative to the first; empty where no lane is held."""
 
 
 class Metrics:
-    """One worker's metrics, in a registry of their own."""
+    """One worker's metrics, in their own registry."""
 
     def __init__(self) -> None:
         # Nobody needs a counter's creation time, and it would be a metric of its own.
@@ -115,19 +115,17 @@ class Metrics:
         histogram = partial(Histogram, registry=self.registry)
         arrays = partial(ArrayHistogram, registry=self.registry)
         # --- slices
-        self.events = counter(
-            "salience_events", "Records taken, by input topic and by what became of them.", ("topic", "outcome")
-        )
+        self.events = counter("salience_events", "Records taken, by input topic and outcome.", ("topic", "outcome"))
         self.slice_records = histogram("salience_slice_records", "Records in a slice.", buckets=RECORDS)
         self.stage_seconds = histogram(
             "salience_stage_seconds",
-            "Time of each step of a slice; wait is for the compute thread, which lanes share.",
+            "Duration of each step of a slice; wait: for the compute thread, which lanes share.",
             ("stage",),
             buckets=TIMES_S,
         )
         self.event_to_placement = arrays(
             "salience_event_to_placement_seconds",
-            "From a record's time, as its producer set it, to when what follows from it was committed.",
+            "From a record's timestamp, set by its producer, to the commit of its effects.",
             AGES_S,
         )
         self.last_commit = gauge(
@@ -138,38 +136,37 @@ class Metrics:
         self.placements = counter("salience_placements", "Placements published, by arm.", ("arm",))
         self.unknown_ads = counter("salience_unknown_ads", "Events for ads that the catalogue does not hold.")
         self.misquoted = counter(
-            "salience_misquoted_events", "Events of a price that no placement of their user asked; they charge nothing."
+            "salience_misquoted_events", "Events with a price that no placement of their user has; they charge nothing."
         )
         self.expired = counter("salience_expired_users", "Users forgotten because they were idle.")
         self._clicks = ClickMetrics(self.registry)
         self._market = MarketMetrics(self.registry)
         # --- lanes
         self.lanes = gauge("salience_lanes", "Lanes that this worker holds, by stage.", ("stage",))
-        self.ready = gauge("salience_ready", "1 where every lane held is scored, as /readyz tells.")
-        self.rebalances = counter("salience_rebalances", "Times that the group gave this worker its lanes.")
+        self.ready = gauge("salience_ready", "1 if every lane that this worker holds is scored, as /readyz says.")
+        self.rebalances = counter("salience_rebalances", "Times that the consumer group assigned lanes to this worker.")
         self.recovery_seconds = histogram(
-            "salience_recovery_seconds", "From being given a lane to running it.", buckets=RECOVERY_S
+            "salience_recovery_seconds", "From the assignment of a lane until it runs.", buckets=RECOVERY_S
         )
         self.recovery_left = gauge(
-            "salience_recovery_records_left", "Changelog offsets still to be read by lanes being taken over."
+            "salience_recovery_records_left", "Changelog offsets that lanes being taken over still have to read."
         )
-        self.queued_records = gauge("salience_queued_records", "Records fetched and not yet taken.", ("topic",))
-        self.queued_bytes = gauge("salience_queued_bytes", "Bytes fetched and not yet taken.", ("topic",))
+        self.queued_records = gauge("salience_queued_records", "Records fetched but not yet taken.", ("topic",))
+        self.queued_bytes = gauge("salience_queued_bytes", "Bytes fetched but not yet taken.", ("topic",))
         self.users = gauge("salience_users", "Users whose rows this worker holds.")
         self.ads = gauge("salience_ads", "Ads in the catalogue.")
         self.unaccounted = gauge(
-            "salience_unaccounted_records", "Records in, less those whose fate is known, since the lanes' first; 0."
+            "salience_unaccounted_records",
+            "Records in minus those with a known fate, since the lanes' first record; must be 0.",
         )
         self.model = Info("salience_model", "The live model.", registry=self.registry)
-        self.models_refused = gauge(
-            "salience_models_refused", "Models that were given a role and that this worker does not use."
-        )
+        self.models_refused = gauge("salience_models_refused", "Models with a role that this worker does not use.")
         ProcessCollector(registry=self.registry)
         self._arms: set[str] = set()
         self._show_all()
 
     def _show_all(self) -> None:
-        """Every label set that is known beforehand, so that a rate begins at 0 and not at the first event."""
+        """Export every label set known in advance, so that rates start at 0 and not at the first event."""
         for name in topics.LANE_INPUTS:
             self.queued_records.labels(name)
             self.queued_bytes.labels(name)
@@ -184,11 +181,11 @@ class Metrics:
                 self.produced.labels(topic.name)
 
     def describe_model(self, version: str, specification: str, layout: int) -> None:
-        """Which model scores."""
+        """Set which model scores."""
         self.model.info({"version": version, "specification": specification, "layout": str(layout)})
 
     def committed(self, taken: Slice, effects: Effects, laps: Sequence[tuple[str, float]], now_ms: int) -> None:
-        """A slice was committed at ``now_ms``; ``laps``: seconds of each stage."""
+        """Count a slice that was committed at ``now_ms``; ``laps``: seconds of each stage."""
         for (source, outcome), count in effects.tally.items():
             self.events.labels(topics.LANE_INPUTS[source], outcome).inc(count)
         self.slice_records.observe(len(taken.records))
@@ -215,7 +212,7 @@ class Metrics:
         return arm
 
     def stands(self, now: Standing) -> None:
-        """Set the gauges to the worker as it is now."""
+        """Set the gauges to the worker's present state."""
         for stage in LANE_STAGES:
             self.lanes.labels(stage).set(now.lanes.count(stage))
         for name, records, size in zip(topics.LANE_INPUTS, now.queued_records, now.queued_bytes, strict=True):

@@ -1,7 +1,7 @@
-"""Who may do what on the brokers: the least that each role needs, one line each. `deploy/ACLS.md` is made from it.
+"""The least rights that each role needs on the brokers, one per line; `deploy/ACLS.md` is made from them.
 
 Operations imply others on the broker's side: READ and WRITE imply DESCRIBE, ALTER_CONFIGS implies DESCRIBE_CONFIGS.
-No role may change ACLs, users or the cluster, or delete a topic: that is the cluster's owner.
+No role may change ACLs, users or the cluster, or delete a topic: only the cluster's owner may.
 """
 
 import shlex
@@ -33,12 +33,12 @@ Kind = Literal["topic", "group", "transactional_id"]
 ROLES = {
     "worker": "runs lanes: reads events, ads, control and models, writes state, placements and receipts",
     "adserver": "reads placements, sends back what was shown and what people did",
-    "monitor": "measures lag from outside; sees no record",
+    "monitor": "measures lag from outside; reads no record",
     "analyst": "reports on what people did and what decisions earned; changes nothing",
-    "reviewer": "reads reviews, and tells how ads and brands sound",
+    "reviewer": "reads reviews, and publishes how positive they are per ad and brand",
     "referee": "judges experiments, and ends those that break a guardrail",
-    "console": "shows people who run it what the topics say: the live console",
-    "admin": "makes topics, publishes ads and switches, answers people who ask what is held of them",
+    "console": "runs the live console, which shows operators what the topics hold",
+    "admin": "makes topics, publishes ads and switches, answers people's requests for their data",
 }
 
 _INPUTS = (topics.CLICKS, topics.AD_IMPRESSIONS)
@@ -66,7 +66,7 @@ class Line:
 def _lines() -> Iterator[Line]:
     for name in _INPUTS:
         yield Line("worker", "topic", name, "READ", "the lanes' events")
-        yield Line("worker", "topic", name, "WRITE", "records that came in the wrong partition are sent on")
+        yield Line("worker", "topic", name, "WRITE", "resend records that arrived in the wrong partition")
     for name in _READ_BY_WORKERS:
         yield Line("worker", "topic", name, "READ", "read whole by every worker")
     yield Line("worker", "topic", topics.CHANGELOG, "READ", "recovery")
@@ -75,9 +75,9 @@ def _lines() -> Iterator[Line]:
     outputs = [each.name for each in topics.TABLE if each.name not in others]
     for name in outputs:
         yield Line("worker", "topic", name, "WRITE", "a slice's effects")
-    yield Line("worker", "topic", topics.CONTROL, "WRITE", "drift of its click layer, and how models fare")
+    yield Line("worker", "topic", topics.CONTROL, "WRITE", "reports: click layer drift, model status")
     for name in beside:
-        yield Line("worker", "topic", name, "DESCRIBE", "every topic is looked at before the start")
+        yield Line("worker", "topic", name, "DESCRIBE", "check every topic before the start")
     yield Line("worker", "group", "", "READ", "membership, and offsets for lag tools")
     yield Line("worker", "transactional_id", "", "WRITE", "a lane's producer fences its former owner")
 
@@ -112,20 +112,20 @@ def _of_those_who_look() -> Iterator[Line]:
 
     for name in (topics.ADS, *_INPUTS):
         yield Line("analyst", "topic", name, "READ", "salience report, export-log")
-    yield Line("analyst", "topic", topics.REVIEWS, "READ", "salience export-log: how they sounded")
-    yield Line("analyst", "topic", topics.CONTROL, "READ", "salience export-log: who is not to be learnt from")
+    yield Line("analyst", "topic", topics.REVIEWS, "READ", "salience export-log: how positive they were")
+    yield Line("analyst", "topic", topics.CONTROL, "READ", "salience export-log: whose events must be left out")
     yield Line("analyst", "topic", topics.DECISIONS, "READ", "salience report, ope: which placements, by which arm")
     yield Line("analyst", "topic", topics.OUTCOMES, "READ", "salience outcomes")
     for name in (topics.REVIEWS, topics.ADS, topics.TONES, topics.DEAD_LETTERS, topics.REVIEW_STATE):
         yield Line("reviewer", "topic", name, "READ", "salience reviews follow")
     for name in (topics.TONES, topics.DEAD_LETTERS):
-        yield Line("reviewer", "topic", name, "WRITE", "how ads and brands sound; what is no review")
-    yield Line("reviewer", "topic", topics.REVIEW_STATE, "WRITE", "where it stands, and what it has learnt")
-    yield Line("reviewer", "transactional_id", REVIEWS_ID, "WRITE", "a reader that begins ends the one before")
+        yield Line("reviewer", "topic", name, "WRITE", "how positive reviews are; unreadable reviews")
+    yield Line("reviewer", "topic", topics.REVIEW_STATE, "WRITE", "its position, and what it has learned")
+    yield Line("reviewer", "transactional_id", REVIEWS_ID, "WRITE", "a new reader fences the one before")
     for name in _JUDGED:
         yield Line("referee", "topic", name, "READ", "salience experiment referee")
     yield Line("referee", "topic", topics.CONTROL, "WRITE", "the end of an experiment, and a bandit's cohorts")
-    yield Line("referee", "topic", topics.EXPERIMENT_REPORTS, "WRITE", "what experiments show")
+    yield Line("referee", "topic", topics.EXPERIMENT_REPORTS, "WRITE", "the results of experiments")
     for name in _SHOWN:
         yield Line("console", "topic", name, "READ", "salience console")
     for name in _INPUTS:
@@ -165,7 +165,7 @@ def command(line: Line, principal: str, settings: Settings) -> str:
 def apply(settings: Settings, role: str, principal: str) -> int:
     """Give ``principal`` (``User:name``) the role's lines; return how many, once every node has them.
 
-    Raises `TopicsError` where the brokers refuse, or a node does not have them within `ANSWER_S`.
+    Raises `TopicsError` if the brokers refuse, or a node does not have them within `ANSWER_S`.
     """
     admin = AdminClient({**librdkafka_options(settings.bootstrap), "log_level": 2})
     bindings = [_binding(line, principal, settings) for line in of_role(role)]
@@ -198,9 +198,9 @@ def table() -> str:
     out = [
         "# Rights on the brokers",
         "",
-        "The least that each role needs, on brokers whose authorizer refuses what is not allowed. Lines of one right",
-        "are joined. `salience topics acls --role worker --principal User:worker` prints them for kafka-acls.sh, and",
-        "`--apply` sets them. Made by `salience topics acls --markdown`.",
+        "The least that each role needs, on brokers whose authorizer refuses what is not allowed. Topics with the same",
+        "right and reason share a line. `salience topics acls --role worker --principal User:worker` prints the rights",
+        "for kafka-acls.sh, and `--apply` sets them. Made by `salience topics acls --markdown`.",
     ]
     for role, job in ROLES.items():
         out += ["", f"## {role}", "", f"{job[0].upper()}{job[1:]}.", "", "| on | may | why |", "|---|---|---|"]

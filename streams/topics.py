@@ -1,4 +1,4 @@
-"""The topics: one table of what each is for and how it is kept."""
+"""The topics: one table of their purposes and configs."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -33,20 +33,20 @@ CLEANUP = "cleanup.policy"
 RETENTION = "retention.ms"
 
 TOMBSTONES_KEPT_MS = 7 * DAY_MS
-"""``delete.retention.ms`` of the changelog: an older snapshot could bring an erased user back."""
+"""``delete.retention.ms`` of the changelog: a snapshot older than that could bring an erased user back."""
 
 ERASED_WITHIN_MS = DAY_MS
-"""Compaction must reach an erased user's former rows and placements within a day of the segment's end."""
+"""Compaction must delete an erased user's former rows and placements within a day of the segment's end."""
 
 REQUESTS_KEPT_MS = DAY_MS
-"""A refusal stays so long beside the consent that follows it, for lanes that are down meanwhile: a consent alone
-forgets nothing."""
+"""How long a refusal stays on the topic after a later consent. A lane that was down must still see it: a consent alone
+makes it forget nothing."""
 
 COPIES = 3
 """Copies of each partition, if there are as many brokers: with one lost, a write is still in two."""
 
 BATCH_BYTES = 1_048_588
-"""Kafka's own default, written down: the lanes' batches (``batch_bytes``) are made to fit it."""
+"""Kafka's own default, set explicitly: the lanes' batches (``batch_bytes``) must fit it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +66,7 @@ class Topic:
         return lanes if self.lanes else 1
 
     def settings(self, replication: int) -> dict[str, str]:
-        """Every config of the topic as Kafka names it."""
+        """Every config of the topic, under Kafka's names."""
         return {
             CLEANUP: self.cleanup,
             # Keep records as the producer compressed them: the broker spends nothing on recompressing.
@@ -82,8 +82,8 @@ def _kept(days: int) -> dict[str, str]:
     return {RETENTION: str(days * DAY_MS)}
 
 
-# A week: the longer half-life of an interest, and the longest backlog a restart may replay. The lanes order
-# records by the time the producer gave them, not by the broker's clock.
+# A week: the longer half-life of interest, and the longest backlog that a restart may replay. Lanes order
+# records by the producer's timestamps, not by the broker's clock.
 _EVENTS = _kept(7) | {"message.timestamp.type": "CreateTime"}
 
 # Compaction leaves the open segment alone, so segments are closed hourly: that bounds what a recovery reads, and how
@@ -119,13 +119,13 @@ TABLE: tuple[Topic, ...] = (
         configs=_COMPACTED_SOON,
         people=True,
     ),
-    # A month, to answer complaints and evaluate policies offline; the largest topic, so no longer.
+    # A month, to answer complaints and evaluate policies offline; no longer, since it is the largest topic.
     Topic(DECISIONS, "receipts of placements, keyed by user", "delete", lanes=True, configs=_kept(30), people=True),
     # Kept as long as their events, and small: for training, evaluation and monitoring.
-    Topic(OUTCOMES, "what came of impressions, and what was predicted", "delete", lanes=True, configs=_kept(7)),
+    Topic(OUTCOMES, "whether impressions were clicked, and what was predicted", "delete", lanes=True, configs=_kept(7)),
     Topic(
         CHANGELOG,
-        "rows of state, keyed by user, and one row of each lane",
+        "rows of state, keyed by user, and one row per lane",
         "compact",
         lanes=True,
         configs=_COMPACTED_SOON | {"delete.retention.ms": str(TOMBSTONES_KEPT_MS)},
@@ -143,7 +143,7 @@ TABLE: tuple[Topic, ...] = (
     # Twice the record size: an input of the full size and its origin must fit. Two weeks to look at it.
     Topic(
         DEAD_LETTERS,
-        "what could not be read, raw, with its origin",
+        "unreadable records, raw, with their origin",
         "delete",
         lanes=True,
         configs=_kept(14) | {"max.message.bytes": str(2 * BATCH_BYTES)},
@@ -167,16 +167,16 @@ TABLE: tuple[Topic, ...] = (
     # One partition, read when a model is named: whole files in parts, keyed by their hash.
     Topic(MODELS, "files of models, in parts, keyed by their hash", "compact", lanes=False),
     # Kept as long as the outcomes that they are compared with.
-    Topic(SHADOW_SCORES, "what a shadow model says beside the live one", "delete", lanes=True, configs=_kept(7)),
-    Topic(EXPERIMENT_REPORTS, "what each experiment shows, keyed by experiment", "compact", lanes=False),
+    Topic(SHADOW_SCORES, "a shadow model's scores beside the live model's", "delete", lanes=True, configs=_kept(7)),
+    Topic(EXPERIMENT_REPORTS, "the results of each experiment, keyed by experiment", "compact", lanes=False),
     # One partition: one reader learns from all reviews. Kept for a quarter: a reader that begins anew learns from that.
     Topic(REVIEWS, "what people say of items, keyed by ad", "delete", lanes=False, configs=_kept(90)),
     # One partition, read whole by every worker.
-    Topic(TONES, "how the reviews of an ad or a brand sound, keyed by it", "compact", lanes=False),
+    Topic(TONES, "how positive the reviews of an ad or a brand are, keyed by it", "compact", lanes=False),
     # One partition: one reader reads it whole at its start.
     Topic(
         REVIEW_STATE,
-        "what the reader of reviews goes on from, keyed by what it is of",
+        "the state of the reader of reviews, keyed by what each record describes",
         "compact",
         lanes=False,
         configs=_COMPACTED_SOON,

@@ -4,8 +4,8 @@ import os
 from importlib.metadata import version
 from typing import Annotated
 
-# The worker computes on one thread: a pool of BLAS threads would only spin against it, and did, at six times the
-# cost of a placement on two busy cores. Read when numpy is first imported.
+# The worker computes on one thread. A pool of BLAS threads only spins against it: on two busy cores a placement cost
+# six times as much. numpy reads this at its first import.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 try:
@@ -44,7 +44,7 @@ try:
         worker,
     )
     from streams.cli.failing import Salience
-except KeyboardInterrupt:  # half a second of imports, in which Ctrl-C is no error
+except KeyboardInterrupt:  # imports take half a second; Ctrl-C is no error meanwhile
     raise SystemExit(130) from None
 
 app = typer.Typer(
@@ -69,7 +69,7 @@ def root(
     """The real-time engine that decides which ads deserve a person's attention next."""
 
 
-# By what one comes for, as `salience --help` shows them.
+# Grouped by purpose, as `salience --help` shows them.
 _RUN = "Run"
 app.command(epilog=demo.EPILOG, rich_help_panel=_RUN)(demo.demo)
 app.add_typer(broker.app, name="broker", rich_help_panel=_RUN)
@@ -116,5 +116,5 @@ def main() -> None:
     """Entry point."""
     try:
         app()
-    except KeyboardInterrupt:  # before typer, which makes the same of it, has found the command
+    except KeyboardInterrupt:  # before typer has found the command; from then on typer does the same
         raise SystemExit(130) from None

@@ -1,4 +1,4 @@
-"""An experiment's options read: what is wrong with one is told by the option's name, with what it may be."""
+"""Read an experiment's options; an error names the option and says what is expected."""
 
 import re
 from typing import TYPE_CHECKING, get_args
@@ -8,12 +8,12 @@ if TYPE_CHECKING:
     from streams.experiments.registry import Bandit
 
 MINIMUM, EPOCH_S = 0.1, 3_600
-"""Of a bandit where nothing is said: the share that it leaves every arm, and the seconds between its cohorts."""
+"""A bandit's defaults: the least share of every arm, and the seconds between cohorts."""
 ARM = "NAME=SHARE, or NAME=SHARE:setting=value,model=VERSION"
 
 
 def named(option: str, name: str) -> str:
-    """A name that an experiment, a layer or an arm may have. Raises `ValueError`."""
+    """A valid name of an experiment, a layer or an arm. Raises `ValueError`."""
     from streams.control_wire import EXPERIMENT_NAME
 
     if not re.fullmatch(EXPERIMENT_NAME, name):
@@ -22,7 +22,7 @@ def named(option: str, name: str) -> str:
 
 
 def metric(option: str, name: str) -> "Metric":
-    """A metric that is judged. Raises `ValueError`."""
+    """A metric that the referee judges. Raises `ValueError`."""
     from streams.control_wire import Metric
 
     known: tuple[Metric, ...] = get_args(Metric)
@@ -33,7 +33,7 @@ def metric(option: str, name: str) -> "Metric":
 
 
 def arm(text: str) -> "ArmSetting":
-    """What ``--arm`` says; what the changes may be, the experiment checks. Raises `ValueError`."""
+    """Parse ``--arm``; the experiment checks the changes' values. Raises `ValueError`."""
     from streams.control_wire import ArmSetting, ModelOrNone
 
     option = f"--arm {text}"
@@ -55,7 +55,7 @@ def arm(text: str) -> "ArmSetting":
 
 
 def guardrail(text: str) -> "Guardrail":
-    """What ``--guardrail`` says. Raises `ValueError`."""
+    """Parse ``--guardrail``. Raises `ValueError`."""
     from streams.control_wire import Guardrail
 
     option = f"--guardrail {text}"
@@ -67,7 +67,7 @@ def guardrail(text: str) -> "Guardrail":
 
 
 def bandit(allocation: str, minimum: float | None, epoch_s: int | None) -> "Bandit | None":
-    """What ``--allocation`` and a bandit's own options say, None where not given. Raises `ValueError`."""
+    """Parse ``--allocation`` and a bandit's own options, None where not given; None for fixed. Raises `ValueError`."""
     from streams.experiments.registry import Bandit
 
     if allocation not in ("fixed", "bandit"):

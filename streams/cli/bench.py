@@ -1,4 +1,4 @@
-"""``salience bench``: how fast, beside what. The benchmarks are in ``tests/bench``, which only a checkout has."""
+"""``salience bench``: speed beside references. The benchmarks are in ``tests/bench``, which only a checkout has."""
 
 import json
 import logging
@@ -16,28 +16,31 @@ from streams.cli.options import Json
 from streams.cli.screen import Table, coloured, screen
 from streams.settings import Guarantee
 
-app = typer.Typer(help="Measure speed, as ratios to a reference in the same run.", no_args_is_help=True)
+app = typer.Typer(help="Measure speed, as a ratio to a reference in the same run.", no_args_is_help=True)
 
 Events = Annotated[int, typer.Option("--events", min=1_000, max=10_000_000, help="Events in the backlog.")]
-Runs = Annotated[int, typer.Option("--runs", min=1, max=99, help="Medians of so many runs, least and most beside.")]
-Seconds = Annotated[float, typer.Option("--seconds", min=1, max=3_600, help="How long each load lasts.")]
-Users = Annotated[int, typer.Option("--users", min=1_000, max=2_000_000, help="Users whose state is brought back.")]
-Quick = Annotated[bool, typer.Option("--quick", help="A small and short run, to see that it works.")]
-OneGuarantee = Annotated[Guarantee | None, typer.Option("--guarantee", help="One guarantee; by default both.")]
+Runs = Annotated[
+    int, typer.Option("--runs", min=1, max=99, help="Number of runs; shows the median, least and most of several.")
+]
+Seconds = Annotated[float, typer.Option("--seconds", min=1, max=3_600, help="Seconds that each load lasts.")]
+Users = Annotated[int, typer.Option("--users", min=1_000, max=2_000_000, help="Users whose state is restored.")]
+Quick = Annotated[bool, typer.Option("--quick", help="Make a small, short run, to see that it works.")]
+OneGuarantee = Annotated[Guarantee | None, typer.Option("--guarantee", help="Only this guarantee; else both.")]
 PeersPython = Annotated[
-    Path | None, typer.Option(exists=True, dir_okay=False, help="An interpreter that has Quix Streams; else this one.")
+    Path | None, typer.Option(exists=True, dir_okay=False, help="Python interpreter with Quix Streams; else this one.")
 ]
 
 INGESTED = 500_000
 RECOVERED = 1_000_000
-"""Events and users of which goals speak; smaller runs are cheaper in what they share, and are held to none."""
+"""Events and users that the goals assume; other sizes share fixed costs differently, and have no goals."""
 
 
 @app.command(epilog="Example: salience bench ingest --events 100000 --runs 3 --json")
 def ingest(events: Events = INGESTED, runs: Runs = 1, peers_python: PeersPython = None, as_json: Json = False) -> None:
-    """Drain a backlog into state, unscored, beside aiokafka alone, stock Faust and Quix Streams.
+    """Drain a backlog into state, unscored; compare with aiokafka alone, stock Faust and Quix Streams.
 
-    Starts Apache Kafka by itself, in a temporary folder (2 GB a run); worker and peers share one core.
+    Starts its own Apache Kafka, in a temporary folder (2 GB a run); worker and
+    peers share one core.
     """
     with _measuring() as say:
         from tests.bench import ingest as benchmark
@@ -48,9 +51,9 @@ def ingest(events: Events = INGESTED, runs: Runs = 1, peers_python: PeersPython 
 
 @app.command(epilog="Example: salience bench e2e --runs 3 --json")
 def e2e(events: Events = 100_000, runs: Runs = 1, as_json: Json = False) -> None:
-    """Events to published placements: 100 candidates each out of 20,000 ads, under both guarantees.
+    """Measure events to published placements: 100 candidates each of 20,000 ads, under both guarantees.
 
-    Starts Apache Kafka by itself, in a temporary folder; the worker has one core.
+    Starts its own Apache Kafka, in a temporary folder; the worker has one core.
     """
     with _measuring() as say:
         from tests.bench import e2e as benchmark
@@ -60,10 +63,11 @@ def e2e(events: Events = 100_000, runs: Runs = 1, as_json: Json = False) -> None
 
 @app.command(epilog="Example: salience bench latency --seconds 20 --guarantee exactly_once --json")
 def latency(seconds: Seconds = 60, runs: Runs = 1, guarantee: OneGuarantee = None, as_json: Json = False) -> None:
-    """From an event to its user's placement at 50 % and 80 % of the capacity, beside a plain echo.
+    """Measure the time from event to placement at 50 % and 80 % of capacity, beside a plain echo.
 
-    Starts Apache Kafka by itself, in a temporary folder. The generator is a process of its own, and counts from the
-    moment that an event was due. A run takes nine times --seconds, with one guarantee half of it.
+    Starts its own Apache Kafka, in a temporary folder. The generator is a
+    separate process, and counts from the moment that an event was due. A run
+    takes nine times --seconds, half as long with one guarantee.
     """
     with _measuring() as say:
         from tests.bench import latency as benchmark
@@ -73,9 +77,9 @@ def latency(seconds: Seconds = 60, runs: Runs = 1, guarantee: OneGuarantee = Non
 
 @app.command(epilog="Example: salience bench overload --json")
 def overload(seconds: Seconds = 120, runs: Runs = 1, as_json: Json = False) -> None:
-    """Half as many events again as the worker can do: memory stays, lag grows, and then drains.
+    """Send 50 % more events than the worker can process: memory stays, lag grows, and then drains.
 
-    Starts Apache Kafka by itself, in a temporary folder.
+    Starts its own Apache Kafka, in a temporary folder.
     """
     with _measuring() as say:
         from tests.bench import overload as benchmark
@@ -85,9 +89,10 @@ def overload(seconds: Seconds = 120, runs: Runs = 1, as_json: Json = False) -> N
 
 @app.command(epilog="Example: salience bench swap --seconds 30 --json")
 def swap(seconds: Seconds = 60, runs: Runs = 1, as_json: Json = False) -> None:
-    """Latency while models are promoted and taken back without a pause, beside the same load left alone.
+    """Measure latency while models are promoted and rolled back nonstop, beside the same load without.
 
-    Starts Apache Kafka by itself, in a temporary folder. A run takes some two and a half times --seconds.
+    Starts its own Apache Kafka, in a temporary folder. A run takes about 2.5
+    times --seconds.
     """
     with _measuring() as say:
         from tests.bench import swap as benchmark
@@ -97,9 +102,9 @@ def swap(seconds: Seconds = 60, runs: Runs = 1, as_json: Json = False) -> None:
 
 @app.command(epilog="Example: salience bench scale --json")
 def scale(quick: Quick = False, runs: Runs = 1, as_json: Json = False) -> None:
-    """How cost grows with workers, partitions, ads and users.
+    """Measure how cost grows with workers, partitions, ads and users.
 
-    Starts Apache Kafka by itself, in a temporary folder (10 GB a run).
+    Starts its own Apache Kafka, in a temporary folder (10 GB a run).
     """
     with _measuring() as say:
         from tests.bench import scale as benchmark
@@ -109,7 +114,7 @@ def scale(quick: Quick = False, runs: Runs = 1, as_json: Json = False) -> None:
 
 @app.command(epilog="Example: salience bench learn --runs 5 --json")
 def learn(runs: Runs = 1, as_json: Json = False) -> None:
-    """The online click layer: impressions predicted and learned, features built; no broker."""
+    """Measure the online click layer without a broker: predicting, learning, building features."""
     with _measuring() as say:
         from tests.bench import learn as benchmark
         from tests.bench.report import repeated
@@ -119,7 +124,7 @@ def learn(runs: Runs = 1, as_json: Json = False) -> None:
 
 @app.command(epilog="Example: salience bench score --runs 5 --json")
 def score(quick: Quick = False, runs: Runs = 1, as_json: Json = False) -> None:
-    """One placement, from the rows to the encoded messages, beside onnxruntime alone; no broker."""
+    """Measure one placement without a broker, from rows to encoded messages, beside onnxruntime alone."""
     with _measuring() as say:
         from tests.bench import score as benchmark
         from tests.bench.report import repeated
@@ -129,9 +134,10 @@ def score(quick: Quick = False, runs: Runs = 1, as_json: Json = False) -> None:
 
 @app.command(epilog="Example: salience bench state --users 100000 --json")
 def state(users: Users = RECOVERED, runs: Runs = 1, as_json: Json = False) -> None:
-    """Bytes of a user's state, and the time to have it back: in memory alone, and through a broker on one core.
+    """Measure the bytes of a user's state, and the time to restore it: in memory, and from a broker on one core.
 
-    Starts Apache Kafka by itself, in a temporary folder (6 GB for a million users).
+    Starts its own Apache Kafka, in a temporary folder (6 GB for a million
+    users).
     """
     with _measuring() as say:
         from tests.bench import recovery as benchmark
@@ -141,7 +147,7 @@ def state(users: Users = RECOVERED, runs: Runs = 1, as_json: Json = False) -> No
 
 @contextmanager
 def _measuring() -> Iterator[Callable[[str], None]]:
-    """Make `tests` importable and lend a way to say what is going on; what cannot be done is exit code 1."""
+    """Make `tests` importable and yield a way to report progress; a failure ends with exit status 1."""
     import streams
 
     root = Path(streams.__file__).parents[1]
@@ -155,7 +161,7 @@ def _measuring() -> Iterator[Callable[[str], None]]:
     from streams.lag.watch import StalledError
     from tests.bench.bed import BenchError
 
-    logging.getLogger("aiokafka").setLevel(logging.ERROR)  # a topic just made has no leader yet: it tries again
+    logging.getLogger("aiokafka").setLevel(logging.ERROR)  # a new topic has no leader yet: aiokafka retries
     people = screen(stderr=True)
     try:
         with undone_when_told_to_end(), people.status("measuring", spinner="line") as status:
@@ -170,9 +176,9 @@ def _measuring() -> Iterator[Callable[[str], None]]:
 
 
 def _tell(report: Mapping[str, Any], as_json: bool, *, whole: bool = True) -> None:
-    """The report as one object, or as tables for people: medians, where there are several runs their range, and goals.
+    """Print the report as one object, or as tables for people: medians, the range of several runs, and goals.
 
-    ``whole``: of the size that the goals are of.
+    ``whole``: the run has the size that the goals assume.
     """
     from tests.bench.goals import judged
 
@@ -209,7 +215,7 @@ def _goals_table(goals: Mapping[str, Mapping[str, Any]]) -> Table:
 
 
 def _rows(report: Mapping[str, Any], above: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], int, Any]]:
-    """Every part of a report with the names that lead to it, and how deep it is."""
+    """Every part of a report: the names that lead to it, its depth, and its value."""
     for name, value in report.items():
         at = (*above, name)
         yield at, len(above), value

@@ -35,13 +35,13 @@ HomeOption = Annotated[
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")]
 PortOption = Annotated[
-    int, typer.Option("--port", min=1, max=65_533, help="On 127.0.0.1; further nodes take the next ones.")
+    int, typer.Option("--port", min=1, max=65_533, help="Port on 127.0.0.1; further nodes take the next ports.")
 ]
-OnePortOption = Annotated[int, typer.Option("--port", min=1, max=65_535, help="On 127.0.0.1.")]
-NodesOption = Annotated[int, typer.Option("--nodes", help="1, or 3: then one may be lost.")]
+OnePortOption = Annotated[int, typer.Option("--port", min=1, max=65_535, help="Port on 127.0.0.1.")]
+NodesOption = Annotated[int, typer.Option("--nodes", help="1, or 3 to survive the loss of one.")]
 
 
-app = typer.Typer(help="A Kafka broker on this machine.", no_args_is_help=True)
+app = typer.Typer(help="Run a Kafka broker on this machine.", no_args_is_help=True)
 embedded = typer.Typer(help="Tansu: in memory, starts in milliseconds, no transactions.", no_args_is_help=True)
 apache = typer.Typer(
     help="Apache Kafka 4: keeps its data, has transactions; needs Java 17 and Maven.", no_args_is_help=True
@@ -65,7 +65,7 @@ def apache_up(
     home: HomeOption = HOME,
     as_json: JsonOption = False,
 ) -> None:
-    """Start Apache Kafka on the data it had, and leave it running."""
+    """Start Apache Kafka with the data that it had, and leave it running."""
     from deploy.brokers.apache import ApacheKafka
 
     if nodes not in (1, 3):
@@ -76,11 +76,11 @@ def apache_up(
 
 
 def _add_down_and_status(group: typer.Typer, kind: "Kind") -> None:
-    """What is alike for both kinds; ``up`` is not."""
+    """The commands that both kinds share; each has its own ``up``."""
 
     @group.command(epilog=f"Example: salience broker {kind} down")
     def down(home: HomeOption = HOME, as_json: JsonOption = False) -> None:
-        """Stop it. Apache Kafka's topics stay for the next `up`, the embedded broker's are gone."""
+        """Stop the broker. Apache Kafka's topics stay for the next `up`; the embedded broker's are gone."""
         from deploy.brokers.running import stop
 
         with _failures():
@@ -90,7 +90,7 @@ def _add_down_and_status(group: typer.Typer, kind: "Kind") -> None:
 
     @group.command(epilog=f"Example: salience broker {kind} status --json")
     def status(home: HomeOption = HOME, as_json: JsonOption = False) -> None:
-        """Say whether it runs: exit code 0 if the whole of it does and it answers, else 1."""
+        """Say whether the broker runs: exit status 0 if all its processes run and it answers, else 1."""
         from deploy.brokers.running import load
 
         with _failures():
@@ -110,7 +110,7 @@ def _up(kind: "Kind", ports: list[int], make: "Callable[[Path], Broker]", home: 
 
     kept = home / "broker" / kind
     try:
-        own_folder(kept)  # before the broker makes it for everybody: events tell of people
+        own_folder(kept)  # before the broker makes it readable for everybody: events are personal data
     except OSError as error:
         fail(f"{kept} is no folder ({error.strerror or error}); name one of yours: --home")
     with _failures(), undone_when_told_to_end():
@@ -119,7 +119,7 @@ def _up(kind: "Kind", ports: list[int], make: "Callable[[Path], Broker]", home: 
 
 
 def _tell(kind: "Kind", running: "Running | None", state: "State", home: Path, as_json: bool) -> None:
-    """How the broker is: for people with what to do next."""
+    """Print the broker's state; for people, also what to do next."""
     command = f"salience broker {kind}"
     here = "" if home == HOME else f" --home {shlex.quote(str(home))}"
     if running is None:
@@ -149,7 +149,7 @@ def _tell(kind: "Kind", running: "Running | None", state: "State", home: Path, a
 
 
 def _say(text: str, told: dict[str, object], as_json: bool) -> None:
-    """Text to people, on stderr where stdout is for machines."""
+    """Print ``text`` for people: on stderr if stdout is for machines."""
     screen(stderr=as_json, soft_wrap=True).print(text)
     if as_json:
         typer.echo(json.dumps(told))
@@ -157,7 +157,7 @@ def _say(text: str, told: dict[str, object], as_json: bool) -> None:
 
 @contextmanager
 def _failures() -> Iterator[None]:
-    """What a broker refuses becomes a message and exit code 1."""
+    """A broker's failure becomes a message and exit status 1."""
     from deploy.brokers import BrokerError
 
     try:

@@ -1,4 +1,4 @@
-"""``salience campaigns``: what each campaign was shown, spent and returned."""
+"""``salience campaigns``: impressions, spending and returns of each campaign."""
 
 import asyncio
 import json
@@ -19,13 +19,15 @@ COLUMNS_MAX = 1_000
 def campaigns(
     bootstrap: Bootstrap = None,
     prefix: Prefix = None,
-    by_arm: Annotated[bool, typer.Option("--by-arm", help="Each arm of an experiment by itself.")] = False,
+    by_arm: Annotated[bool, typer.Option("--by-arm", help="One row per campaign and experiment arm.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Tell spending against the day's budget, and purchases with their value, campaign by campaign.
+    """Show each campaign's spending against the day's budget, and its purchases with their value.
 
-    Read off the campaign-metrics topic. An arm is what ends its placements' ids: 1-0 is arm 0 of experiment 1. ROAS is
-    value by money spent, by last touch; "by position" gives 40 % to the first click before a purchase and to the last.
+    It reads the topic campaign-metrics. An arm's name ends its placements' ids:
+    1-0 is arm 0 of experiment 1. ROAS is value over money spent, by last touch;
+    "spread" is ROAS by position, which gives 40 % each to the first and to the
+    last click before a purchase.
 
     Example: salience campaigns --by-arm --json
     """
@@ -46,12 +48,12 @@ def campaigns(
         return
     table, here = _table(found, by_arm), screen(highlight=True)
     needed = here.measure(table, options=here.options.update(max_width=COLUMNS_MAX)).maximum
-    # A terminal may wrap a line; a number cut off tells nothing.
+    # A wrapped line can be read; a number that is cut off cannot.
     screen(highlight=True, width=max(here.width, needed)).print(table)
 
 
 async def _read(bootstrap: str, prefix: str) -> "tuple[list[CampaignMetrics], int]":
-    """The topic's last record of each key that is one, and how many records are none."""
+    """The last readable record of each key, and how many records are unreadable."""
     import msgspec
 
     from streams.reading import read_topic

@@ -20,20 +20,21 @@ def console(
     model: Model = None,
     host: Host = None,
     port: Annotated[
-        int, typer.Option(min=0, max=65_535, help="To listen on; 0: any free one, which is logged.")
+        int, typer.Option(min=0, max=65_535, help="Port to listen on; 0: any free one, which is logged.")
     ] = 9310,
-    every: Annotated[float, typer.Option("--every", min=0.1, max=60, help="Seconds between two looks at the lag.")] = 1,
+    every: Annotated[float, typer.Option("--every", min=0.1, max=60, help="Seconds between two polls of the lag.")] = 1,
     stuck_after: Annotated[
         float,
-        typer.Option("--stuck-after", min=1, max=3_600, help="Seconds behind without progress that are STALL or STOP."),
+        typer.Option("--stuck-after", min=1, max=3_600, help="Seconds of lag without progress until STALL or STOP."),
     ] = 10.0,
     log_json: LogJson = False,
 ) -> None:
     """Serve the live console until stopped: throughput, latency, lag, click rates, campaigns, models, "why this ad?".
 
-    It reads the topics and asks the brokers for the lag, joins no group and needs no worker. It shows what people did:
-    on loopback to whoever is on this machine, beyond it to whoever has SALIENCE_WEB_TOKEN. Exit status 1 where it
-    cannot listen, or a topic is missing.
+    It reads the topics and asks the brokers for the lag; it joins no group and
+    needs no worker. It shows what people did: on loopback to everyone on this
+    machine, beyond it to everyone who has SALIENCE_WEB_TOKEN. Exit status 1 if
+    it cannot listen, or a topic is missing.
     """
     import structlog
 

@@ -1,4 +1,4 @@
-"""``salience dead-letters``: what could not be read, why, and sent back once the cause is mended."""
+"""``salience dead-letters``: records that could not be read, why, and how to send them back."""
 
 import asyncio
 import base64
@@ -17,12 +17,14 @@ from streams.cli.screen import Table, screen
 if TYPE_CHECKING:
     from streams.dead_letters import Filter, Letter
 
-app = typer.Typer(help="Records that could not be read: list, show, send back.", no_args_is_help=True)
+app = typer.Typer(help="List, show and send back records that could not be read.", no_args_is_help=True)
 
-Stage = Annotated[str | None, typer.Option(help="Only of this stage: decode, state, reroute, catalogue, review.")]
-Error = Annotated[str | None, typer.Option(help="Only of this error class, such as ValidationError.")]
-Origin = Annotated[str | None, typer.Option("--topic", help="Only from this topic, without prefix, such as clicks.")]
-Limit = Annotated[int, typer.Option(min=1, max=100_000, help="Show the last so many.")]
+Stage = Annotated[str | None, typer.Option(help="Only those of this stage: decode, state, reroute, catalogue, review.")]
+Error = Annotated[str | None, typer.Option(help="Only those with this error class, such as ValidationError.")]
+Origin = Annotated[
+    str | None, typer.Option("--topic", help="Only those from this topic, without its prefix, such as clicks.")
+]
+Limit = Annotated[int, typer.Option(min=1, max=100_000, help="Show only the last so many letters.")]
 EXCERPT_CHARS = 80
 
 
@@ -36,7 +38,7 @@ def list_(
     prefix: Prefix = None,
     as_json: Json = False,
 ) -> None:
-    """Letters with their origin and reason, and how many there are of each kind."""
+    """List dead letters with their origin and reason, and count each kind."""
     from streams.dead_letters import noted, read
 
     wanted = _filter(stage, error, topic)
@@ -70,12 +72,12 @@ def list_(
 
 @app.command(epilog="Example: salience dead-letters show 0:17")
 def show(
-    letter: Annotated[str, typer.Argument(metavar="PARTITION:OFFSET", help="As list names it.")],
+    letter: Annotated[str, typer.Argument(metavar="PARTITION:OFFSET", help="The letter, as list names it.")],
     bootstrap: Bootstrap = None,
     prefix: Prefix = None,
     as_json: Json = False,
 ) -> None:
-    """One letter whole: origin, headers, key and value as they came."""
+    """Show one letter in full: origin, headers, key and value as they came."""
     from streams.dead_letters import Filter, noted, read
 
     settings = settings_of(bootstrap=bootstrap, topic_prefix=prefix)
@@ -100,23 +102,27 @@ def show(
 @app.command(epilog="Example: salience dead-letters requeue --stage state --error LaneFull")
 def requeue(
     letters: Annotated[
-        list[str] | None, typer.Argument(metavar="PARTITION:OFFSET", help="Only these, as list names them.")
+        list[str] | None, typer.Argument(metavar="PARTITION:OFFSET", help="Only these letters, as list names them.")
     ] = None,
     stage: Stage = None,
     error: Error = None,
     topic: Origin = None,
-    every: Annotated[bool, typer.Option("--all", help="All of them, where nothing else is said.")] = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be sent, and send nothing.")] = False,
+    every: Annotated[bool, typer.Option("--all", help="All letters; needed if no other choice is given.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Count what would be sent, and send nothing.")] = False,
     bootstrap: Bootstrap = None,
     prefix: Prefix = None,
     as_json: Json = False,
 ) -> None:
     """Send records back to the topic they came from, once each, and no record more than three times.
 
-    To the partition of their key, at their own time, with the header salience.requeued. Mend the cause first: what is
-    refused again is a new letter. An ad of which its owner has said something newer is not sent. In at_least_once do it
-    one at a time: two who send back at once, or one that ends half-way, may send a letter twice. Exit status 1 where a
-    letter was not sent; the reasons are told.
+    Mend the cause first: a record that is refused again becomes a new letter.
+    Records go to the partition of their key, with their own timestamp and the
+    header salience.requeued. An ad is not sent if its owner has published a
+    newer version.
+
+    With at_least_once, run one at a time: two at once, or one that ends
+    half-way, may send a letter twice. Exit status 1 if a letter was not sent,
+    with the reasons.
     """
     from streams.dead_letters import requeue as send_back
 
@@ -135,7 +141,7 @@ def requeue(
 
 
 def _filter(stage: str | None, error: str | None, topic: str | None, names: Collection[str] = ()) -> "Filter":
-    """Which letters; a stage or a topic that no letter can be of ends the command."""
+    """The letters asked for; an unknown stage or topic ends the command."""
     from streams.dead_letters import INPUTS, STAGES, Filter
 
     for option, given, known in (("--stage", stage, STAGES), ("--topic", topic, INPUTS)):
@@ -145,7 +151,7 @@ def _filter(stage: str | None, error: str | None, topic: str | None, names: Coll
 
 
 def _object(letter: "Letter", sent: set[str], *, whole: bool) -> dict[str, Any]:
-    """A letter for machines; ``whole``: with what it holds."""
+    """A letter as JSON; ``whole``: with its headers, key and value."""
     told: dict[str, Any] = {"letter": letter.name, "timestamp_ms": letter.timestamp_ms}
     told |= {name: letter.told(name) for name in ("topic", "partition", "offset", "stage", "error", "message")}
     told |= {"requeued": letter.requeued, "sent_back": letter.name in sent, "truncated": letter.truncated}
@@ -156,7 +162,7 @@ def _object(letter: "Letter", sent: set[str], *, whole: bool) -> dict[str, Any]:
 
 
 def _text(data: bytes | None) -> Any:
-    """Text where it is UTF-8, else ``{"base64": …}``."""
+    """The text if ``data`` is UTF-8, else ``{"base64": …}``."""
     try:
         return None if data is None else data.decode()
     except UnicodeDecodeError:

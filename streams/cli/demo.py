@@ -1,4 +1,4 @@
-"""``salience demo``: the whole engine on this machine, with made-up shoppers; ``salience shoppers``: they alone."""
+"""``salience demo``: the whole engine with simulated shoppers; ``salience shoppers``: the shoppers alone."""
 
 import logging
 import tempfile
@@ -20,10 +20,10 @@ if TYPE_CHECKING:
     from streams.demo.shopping import Show
 
 SecondsOption = Annotated[
-    int | None, typer.Option("--seconds", min=1, help="End after so long, from when the worker is ready.")
+    int | None, typer.Option("--seconds", min=1, help="Seconds to run once the worker is ready; else until Ctrl-C.")
 ]
-UsersOption = Annotated[int, typer.Option("--users", min=1, max=100_000, help="Shoppers.")]
-SeedOption = Annotated[int, typer.Option("--seed", min=0, help="Of the shoppers: another seed, another crowd.")]
+UsersOption = Annotated[int, typer.Option("--users", min=1, max=100_000, help="Number of shoppers.")]
+SeedOption = Annotated[int, typer.Option("--seed", min=0, help="Seed of the shoppers: another seed, another crowd.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout at the end.")]
 
 EPILOG = "Example: salience demo --seconds 45 --json"
@@ -35,8 +35,9 @@ def demo(
 ) -> None:
     """Start a broker, a worker and a shop full of simulated shoppers, and watch salience beat chance.
 
-    Everything runs on loopback, with all files in a temporary folder, until Ctrl-C or --seconds. Ends with exit code 1
-    where something failed, and where nothing was shown to anybody.
+    Everything runs on loopback, with all files in a temporary folder, until
+    Ctrl-C or --seconds. Exit status 1 if something failed, or nothing was shown
+    to anybody.
     """
     from deploy.brokers import BrokerError
     from streams.client import ViewError
@@ -64,14 +65,23 @@ def shoppers(
 ) -> None:
     """Let simulated shoppers in on a broker of yours, to see what your workers do for them.
 
-    Puts the demo's ads on the topic ads, sends what people do about what the workers place, and shows what the demo
-    shows, until Ctrl-C or --seconds. Who is ranked by chance is the workers' SALIENCE_CONTROL_SHARE: of 500 people 25,
-    so let more in, or wait longer, to be sure. At the end the ads are withdrawn; what people did stays. One at a time:
-    where the demo's ads are up already it listens for six seconds whether somebody shops, and ends where it hears them;
-    else they were left by one that was killed. (Two that begin in the same second do not hear each other.) Does not
-    begin where ads are that are not the demo's, and ends when the workers place one. Needs the rights of admin
-    (salience topics acls). Ends with exit code 1 where something failed, no worker answers at first, or nothing was
-    shown to anybody; one that falls silent later is waited for, and who waits for an answer is counted.
+    Publishes the demo's ads on the topic ads, sends the impressions and clicks
+    that answer the workers' placements, and shows the demo's screen, until
+    Ctrl-C or --seconds. At the end it withdraws the ads; the events stay. It
+    needs the rights of admin (salience topics acls).
+
+    The workers' SALIENCE_CONTROL_SHARE sets how many people are ranked at
+    random: 25 of 500. Let in more, or wait longer, for a sure comparison.
+
+    Run one at a time. If the demo's ads are there already, it listens for six
+    seconds and ends if it hears other shoppers; if not, a killed run has left
+    the ads. (Two that begin in the same second do not hear each other.) It
+    refuses to begin beside ads that are not the demo's, and ends when the
+    workers place one.
+
+    Exit status 1 if something failed, no worker answers at first, or nothing was
+    shown to anybody. For a worker that falls silent later it waits, and counts
+    the shoppers who wait for an answer.
     """
     import asyncio
 
@@ -125,7 +135,7 @@ def _live(people: Console) -> Iterator["Show"]:
     from streams.demo.view import render
 
     for library in ("aiokafka", "asyncio"):
-        logging.getLogger(library).setLevel(logging.CRITICAL)  # what fails is raised, and told by the command
+        logging.getLogger(library).setLevel(logging.CRITICAL)  # failures are raised, and the command reports them
     try:
         with Live(console=people, auto_refresh=False, vertical_overflow="visible") as live:
             yield lambda snapshot: live.update(render(snapshot), refresh=True)

@@ -1,4 +1,4 @@
-"""A command that is told to end undoes what it has begun, as on Ctrl-C; one that runs for ever just ends."""
+"""On a signal, a command undoes what it has begun, as on Ctrl-C; one that runs until stopped just ends."""
 
 import asyncio
 import signal
@@ -11,9 +11,9 @@ ENDING = (signal.SIGTERM, signal.SIGHUP)
 
 @contextmanager
 def undone_when_told_to_end() -> Iterator[None]:
-    """SIGTERM and SIGHUP raise ``SystemExit`` in the block, of the main thread; status 128 and the signal's number.
+    """In the main thread's block, SIGTERM and SIGHUP raise ``SystemExit`` with status 128 plus the signal's number.
 
-    Once: what is undone then is undone whole. A signal that is ignored (``nohup``) stays so.
+    Only the first does: further ones must not interrupt the undoing. An ignored signal (``nohup``) stays ignored.
     """
     former = {number: signal.getsignal(number) for number in ENDING}
     heard = [number for number in ENDING if former[number] != signal.SIG_IGN]
@@ -33,7 +33,7 @@ def undone_when_told_to_end() -> Iterator[None]:
 
 
 async def until_told(work: Coroutine[None, None, None]) -> None:
-    """``work`` until it is done, or a signal tells it to end."""
+    """Run ``work`` until it is done, or SIGTERM or SIGINT cancels it."""
     task = asyncio.create_task(work)
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, task.cancel)

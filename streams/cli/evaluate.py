@@ -1,4 +1,4 @@
-"""``salience evaluate``: the attention model beside its alternatives, on a log's later part."""
+"""``salience evaluate``: compare the attention model with its alternatives, on a log's later part."""
 
 import json
 from collections.abc import Callable, Iterator
@@ -35,7 +35,7 @@ TestOption = Annotated[
         "--test",
         exists=True,
         dir_okay=False,
-        help="A later file of impressions; all of --data trains then. Not with --train-share.",
+        help="A later file of impressions to test on; then all of --data trains. Not with --train-share.",
     ),
 ]
 ShareOption = Annotated[
@@ -44,15 +44,26 @@ ShareOption = Annotated[
         "--train-share",
         min=0.05,
         max=0.95,
-        help="Of the log's time, from the first impression on, that trains; the rest tests.",
+        help="Share of the log's time, from the first impression on, that trains; the rest tests.",
         show_default="0.8",
     ),
 ]
-SeedOption = Annotated[int, typer.Option("--seed", min=0, help="Of the networks, the trees and the bootstrap.")]
-JobsOption = Annotated[int, typer.Option("--jobs", min=1, max=64, help="Models fitted at once, a processor each.")]
-LanesOption = Annotated[int, typer.Option("--lanes", min=1, max=64, help="Lanes whose layers are compared with one.")]
+SeedOption = Annotated[
+    int, typer.Option("--seed", min=0, help="Random seed of the networks, the trees and the bootstrap.")
+]
+JobsOption = Annotated[int, typer.Option("--jobs", min=1, max=64, help="Models to fit at once, one processor each.")]
+LanesOption = Annotated[
+    int,
+    typer.Option(
+        "--lanes",
+        min=1,
+        max=64,
+        help="Lanes whose click layers are compared with one layer; 1: none.",
+    ),
+]
 ModelsOption = Annotated[
-    str | None, typer.Option("--models", help="Only these, by name and comma; attention is always among them.")
+    str | None,
+    typer.Option("--models", help="Only these models, comma-separated; attention is always included. Else all."),
 ]
 CHOSEN = "attention"
 """The model that the others are compared with."""
@@ -61,7 +72,7 @@ NEEDS = ("torch", "lightgbm", "sklearn")
 
 @dataclass(frozen=True, slots=True)
 class _Asked:
-    """How the models of a log are to be compared."""
+    """How to compare the models of a log."""
 
     models: str | None
     seed: int
@@ -69,7 +80,7 @@ class _Asked:
     lanes: int
     as_json: bool
     longer: str = "Give a longer log, or part it elsewhere"
-    """What helps where the test tells too little."""
+    """What helps if the test part is too small."""
 
 
 @app.command(epilog="Example: salience evaluate kuairand --data ./kuairand --models attention,gbdt,hashed_lr")
@@ -85,11 +96,15 @@ def kuairand(
 ) -> None:
     """Train on the first 80 % of KuaiRand-Pure's time (or another share; or all, with --test), and test on the rest.
 
-    Three modes: frozen (state as it stood when the test began), stateful (it follows the stream), online (the click
-    layer on top, as the worker runs it). gAUC and NDCG@10 are per user and for frozen state alone: over a stream they
-    are biased. 95 % intervals are paired, by users. Then come what state and click layer add as the model ages (it
-    becomes five days old with --train-share 0.2), drift drills, other ways for the layer to learn, and what it loses
-    where a worker's lanes learn apart, and gets back where they share. Needs the extras train and evaluate.
+    Three modes: frozen (state as when the test begins), stateful (state follows
+    the stream), online (with the click layer, as in a worker). gAUC and NDCG@10
+    are per user, and for frozen state only: over a stream they are biased. 95 %
+    intervals are paired, by users.
+
+    Then follow: what state and click layer add as the model ages (up to five
+    days with --train-share 0.2), drift drills, other ways for the layer to
+    learn, and what it loses if a worker's lanes learn apart, and regains if they
+    share. Needs the extras train and evaluate.
     """
     if test is not None and train_share is not None:
         raise typer.BadParameter(
@@ -117,9 +132,10 @@ def log(
     lanes: LanesOption = 8,
     as_json: Json = False,
 ) -> None:
-    """Train on the first 80 % of the time of a log of your own, or another share, and test on the rest: as kuairand.
+    """Train on the first 80 % of your own log's time (or another share), and test on the rest, like kuairand.
 
-    The log is as salience export-log writes it. Where there are reviews, a further model hears of none.
+    The log is as salience export-log writes it. If it has reviews, a further
+    model gets none of them.
     """
     _require("pyarrow")
     from streams.cli.trials import TRAIN_SHARE, trial_of
@@ -147,7 +163,7 @@ def demo(
     lanes: LanesOption = 8,
     as_json: Json = False,
 ) -> None:
-    """As kuairand, with the demo's shoppers, whose tastes are known: those drawn by --seed, shown ads at random."""
+    """Compare like kuairand, on the demo's shoppers of known taste, drawn by --seed and shown random ads."""
     _require()
     from streams.cli.trials import TRAIN_SHARE, trial_of
     from streams.demo.shop import simulate_log
@@ -160,7 +176,7 @@ def demo(
 
 
 def _compare(prepare: "Callable[[Told], Trial]", differs: dict[str, Any], asked: _Asked) -> None:
-    """Fit all models on a log and report. ``differs``: from the usual configuration of the networks."""
+    """Fit all models on a log and report. ``differs``: changes to the networks' usual configuration."""
     from onnx_models.ageing import ages
     from onnx_models.cold import segments
     from onnx_models.comparison import compare, fit_all
@@ -207,7 +223,7 @@ def _compare(prepare: "Callable[[Told], Trial]", differs: dict[str, Any], asked:
 
 @contextmanager
 def _fitting() -> Iterator[None]:
-    """Ends the command where a model cannot learn, or the process that fits it is killed."""
+    """Ends the command if a model cannot learn, or the process that fits it is killed."""
     try:
         yield
     except BrokenExecutor:
@@ -221,23 +237,27 @@ def _fitting() -> Iterator[None]:
 
 ArmsOption = Annotated[
     Path | None,
-    typer.Option("--test", exists=True, dir_okay=False, help="A later file of arms; --data before it trains."),
+    typer.Option(
+        "--test", exists=True, dir_okay=False, help="A later file of arms to test on; --data before it trains."
+    ),
 ]
-DrawsOption = Annotated[int, typer.Option("--seed", min=0, help="Of the bootstrap.")]
+DrawsOption = Annotated[int, typer.Option("--seed", min=0, help="Random seed of the bootstrap.")]
 ZOption = Annotated[float, typer.Option("--z-min", min=0.0, help="Test pairs whose |z| is this or more.")]
 TRAIN_SHARE = 0.8
-"""Of a log's tests, by week; the weeks after them test."""
+"""Share of a log's tests, by week, that trains; the later weeks test."""
 
 
 @app.command(epilog="Example: salience evaluate headlines --data ./upworthy --json")
 def headlines(
     data: DataOption, test: ArmsOption = None, z_min: ZOption = 3.0, seed: DrawsOption = 1, as_json: Json = False
 ) -> None:
-    """Tell which of two headlines is clicked more: text vectors beside plain figures, words, and "longer wins".
+    """Predict which of two headlines is clicked more: by text vectors, plain figures, words, or "longer wins".
 
-    Learnt from the weeks of the first 80 % of the Upworthy archive's tests, the penalty chosen on the latest of them,
-    and tested on the weeks after: pairs of one test and picture with |z| ≥ 3. The test's headlines are not learnt from.
-    95 % intervals are a bootstrap by tests, of ten or more. Needs the extra text.
+    Models learn from the weeks of the first 80 % of the Upworthy archive's
+    tests; the latest of these weeks choose the penalty; the weeks after test.
+    Pairs share a test and a picture; pairs with |z| ≥ 3 (or --z-min) test.
+    Models learn from no headline of the test. 95 % intervals are a bootstrap
+    over tests, if there are ten or more. Needs the extra text.
     """
     from scoring.text import TextEncoderError
     from streams.logs import LogError
@@ -256,7 +276,7 @@ def headlines(
 
 
 def _accuracies(models: dict[str, Any]) -> Table:
-    """Of each model; "–" where too few tests were judged for an interval."""
+    """Each model's accuracy; "–" where there are too few tests for an interval."""
     table = Table("model", "accuracy", "95 % interval", "above longer wins")
     for name, line in models.items():
         found, above = line["accuracy"], line["above_longer"]
@@ -332,7 +352,7 @@ def _require(*further: str) -> None:
 
 
 def _contestants(trial: "Trial", config: "Config") -> "list[Alternative]":
-    """All models, those that take longest first."""
+    """All models, the slowest first."""
     from onnx_models.alternatives.boosting import Boosting
     from onnx_models.alternatives.hashed import Hashed
     from onnx_models.alternatives.incremental import river_models

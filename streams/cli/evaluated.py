@@ -1,4 +1,4 @@
-"""What ``salience evaluate`` tells of a log's models, as tables for people and as one object for machines."""
+"""The results of ``salience evaluate``, as tables for people and as one JSON object."""
 
 import json
 import math
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Beside:
-    """What is told of the chosen model beside the comparison."""
+    """Further results on the chosen model, beside the comparison."""
 
     drills: "Drills | None"
     cold: "list[Segment]"
@@ -103,7 +103,7 @@ def _named(found: "Variant") -> dict[str, Any]:
 
 def _layers(title: str, first: str, found: "list[Variant]") -> Table:
     table = Table(title=title)
-    table.add_column(first, max_width=13)  # intervals are whole in 80 columns then
+    table.add_column(first, max_width=13)  # then intervals fit on one line of 80 columns
     for name, width in (("AUC", 6), ("log loss", 8), ("calibration", 11), (f"log loss above {found[0].name}", 26)):
         table.add_column(name, justify="right", width=width)
     for each in found:
@@ -125,7 +125,7 @@ def _table(mode: str, lines: "dict[str, Line]", chosen: str, tested: int) -> Tab
 
 
 def _costs(lines: "dict[str, Line]", chosen: str) -> Table:
-    """What is told of frozen models alone."""
+    """The figures that only frozen models have."""
     table = _numbers("frozen: a person's own order, and what a candidate costs", "gAUC", "NDCG@10", "µs", "kFLOP")
     for name, line in sorted(lines.items(), key=lambda each: -(each[1].gauc or 0)):
         cells = [name, f"{line.gauc:.4f}", f"{line.ndcg_10:.4f}"]
@@ -140,7 +140,7 @@ def _sure(gap: "Interval") -> str:
 
 
 def _numbers(title: str, *names: str) -> Table:
-    """A table of models whose names and numbers are whole in 80 columns."""
+    """A table of models whose names and numbers fit in 80 columns."""
     table = Table(title=title)
     table.add_column("model")
     for name in names:

@@ -20,68 +20,70 @@ if TYPE_CHECKING:
     from streams.settings import Settings
 
 WHOLE_FROM = 10_000
-"""From here on no number is told in powers of ten: micros of a shop's revenue are read as money."""
+"""Larger numbers are never shown in powers of ten: people read a shop's revenue in micros as money."""
 
-app = typer.Typer(help="Live experiments: create, start, ramp, stop, list, report, referee.", no_args_is_help=True)
+app = typer.Typer(help="Create, start, ramp, stop, list and report live experiments.", no_args_is_help=True)
 
-Name = Annotated[str, typer.Argument(help="Lower-case letters, digits and dashes.")]
+Name = Annotated[str, typer.Argument(help="Experiment: lower-case letters, digits and dashes, 32 at most.")]
 Arms = Annotated[
     list[str],
     typer.Option(
         "--arm",
-        help="NAME=SHARE, or NAME=SHARE:setting=value,model=VERSION of what it changes. The first is compared with.",
+        help="NAME=SHARE, or NAME=SHARE:setting=value,model=VERSION with its changes. The first is the baseline.",
     ),
 ]
 Guardrails = Annotated[
-    list[str], typer.Option("--guardrail", help="METRIC=LOSS, below 1: no arm may surely lose more.")
+    list[str], typer.Option("--guardrail", help="METRIC=LOSS: end it if an arm surely loses a larger share (below 1).")
 ]
 Ramp = Annotated[
     float | None,
     typer.Option(
         min=0.0,
         max=1.0,
-        help="Share of the experiment's users who take part, or of each of a bandit's cohorts; else 1, or 0.1.",
+        help="Share of users who take part, else 1; for a bandit the share in each cohort, else 0.1.",
     ),
 ]
 Minimum = Annotated[
     float | None,
-    typer.Option(help="Share that a bandit leaves every arm: 0.1 at least, or a few would decide; else 0.1."),
+    typer.Option(help="Bandit: least share of every arm, 0.1 or more, lest a few users decide; else 0.1."),
 ]
-Every = Annotated[float, typer.Option("--every", min=0.2, max=3_600, help="Seconds between two looks.")]
+Every = Annotated[float, typer.Option("--every", min=0.2, max=3_600, help="Seconds between two looks at the data.")]
 
 
 @app.command(epilog="Example: salience experiment create warmth --arm as-is=0.5 --arm warmer=0.5:temperature=0.3")
 def create(
     name: Name,
     arm: Arms,
-    layer: Annotated[str, typer.Option(help="Experiments of one layer share no user.")] = "ranking",
-    width: Annotated[float, typer.Option(min=0.001, max=1, help="Share of the layer that is reserved.")] = 1.0,
+    layer: Annotated[str, typer.Option(help="Layer; experiments of one layer share no user.")] = "ranking",
+    width: Annotated[float, typer.Option(min=0.001, max=1, help="Share of the layer's users to reserve.")] = 1.0,
     primary: Annotated[
-        str, typer.Option(help="ctr, cvr, revenue_micros a day, viewed_s or diversity: of what answers impressions.")
+        str,
+        typer.Option(help="Metric of responses to impressions: ctr, cvr, revenue_micros a day, viewed_s or diversity."),
     ] = "ctr",
     guardrail: Guardrails = [],  # noqa: B006 - typer copies it
     allocation: Annotated[
-        str, typer.Option(help="fixed, or bandit: the better an arm, the more of the next users it gets.")
+        str, typer.Option(help="fixed; or bandit: better arms get more of the next users.")
     ] = "fixed",
     minimum: Minimum = None,
     interleave: Annotated[
-        bool, typer.Option("--interleave", help="Show both arms' rankings in one placement: whose picks are clicked?")
+        bool, typer.Option("--interleave", help="Mix two arms' rankings in one placement; compare clicks.")
     ] = False,
     epoch: Annotated[
-        int | None, typer.Option(help="Seconds between a bandit's cohorts, each the ramp's size; else 3,600.")
+        int | None, typer.Option(help="Bandit: seconds between cohorts, each of the ramp's size; else 3,600.")
     ] = None,
     bootstrap: Bootstrap = None,
     prefix: Prefix = None,
     as_json: Json = False,
 ) -> None:
-    """Write a draft: arms are policies, by the settings that they change and the model that scores.
+    """Write a draft. An arm is a policy: the settings that it changes, and the model that scores.
 
-    A bandit lets its users in cohort by cohort, the next one in shares by what the primary metric has shown so far;
-    nobody is moved, and the report stays fair. Its size is that of start --ramp. With --interleave two arms take turns
-    in one placement, and the report tells whose picks are clicked.
+    Nobody takes part yet. Push a model first (salience model push); it is
+    checked here, and workers prepare it from now on.
 
-    Nobody takes part yet. A model must have been pushed (salience model push); it is tried here, and workers get it
-    ready from now on.
+    A bandit admits users cohort by cohort; the primary metric so far sets the
+    next cohort's shares. Nobody changes arms, and the report stays unbiased. A
+    cohort's size is that of start --ramp. With --interleave two arms take turns
+    in one placement, and the report says whose picks are clicked.
     """
     from streams.cli import arms
     from streams.control_wire import ExperimentSetting
@@ -117,7 +119,8 @@ def start(
 ) -> None:
     """Let a draft's users take part, from the workers' next slice on.
 
-    A worker that has not got an arm's model yet, or refuses it, lets nobody take part; salience model list tells.
+    A worker that lacks or refuses an arm's model lets nobody take part: see
+    salience model list.
     """
     from streams.control_wire import ExperimentSetting
     from streams.experiments import registry
@@ -136,12 +139,12 @@ def start(
 @app.command(epilog="Example: salience experiment ramp warmth 0.5")
 def ramp(
     name: Name,
-    to: Annotated[float, typer.Argument(min=0.0, max=1.0, help="Share of the experiment's users; it only grows.")],
+    to: Annotated[float, typer.Argument(min=0.0, max=1.0, help="Share of the experiment's users; it can only grow.")],
     bootstrap: Bootstrap = None,
     prefix: Prefix = None,
     as_json: Json = False,
 ) -> None:
-    """Let more users take part; those who do stay in their arms."""
+    """Let more users take part; users who already do stay in their arms."""
     from streams.experiments import registry
 
     settings = settings_of(bootstrap=bootstrap, topic_prefix=prefix)
@@ -151,12 +154,12 @@ def ramp(
 @app.command(epilog="Example: salience experiment stop warmth --reason 'warmer won'")
 def stop(
     name: Name,
-    reason: Annotated[str, typer.Option(help="Kept with the experiment.")] = "",
+    reason: Annotated[str, typer.Option(help="Why; recorded with the experiment.")] = "",
     bootstrap: Bootstrap = None,
     prefix: Prefix = None,
     as_json: Json = False,
 ) -> None:
-    """End an experiment for good: everyone has the shop's policy again."""
+    """End an experiment for good: everyone gets the shop's policy again."""
     from streams.experiments import registry
 
     settings = settings_of(bootstrap=bootstrap, topic_prefix=prefix)
@@ -165,7 +168,7 @@ def stop(
 
 @app.command("list", epilog="Example: salience experiment list --json")
 def list_(bootstrap: Bootstrap = None, prefix: Prefix = None, as_json: Json = False) -> None:
-    """Every experiment on the control topic; of a bandit, how far its cohorts have come, in the newest one's shares."""
+    """List the experiments; a bandit with the share of users admitted so far and the newest cohort's shares."""
     from streams.control_wire import Allocation, ExperimentSetting
 
     control = control_of(settings_of(bootstrap=bootstrap, topic_prefix=prefix))
@@ -182,7 +185,7 @@ def list_(bootstrap: Bootstrap = None, prefix: Prefix = None, as_json: Json = Fa
 
 
 def _as_it_runs(setting: "ExperimentSetting", allocation: "Allocation | None") -> tuple[str, str]:
-    """How far an experiment has come, and its arms; or why nobody runs what other hands have written."""
+    """An experiment's ramp and arms; or why workers refuse a setting that another program wrote."""
     from streams.experiments.registry import definition
 
     try:
@@ -196,13 +199,13 @@ def _as_it_runs(setting: "ExperimentSetting", allocation: "Allocation | None") -
 
 
 def _reserved(setting: "ExperimentSetting") -> str:
-    """Its range of the layer."""
+    """The experiment's range of the layer."""
     return f"{setting.low:.4g} to {setting.high:.4g}"
 
 
 @app.command(epilog="Example: salience experiment report warmth")
 def report(name: Name, bootstrap: Bootstrap = None, prefix: Prefix = None, as_json: Json = False) -> None:
-    """What an experiment shows now, from the referee's reports. The intervals hold however often you look."""
+    """Show an experiment's latest report by the referee. Its intervals hold however often you look."""
     from streams.control_wire import ExperimentSetting
 
     settings = settings_of(bootstrap=bootstrap, topic_prefix=prefix)
@@ -223,16 +226,19 @@ def report(name: Name, bootstrap: Bootstrap = None, prefix: Prefix = None, as_js
 @app.command(epilog="Example: salience experiment referee --every 10")
 def referee(
     every: Every = 10.0,
-    once: Annotated[bool, typer.Option("--once", help="Read what is there, report, and end.")] = False,
+    once: Annotated[
+        bool, typer.Option("--once", help="Read what is there, report, and end; else run until stopped.")
+    ] = False,
     bootstrap: Bootstrap = None,
     prefix: Prefix = None,
     port: PagesPort = None,
     log_json: LogJson = False,
 ) -> None:
-    """Judge the experiments while they run: publish reports, and end those that break a guardrail.
+    """Judge running experiments: publish reports, and stop experiments that break a guardrail.
 
-    One process; it saves where it is in SALIENCE_HOME, where no other may be, and goes on there. While brokers fail it
-    judges nothing, says so once, and tries again at every look.
+    Run one process. It saves its progress in SALIENCE_HOME, which no other
+    referee may use, and resumes there. While brokers fail, it judges nothing,
+    says so once, and retries at every look.
     """
     import structlog
 
@@ -306,20 +312,20 @@ def _print(found: "ExperimentReport") -> None:
 
 
 def _number(value: float, sign: str = "") -> str:
-    """Four digits, and of what is larger the whole of it: a shop's money is told in micros."""
+    """Four digits; from `WHOLE_FROM` on, all digits."""
     return f"{value:{sign},.0f}" if abs(value) >= WHOLE_FROM else f"{value:{sign}.4g}"
 
 
 def _written(
     settings: "Settings", draft: "Callable[[Known], ExperimentSetting]", made: "ExperimentSetting"
 ) -> "ExperimentSetting":
-    """Write a draft; as it stands beside those that were written meanwhile."""
+    """Write a draft; return it as settled beside those that others wrote meanwhile."""
     from streams.experiments.changes import settled
     from streams.experiments.registry import absences
 
     _write(settings, [made])
     stands = or_fail(lambda: settled(draft, made, partial(control_of, settings), partial(_write, settings)))
-    # Again: one may have been removed before the draft was there.
+    # Again: a model may have been removed before the draft was written.
     _check_models(stands, absences(stands, control_of(settings)))
     return stands
 

@@ -1,4 +1,4 @@
-"""``salience explain PLACEMENT_ID``: a receipt computed again, and why each ad stands where it stands."""
+"""``salience explain PLACEMENT_ID``: recompute a placement, and say why each ad has its slot."""
 
 import asyncio
 from contextlib import suppress
@@ -27,10 +27,11 @@ def explain(
     model: Model = None,
     as_json: Json = False,
 ) -> None:
-    """Find a placement's receipt on the decisions topic, compute it again and compare.
+    """Recompute a placement from its receipt on the decisions topic, and compare.
 
-    By the model that the receipt names: --model where it is that one, else from the topic models.
-    Exit status 1 where it cannot be computed again or differs, with what differs.
+    It uses the model that the receipt names: --model if it is that one, else the
+    one on the topic models. Exit status 1 if it cannot recompute, or the result
+    differs; it says how.
 
     Example: salience explain 0-1a22-81e-ce3204e5831d6fd5
     """
@@ -93,7 +94,7 @@ async def _find(bootstrap: str, prefix: str, placement_id: str) -> "Decision | N
 
 
 async def _engine(settings: "Settings", version: str, other: str | None) -> "Engine":
-    """An engine with the models that decided, wherever they are to be had, and the ads as they are now."""
+    """An engine with the models that decided, from `Settings.model` or the topic models, and the present ads."""
     from scoring.attention import load
     from scoring.catalogue import learned_column
     from streams.app import make_engine
@@ -121,8 +122,8 @@ async def _engine(settings: "Settings", version: str, other: str | None) -> "Eng
 
 @dataclass(frozen=True, slots=True)
 class _Told:
-    """What a receipt tells: its placement; how likely each slot was known to be looked at, None without a click layer;
-    and how many candidates were not placed by the reason, the most first, None where it does not say.
+    """A receipt's placement; each slot's chance of being looked at, None without a click layer; and the number of
+    candidates not placed, by reason, largest first, None if the receipt gives no reasons.
     """
 
     placement: "Placement"
@@ -133,7 +134,7 @@ class _Told:
 
     @classmethod
     def of(cls, decision: "Decision") -> "_Told":
-        """Raises `ValueError`, `OverflowError` and `IndexError` for what no placement of ours has."""
+        """Raises `ValueError`, `OverflowError` or `IndexError` if the receipt holds no valid placement."""
         import msgspec
         import numpy as np
 
@@ -155,7 +156,7 @@ def _told(decision: "Decision") -> _Told:
 
 
 def _answer(decision: "Decision", told: _Told, result: "Recomputed") -> dict[str, Any]:
-    """What people are shown, for machines: each slot with what earned it, and why the others are not there."""
+    """The same for machines: each slot with what earned it, and why other candidates were not placed."""
     import msgspec
 
     placement = told.placement

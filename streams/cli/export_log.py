@@ -1,4 +1,4 @@
-"""``salience export-log``: what is on the topics, as Parquet files to learn from."""
+"""``salience export-log``: the topics as Parquet files to train on."""
 
 import asyncio
 import json
@@ -25,23 +25,25 @@ if TYPE_CHECKING:
     from streams.settings import Settings
     from streams.wire import Tone
 
-OutOption = Annotated[Path, typer.Option("--out", file_okay=False, help="Folder for the files; made where missing.")]
+OutOption = Annotated[Path, typer.Option("--out", file_okay=False, help="Folder for the files; created if missing.")]
 
 EPILOG = "Example: salience export-log --out log && salience train log --data log"
 
 
 def export_log(out: OutOption, bootstrap: Bootstrap = None, prefix: Prefix = None, as_json: Json = False) -> None:
-    """Write ads, impressions and clicks as they stand on the topics now, each to a Parquet file.
+    """Write ads, impressions, clicks and tones, as the topics hold them now, each to a Parquet file.
 
-    What workers would not learn from is left out, and counted: records that they make dead letters, and what is of no
-    time in milliseconds, for which the whole log would be refused (invalid), and events of people who are not
-    remembered (refused), because they said no, on an event or on the control topic, have been erased, or said nothing
-    where SALIENCE_CONSENT_PRESUMED is false. Give it the workers' settings.
+    It leaves out and counts what workers would not learn from. Invalid: records
+    that become dead letters, and records whose time is not in milliseconds, for
+    which training would refuse the whole log. Refused: events of people who said
+    no, on an event or on the control topic, who were erased, or who said nothing
+    while SALIENCE_CONSENT_PRESUMED is false. Give it the workers' settings.
 
-    Of an ad the last version is written. A withdrawn one, which was shown before, has the status ended, until the
-    broker has compacted it away. Of reviews how ads and brands sounded after each, and not what was said. The files
-    take the place of those before once all are whole. Training reads them through the code that serves. Exit code 1
-    where a topic is missing or the broker cannot be reached.
+    It writes the last version of each ad; a withdrawn ad has the status ended
+    until the broker has compacted it away. For reviews it writes the tone of ads
+    and brands after each, and not the text. The files replace older ones once
+    all are complete. Training reads them through the serving code. Exit status 1
+    if a topic is missing or the broker cannot be reached.
     """
     if find_spec("pyarrow") is None:
         fail("pyarrow is missing, which Parquet needs: pip install 'salience[evaluate]'")
@@ -65,7 +67,7 @@ def export_log(out: OutOption, bootstrap: Bootstrap = None, prefix: Prefix = Non
 
 
 async def _export(settings: "Settings", writer: "Writer", progress: Progress) -> dict[str, int]:
-    """Every topic to its end as it is now; how many records were left out, by why."""
+    """Export every topic up to its present end; return how many records were left out, by reason."""
     from streams import topics
     from streams.learnable import Offered
     from streams.reviews.reviewer import Reviewer
@@ -92,10 +94,10 @@ async def _events(
     ends: "Callable[[Iterable[str]], Awaitable[Mapping[tuple[str, int], int]]]",
     writer: "Writer",
 ) -> "Learnable":
-    """Events: read to hear who says no, to recall what these did before, and to write them; what counted the others.
+    """Read events to learn who said no, to recall what they did before, and to write the rest; return the counts.
 
-    Both topics end where they ended at one moment: a no on the one takes back what was done on the other. Requests are
-    read again once all events have been heard, for the first reading is older than the newest of them.
+    Both topics are read up to their ends at one moment: a no on one takes back events on the other. Requests are read
+    again after all events: the first reading is older than the newest event.
     """
     from scoring.events import Source
     from streams import topics
@@ -154,15 +156,15 @@ async def _read(
 
 
 class Tones:
-    """What was told as each review came, at the time when it could be heard."""
+    """The tones after each review, with the time of its record."""
 
     def __init__(self, reviewer: "Reviewer") -> None:
         self._reviewer = reviewer
         self.invalid = 0
-        """Tones of a time that no log may hold, as of a record that does not tell when it was sent (-1)."""
+        """Tones whose time no log may hold, such as the -1 of a record without a timestamp."""
 
     def of(self, records: "Sequence[Record]") -> "Iterator[Tone]":
-        """Of further reviews."""
+        """The tones after further reviews."""
         from msgspec.structs import replace
 
         from streams.logs import mistimed

@@ -1,4 +1,4 @@
-"""How a command fails: a message for people, the same as JSON where machines read, and exit status 1."""
+"""How a command fails: a message for people, the same as JSON for machines, and exit status 1."""
 
 import json
 import sys
@@ -17,17 +17,17 @@ from streams.cli.screen import screen
 T = TypeVar("T")
 
 _AS_JSON = ContextVar("as_json", default=False)
-"""Whether the command that runs was asked for ``--json``."""
+"""Whether the running command has ``--json``."""
 _LOG_JSON = ContextVar("log_json", default=False)
-"""Whether it was asked for ``--log-json``."""
+"""Whether the running command has ``--log-json``."""
 
 
 def fail(error: Exception | str, status: int = 1) -> NoReturn:
-    """End the command: the error on stderr and, under ``--json``, on stdout. Under ``--log-json`` a line of the log.
+    """End the command: print the error on stderr, as a log line with ``--log-json``; with ``--json`` also on stdout.
 
-    A stderr that is full or closed costs the words, and no status.
+    If stderr is full or closed, the message is lost, but the status stays.
     """
-    with suppress(OSError, ValueError):  # ValueError: of a stream that is closed
+    with suppress(OSError, ValueError):  # ValueError: the stream is closed
         _say(str(error))
     if _AS_JSON.get():
         typer.echo(json.dumps({"error": str(error)}))
@@ -35,7 +35,7 @@ def fail(error: Exception | str, status: int = 1) -> NoReturn:
 
 
 def _say(error: str) -> None:
-    if _LOG_JSON.get():  # as `streams.running.configure_logging` has them written, but nothing may have called it yet
+    if _LOG_JSON.get():  # in the format of `streams.running.configure_logging`, which may not have been called yet
         line = {"event": error, "level": "error", "timestamp": f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%S.%fZ}"}
         typer.echo(json.dumps(line), err=True)
     else:
@@ -43,20 +43,20 @@ def _say(error: str) -> None:
 
 
 def or_fail(call: Callable[[], T]) -> T:
-    """What ``call`` returns; what it refuses ends the command."""
+    """Return what ``call`` returns; its `ValueError` ends the command."""
     from streams.connection import ConnectionSettingsError
 
     try:
         return call()
     except ConnectionSettingsError:
-        raise  # a wrong setting, not a refusal: `Salience` tells it
+        raise  # a wrong setting, not a refusal: `Salience` reports it
     except ValueError as error:
         fail(error)
 
 
 @contextmanager
 def writing(out: Path, helps: str) -> Iterator[None]:
-    """Ends the command where what it makes cannot be written to ``out``; ``helps``: what to do then."""
+    """Ends the command if its result cannot be written to ``out``; ``helps``: what to do then."""
     try:
         yield
     except OSError as error:
@@ -64,16 +64,16 @@ def writing(out: Path, helps: str) -> Iterator[None]:
 
 
 class Salience(TyperGroup):
-    """The root of all commands: what a broker or a setting makes impossible is told, and no traceback shown."""
+    """The root of all commands: a broker's failure or a wrong setting becomes a message, without a traceback."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """Note whether machines read."""
+        """Parse, and note ``--json`` and ``--log-json``."""
         _AS_JSON.set("--json" in args)
         _LOG_JSON.set("--log-json" in args)
         return _told(lambda: super(Salience, self).parse_args(ctx, args))
 
     def invoke(self, ctx: Any) -> Any:
-        """Run the subcommand. What it logs goes to stderr: by itself structlog writes to stdout, among the answers."""
+        """Run the subcommand with its log on stderr: by default structlog writes to stdout, among the answers."""
         import structlog
 
         from streams.log_lines import Lines
@@ -83,7 +83,7 @@ class Salience(TyperGroup):
 
 
 def _told(call: Callable[[], T]) -> T:
-    """What ``call`` returns; what it fails of is told."""
+    """Return what ``call`` returns; report its failure."""
     try:
         return call()
     except typer.Exit:
@@ -94,9 +94,9 @@ def _told(call: Callable[[], T]) -> T:
 
 
 def _tell(error: Exception) -> None:
-    """End the command with the error's own words, where it is one that its caller can mend.
+    """End the command with the error's message, if it is one that the user can mend.
 
-    A wrong call is told to machines here, and to people by typer.
+    A usage error is reported to machines here, and to people by typer.
     """
     if isinstance(error, typer.TyperException):
         if _LOG_JSON.get():

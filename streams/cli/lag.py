@@ -22,22 +22,25 @@ app = typer.Typer()
 
 By = Literal["partition", "topic", "group"]
 Groups = Annotated[
-    list[str] | None, typer.Option("--group", callback=named, help="Only this group; may be given again; else all.")
+    list[str] | None,
+    typer.Option("--group", callback=named, help="Only this group; repeat it for several; else all groups."),
 ]
-Prefix = Annotated[str | None, typer.Option(help="Only topics that begin so (SALIENCE_TOPIC_PREFIX).")]
+Prefix = Annotated[str | None, typer.Option(help="Only topics with this prefix (SALIENCE_TOPIC_PREFIX).")]
 Every = Annotated[float, typer.Option("--every", min=0.1, max=60, help="Seconds between two polls.")]
-Window = Annotated[float, typer.Option("--window", min=2, max=3_600, help="Seconds that rates and trends look back.")]
+Window = Annotated[
+    float, typer.Option("--window", min=2, max=3_600, help="Seconds over which rates and trends are measured.")
+]
 Stuck = Annotated[
     float,
-    typer.Option("--stuck-after", min=1, max=3_600, help="Seconds behind without progress that are STALL or STOP."),
+    typer.Option("--stuck-after", min=1, max=3_600, help="Seconds of lag without progress until STALL or STOP."),
 ]
 
 COLOURS = {"OK": "green", "UNKNOWN": "dim", "WARN": "yellow", "STALL": "red", "STOP": "red", "REWIND": "red"}
 FAILING = ("STALL", "STOP", "REWIND")
 FALLING = ("WARN", *FAILING)
-"""What does not catch up as it goes; else the rates of a moment say nothing of that."""
+"""Statuses in which no estimate means never; in others the present rates say nothing of catching up."""
 RATES_FIT = 110
-"""Columns of a terminal from which on partitions show their rates; owners need the place in narrower ones."""
+"""Least terminal columns for the rates of partitions; narrower ones need the room for owners."""
 
 
 @app.callback(invoke_without_command=True, epilog="Example: salience lag --group salience --watch")
@@ -46,21 +49,30 @@ def lag(
     bootstrap: Bootstrap = None,
     prefix: Prefix = None,
     group: Groups = None,
-    watch: Annotated[bool, typer.Option("--watch", help="Go on until Ctrl-C.")] = False,
-    seconds: Annotated[float, typer.Option(min=0, max=3_600, help="Watch so long before telling.")] = 2.0,
-    by: Annotated[By, typer.Option(help="A row per partition, topic or group.")] = "partition",
+    watch: Annotated[bool, typer.Option("--watch", help="Keep watching until Ctrl-C.")] = False,
+    seconds: Annotated[
+        float, typer.Option(min=0, max=3_600, help="Seconds to measure before the answer; not with --watch.")
+    ] = 2.0,
+    by: Annotated[By, typer.Option(help="Show a row per partition, topic or group.")] = "partition",
     every: Every = 1.0,
     window: Window = 30.0,
     stuck_after: Stuck = 10.0,
     as_json: Json = False,
 ) -> None:
-    """Show the lag of consumer groups, the workers' or any other's. It joins no group and needs Describe alone.
+    """Show the lag of consumer groups, the workers' or any other's. It joins no group and needs only Describe.
 
-    Status by Burrow's rules: OK; WARN, consumes and falls behind; STALL, a live member makes no progress; STOP, nobody
-    does; REWIND, offsets went back; UNKNOWN, nothing committed. Rates and statuses need time: --seconds, --watch.
-    Time lag marked > is older than the watch. Exit status 1 where a partition is STALL, STOP or REWIND, or the lag
-    cannot be told, as of a group that is not there. With --watch, --json prints an object after every poll. Terminals
-    of less than 110 columns show rates by topic and group alone.
+    Statuses follow Burrow's rules:
+    OK; WARN: consumes, but falls behind; STALL: a live member makes no progress;
+    STOP: nobody makes progress; REWIND: offsets went back;
+    UNKNOWN: no offset committed.
+
+    Rates and statuses need time: --seconds, --watch. A time lag marked > is at
+    least that: the record is older than the watch. Terminals of less than 110
+    columns show rates only by topic and by group. With --watch, --json prints an
+    object after every poll.
+
+    Exit status 1 if a partition is STALL, STOP or REWIND, or the lag is not
+    known, for example because the group does not exist.
     """
     if context.invoked_subcommand is not None:
         _refuse_options(context)
@@ -95,7 +107,7 @@ def serve(
     group: Groups = None,
     host: Host = None,
     port: Annotated[
-        int, typer.Option(min=0, max=65_535, help="To listen on; 0: any free one, which is logged.")
+        int, typer.Option(min=0, max=65_535, help="Port to listen on; 0: any free one, which is logged.")
     ] = 9308,
     every: Every = 1.0,
     window: Window = 30.0,
@@ -131,7 +143,7 @@ def serve(
 
 
 def _refuse_options(context: typer.Context) -> None:
-    """Before a subcommand they are this command's, which does not run: others' brokers and groups would be told of."""
+    """Refuse options before a subcommand: they would go to this command, and the subcommand would use its defaults."""
     name = context.invoked_subcommand
     given = [
         each.opts[0]
@@ -161,7 +173,7 @@ def _monitor(
 
 
 async def _after(monitor: "LagMonitor", seconds: float) -> "News":
-    """Polls for so long, once at least; what is known then."""
+    """Poll for ``seconds``, at least once; return what is known then."""
     loop = asyncio.get_running_loop()
     end = loop.time() + seconds
     while True:
@@ -194,7 +206,7 @@ async def _watch(monitor: "LagMonitor", people: Console, by: By, asked: list[str
 
 
 def _absent(news: "News", asked: list[str]) -> str:
-    """Of which of the groups asked for nothing is told, and why; "" where none is missing or nothing is known."""
+    """Which groups asked for are missing, and why; "" if none is, or nothing is known."""
     absent = sorted({*asked} - {one.group for one in news.report.groups})
     if news.stale or not absent:
         return ""
@@ -211,7 +223,7 @@ def _tell(news: "News", as_json: bool) -> None:
 
 
 def _table(news: "News", by: By, width: int) -> RenderableType:
-    """A row per group, topic or partition: a line each, of ``width`` characters."""
+    """One row, on one line of ``width`` characters, per group, topic or partition."""
     groups = news.report.groups
     if not groups and not news.stale:
         return coloured("No consumer group has committed an offset yet; workers do with their first slice.")

@@ -1,4 +1,4 @@
-"""``salience lanes``: what lanes hold, and what to do when their topics were made anew."""
+"""``salience lanes``: what lanes hold, and how they adopt recreated topics."""
 
 import asyncio
 from typing import TYPE_CHECKING, Annotated
@@ -14,14 +14,14 @@ if TYPE_CHECKING:
     from streams.decode import Record
     from streams.wire import LaneRow
 
-app = typer.Typer(help="What the lanes hold, and recreated topics.", no_args_is_help=True)
+app = typer.Typer(help="Show what the lanes hold, and adopt recreated topics.", no_args_is_help=True)
 
 Group = Annotated[str | None, typer.Option(callback=named, help="Consumer group of the workers (SALIENCE_GROUP).")]
 
 
 @app.command()
 def show(bootstrap: Bootstrap = None, prefix: Prefix = None, as_json: Json = False) -> None:
-    """Where each lane stands, and what became of every record since its first; exit status 1 if any has no fate.
+    """Show each lane's offsets, and what became of every record since its first; exit status 1 if one has no fate.
 
     Example: salience lanes show --bootstrap 127.0.0.1:9092
     """
@@ -51,7 +51,7 @@ def show(bootstrap: Bootstrap = None, prefix: Prefix = None, as_json: Json = Fal
 
 
 def _row(record: "Record") -> "LaneRow":
-    """Whoever asks how every record fared is not told of some lanes as if they were all."""
+    """A lane's row. An unreadable one ends the command: the other lanes must not look like all of them."""
     import msgspec
 
     from streams.wire import UNREADABLE, LaneRow
@@ -66,9 +66,9 @@ def _row(record: "Record") -> "LaneRow":
 
 
 def _table(lanes: "dict[int, LaneRow]") -> RenderableType:
-    """Where each lane stands, and what came about: fates, which add up to what came in, and of the filtered the rules.
+    """Each lane's offsets and counts: fates, which add up to what came in, and the rules that filtered events.
 
-    What no lane has had is left out: there are fifteen columns otherwise, more than most terminals are wide.
+    Columns that are zero in all lanes are left out: all fifteen would not fit most terminals.
     """
     from streams.conservation import FATES, RULES, unaccounted
 
@@ -89,10 +89,12 @@ def _table(lanes: "dict[int, LaneRow]") -> RenderableType:
 
 @app.command()
 def adopt(bootstrap: Bootstrap = None, prefix: Prefix = None, group: Group = None, as_json: Json = False) -> None:
-    """Keep the state and read recreated topics from their beginning, others from where it stood. Stop workers first.
+    """Keep the state; read recreated topics from their beginning, others on from the lane's offset. Stop workers first.
 
-    Events that are in the new topics and were in the old ones are applied again, unless their ids are among the
-    last that the user's row remembers. Of a topic that has lost its end what is newer than was read of it is read.
+    An event of an old topic that is also in the new one is applied again, unless
+    its id is among the last ones that the user's row remembers. In a topic that
+    has lost its end, lanes go on at the first record newer than all they have
+    read.
 
     Example: salience lanes adopt --bootstrap 127.0.0.1:9092
     """

@@ -1,4 +1,4 @@
-"""``salience model``: models pushed, tried beside the live one, promoted and taken back, without a restart."""
+"""``salience model``: push models, try them beside the live one, promote and roll back, without a restart."""
 
 import asyncio
 from collections.abc import Callable, Sequence
@@ -19,20 +19,23 @@ if TYPE_CHECKING:
     from streams.settings import Settings
 
 app = typer.Typer(
-    help="Models: push, shadow, canary, promote, rollback, list, remove; no worker restarts.", no_args_is_help=True
+    help="Push, shadow, canary, promote, roll back, list and remove models; no worker restarts.", no_args_is_help=True
 )
 
-Version = Annotated[str, typer.Argument(help="As in salience model list.", show_default=False)]
-Share = Annotated[float, typer.Option(min=0.0, max=1.0, help="Share of people, by a hash of theirs; 0 ends it.")]
-Reason = Annotated[str, typer.Option(help="Why; kept with the change.")]
+Version = Annotated[str, typer.Argument(help="Model version, as salience model list shows it.", show_default=False)]
+Share = Annotated[
+    float, typer.Option(min=0.0, max=1.0, help="Share of people, chosen by a hash of their id; 0 ends the role.")
+]
+Reason = Annotated[str, typer.Option(help="Why; recorded with the change.")]
 
 
 @app.command("list", epilog="Example: salience model list --json")
 def list_(bootstrap: Bootstrap = None, prefix: Prefix = None, as_json: Json = False) -> None:
-    """Every model, what it does, what outcomes say of it, and who refuses it and why.
+    """List the models with their role, their outcomes, and the lanes that refuse them and why.
 
-    Lanes tell it where something changes, and one that is down tells nothing: "told" says how long ago the lane told
-    that did so last, and the one that did so first (--json: every lane). Whether a lane is down says: salience lag.
+    Lanes report when something changes; a lane that is down reports nothing.
+    "told" shows the age of the newest report, then of the oldest and its lane
+    (--json: of every lane). To see whether a lane is down: salience lag.
     """
     control = control_of(settings_of(bootstrap=bootstrap, topic_prefix=prefix))
     roles, told = _roles(control), [_told(control, version) for version in _versions(control)]
@@ -68,14 +71,14 @@ def list_(bootstrap: Bootstrap = None, prefix: Prefix = None, as_json: Json = Fa
 
 @app.command(epilog="Example: salience model push ./my-model")
 def push(
-    directory: Annotated[Path, typer.Argument(help="Folder of a model's manifest.json.", show_default=False)],
+    directory: Annotated[Path, typer.Argument(help="Folder that holds the model's manifest.json.", show_default=False)],
     bootstrap: Bootstrap = None,
     prefix: Prefix = None,
     as_json: Json = False,
 ) -> None:
-    """Try a model here, and put its files on the topic models. It scores nobody yet.
+    """Check a model here, and publish its files on the topic models. It scores nobody yet.
 
-    Exit status 1 where it is refused, with the reason.
+    Exit status 1 if it is refused, with the reason.
     """
     from streams.models.desk import push as push_model
 
@@ -99,7 +102,7 @@ def shadow(
     prefix: Prefix = None,
     as_json: Json = False,
 ) -> None:
-    """Let workers ask a model beside the live one, and log both scores on shadow-scores; it decides nothing."""
+    """Let workers score with a model beside the live one, and log both on shadow-scores; it decides nothing."""
     from streams.models.roles import with_shadow
 
     settings = settings_of(bootstrap=bootstrap, topic_prefix=prefix)
@@ -116,7 +119,7 @@ def canary(
     prefix: Prefix = None,
     as_json: Json = False,
 ) -> None:
-    """Let a model decide for some people; a larger share only adds to them."""
+    """Let a model decide for some people; a larger share adds people and removes none."""
     from streams.models.roles import with_canary
 
     settings = settings_of(bootstrap=bootstrap, topic_prefix=prefix)
@@ -128,15 +131,15 @@ def canary(
 @app.command(epilog="Example: salience model promote my-model-1a2b3c4d")
 def promote(
     version: Version,
-    outcomes_min: Annotated[int, typer.Option(min=0, help="Outcomes that it must have had.")] = 1_000,
-    clicks_min: Annotated[int, typer.Option(min=0, help="Clicks among them.")] = 30,
+    outcomes_min: Annotated[int, typer.Option(min=0, help="Outcomes that the model must have.")] = 1_000,
+    clicks_min: Annotated[int, typer.Option(min=0, help="Clicks that these outcomes must include.")] = 30,
     miscalibrated_max: Annotated[
-        float, typer.Option(min=0.0, help="How far clicks over predicted clicks may be from 1, in ratio.")
+        float, typer.Option(min=0.0, help="Clicks over predicted clicks must be in 1 / (1 + this) to 1 + this.")
     ] = 0.25,
     worse_max: Annotated[
-        float, typer.Option(min=0.0, help="Log loss that a shadow may cost more than what is live, as a share of it.")
+        float, typer.Option(min=0.0, help="How much a shadow's log loss may exceed the live one's, as a share of it.")
     ] = 0.01,
-    force: Annotated[bool, typer.Option("--force", help="Without all that is asked for; wants a --reason.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Promote even if a check fails; needs a --reason.")] = False,
     reason: Reason = "",
     bootstrap: Bootstrap = None,
     prefix: Prefix = None,
@@ -144,9 +147,10 @@ def promote(
 ) -> None:
     """Let a model decide for everybody, from the workers' next slice on.
 
-    It must still say what it said where it was made, be refused by nobody, and have enough outcomes in a role that it
-    has, as many of them clicks as it predicted. As a shadow it must not have been surely worse than what is live. Exit
-    status 1 where something is missing, with what.
+    The model must reproduce its golden outputs here, be refused by no lane, have
+    enough outcomes in its present role, and be calibrated on them. As a shadow
+    it must not be significantly worse than the live model. Exit status 1 if a
+    check fails; it says which.
     """
     from streams.models.desk import parity
     from streams.models.roles import Limits, objections, promoted, uncompared
@@ -175,7 +179,7 @@ def promote(
 
 @app.command(epilog="Example: salience model rollback --reason 'calibration is off'")
 def rollback(reason: Reason = "", bootstrap: Bootstrap = None, prefix: Prefix = None, as_json: Json = False) -> None:
-    """Go back to the model that was live before, from the workers' next slice on; canary and shadow end."""
+    """Return to the previous live model, from the workers' next slice on; end canary and shadow."""
     from streams.models.roles import rolled_back
 
     settings = settings_of(bootstrap=bootstrap, topic_prefix=prefix)
@@ -184,7 +188,7 @@ def rollback(reason: Reason = "", bootstrap: Bootstrap = None, prefix: Prefix = 
 
 @app.command(epilog="Example: salience model remove my-model-1a2b3c4d")
 def remove(version: Version, bootstrap: Bootstrap = None, prefix: Prefix = None, as_json: Json = False) -> None:
-    """Take a model that does nothing off the topics. Its placements can then no longer be explained."""
+    """Remove a model without a role from the topics. Its placements can then no longer be explained."""
     from streams.models.desk import remove as remove_model
 
     settings = settings_of(bootstrap=bootstrap, topic_prefix=prefix)
@@ -202,7 +206,7 @@ def _change(
     as_json: bool,
     more: dict[str, Any] = {},  # noqa: B006 - only read
 ) -> None:
-    """Make a change of the roles that ``control`` tells, and say what they are now."""
+    """Apply ``change`` to the roles on the control topic, and print the result."""
     import msgspec
 
     from streams.control import publish
@@ -225,7 +229,7 @@ def _change(
 
 
 def _told(control: "Control", version: str) -> dict[str, Any]:
-    """A model as JSON tells it."""
+    """A model, as --json shows it."""
     from streams.control_wire import ExperimentSetting, PushedModel
     from streams.experiments.registry import models_of
     from streams.models.roles import state_of
@@ -264,7 +268,7 @@ def _told(control: "Control", version: str) -> dict[str, Any]:
 
 
 def _last_told(told: list[dict[str, Any]]) -> str:
-    """How long ago lanes told of a model, ``told`` oldest first, for people."""
+    """The age of the newest and the oldest report on a model; ``told`` has the oldest first."""
     if not told:
         return "never"
     oldest, newest = told[0], told[-1]
@@ -273,7 +277,7 @@ def _last_told(told: list[dict[str, Any]]) -> str:
 
 
 def _age(seconds: float) -> str:
-    """In the largest unit of which there is one whole."""
+    """``seconds`` as a whole number of the largest unit that fits."""
     whole, unit = next((size, name) for size, name in _UNITS if seconds >= size or size == 1)
     return f"{seconds // whole:,.0f} {unit}"
 
@@ -291,7 +295,7 @@ def _versions(control: "Control") -> list[str]:
 
 
 def _record(control: "Control", version: str) -> "Record":
-    """What counts of a model where it is to be promoted."""
+    """The record of a model that decides whether it may be promoted."""
     from streams.control_wire import ExperimentSetting, ModelStatus
     from streams.experiments.registry import models_of
     from streams.models.roles import record_of

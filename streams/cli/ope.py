@@ -1,4 +1,4 @@
-"""``salience ope``: what another policy would have earned, from the log of the one that ran."""
+"""``salience ope``: estimate what another policy would have earned, from the log of the one that ran."""
 
 import json
 import math
@@ -18,12 +18,15 @@ if TYPE_CHECKING:
     from streams.reading import Progress
 
 Log = Annotated[
-    str, typer.Option("--log", help="topics (decisions and clicks of the broker), or hillstrom:DIR, or obd:DIR.")
+    str, typer.Option("--log", help="Source: topics (decisions and clicks on the broker), hillstrom:DIR, or obd:DIR.")
 ]
 Policy = Annotated[
-    str, typer.Option("--policy", help="For topics: uniform, greedy, or temperature=0.5. The others know their own.")
+    str,
+    typer.Option(
+        "--policy", help="Policy for topics: uniform, greedy, or temperature=0.5. Other logs bring their own."
+    ),
 ]
-Slots = Annotated[int, typer.Option("--slots", min=1, max=10, help="Slots of a placement that are asked about.")]
+Slots = Annotated[int, typer.Option("--slots", min=1, max=10, help="First slots of a placement to evaluate.")]
 
 LEFT_OUT = {
     "control_left_out": "of the control group, which draws from other candidates",
@@ -31,7 +34,7 @@ LEFT_OUT = {
     "too_new_left_out": "too new: whether they are clicked is not known yet",
     "beyond_most_left_out": "beyond those that are kept at once, the oldest",
 }
-"""What is told of a log's topics that no estimate rests on."""
+"""Counts of placements that no estimate uses, and why."""
 UNTOLD = "the policy never chooses what was logged in this slot: nothing can be said of it from this log"
 
 
@@ -43,11 +46,12 @@ def ope(
     prefix: Prefix = None,
     as_json: Json = False,
 ) -> None:
-    """Off-policy evaluation: IPS, SNIPS, DM, DR, switch-DR, with intervals and doubts.
+    """Evaluate another policy off-policy: IPS, SNIPS, DM, DR, switch-DR, with intervals and doubts.
 
-    Of topics, without the control group, and without placements that may still be clicked, up to
-    SALIENCE_CLICK_WINDOW_MS after their end; intervals go by people, whose choices are alike. Of slots below the first
-    by IPS and SNIPS alone, for no model tells of them.
+    For topics it leaves out the control group, and placements that may still be
+    clicked, up to SALIENCE_CLICK_WINDOW_MS after their end. Intervals are
+    clustered by person: one person's choices are alike. Slots below the first
+    get only IPS and SNIPS: no reward model covers them.
 
     Example: salience ope --log topics --policy temperature=0.5 --slots 3
     """
@@ -71,7 +75,7 @@ def ope(
 
 
 def _figures(estimates: "Mapping[str, Estimate]") -> dict[str, dict[str, float | None]]:
-    """Estimates by name; the ends of an interval are None where it has none, as of one person."""
+    """Estimates by name; an interval's ends are None where it has none, for example for one person."""
     return {
         name: {
             "value": e.value,
@@ -122,9 +126,10 @@ def _topics(settings: Any, policy: str, slots: int, progress: "Progress") -> dic
 
 
 def told_of(choices: "Choices", policy: str) -> dict[str, Any]:
-    """What is told of each slot of the topics' choices. Raises `ValueError` where there are none.
+    """The figures of each slot of the topics' choices. Raises `ValueError` if there are none.
 
-    A slot below the first that the policy would never have filled so has no estimates, and a doubt that says why.
+    If the policy would never have made any logged choice in a slot below the first, that slot has no estimates, and
+    a doubt that says why.
     """
     from scoring.offpolicy import doubts, effective_size, evaluate
 

@@ -1,4 +1,4 @@
-"""Options that many commands share, what is made of them, and the answer for machines."""
+"""Options that many commands share, the settings that they make, and the answer as JSON."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -24,7 +24,7 @@ def _brokers(given: str) -> str:
 
 
 def folder(given: str) -> Path | None:
-    """The option's value; None for an empty one, of which typer would make the folder that one stands in."""
+    """The option's value; None for an empty one, which typer would read as the current folder."""
     return Path(given) if given else None
 
 
@@ -33,8 +33,8 @@ Brokers = Annotated[
     str,
     typer.Option("--bootstrap", help="Kafka brokers, host:port.", envvar="SALIENCE_BOOTSTRAP", callback=_brokers),
 ]
-"""The same for commands that take no other setting, and so are not kept from their work by a wrong one."""
-Prefix = Annotated[str | None, typer.Option(help="Put before every topic name (SALIENCE_TOPIC_PREFIX).")]
+"""The same for commands that read no other setting: a wrong one must not keep them from their work."""
+Prefix = Annotated[str | None, typer.Option(help="Prefix of every topic name (SALIENCE_TOPIC_PREFIX).")]
 Model = Annotated[
     Path | None,
     typer.Option(parser=folder, metavar="<path>", help="Folder of a model's manifest.json (SALIENCE_MODEL)."),
@@ -42,16 +42,19 @@ Model = Annotated[
 Home = Annotated[
     Path | None, typer.Option(parser=folder, metavar="<path>", help="Folder of snapshots and logs (SALIENCE_HOME).")
 ]
-Json = Annotated[bool, typer.Option("--json", help="One JSON object on stdout, for machines.")]
-LogJson = Annotated[bool, typer.Option("--log-json", help="Log lines as JSON objects on stderr.")]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")]
+LogJson = Annotated[bool, typer.Option("--log-json", help="Log JSON lines on stderr.")]
 Host = Annotated[
     str | None,
-    typer.Option(help="Address to listen on; beyond loopback only with SALIENCE_WEB_TOKEN (SALIENCE_WEB_HOST)."),
+    typer.Option(help="Address to listen on (SALIENCE_WEB_HOST); beyond loopback it needs SALIENCE_WEB_TOKEN."),
 ]
 PagesPort = Annotated[
     int | None,
     typer.Option(
-        "--port", min=0, max=65_535, help="Serve /metrics and /healthz there, on SALIENCE_WEB_HOST; 0: any free one."
+        "--port",
+        min=0,
+        max=65_535,
+        help="Serve /metrics and /healthz on this port of SALIENCE_WEB_HOST; 0: any free one; else none.",
     ),
 ]
 Guarantee = Annotated[str | None, typer.Option(help="exactly_once or at_least_once (SALIENCE_GUARANTEE).")]
@@ -60,7 +63,7 @@ Hours = Annotated[float, typer.Option("--hours", min=1, max=87_600, help="Simula
 
 
 def as_text(what: str) -> str:
-    """``what``, if a record can hold it: arguments may be of bytes that are no UTF-8, which Python hides in a str."""
+    """``what``, if a record can hold it: Python hides an argument's bytes that are not UTF-8 in a str."""
     try:
         what.encode()
     except UnicodeEncodeError:
@@ -69,7 +72,7 @@ def as_text(what: str) -> str:
 
 
 def named(group: str | list[str] | None) -> str | list[str] | None:
-    """The option's value, a group or several; none without a name."""
+    """The option's value, a group or several; an empty name is refused."""
     if "" in ([group] if isinstance(group, str) else group or []):
         raise typer.BadParameter("'' is none; expected a group's name")
     return group
@@ -94,7 +97,7 @@ def _told(problem: "ErrorDetails") -> str:
 
 
 def control_of(settings: "Settings") -> "Control":
-    """What stands on the control topic now."""
+    """What the control topic says now."""
     import asyncio
 
     from streams.control import read_control
@@ -103,7 +106,7 @@ def control_of(settings: "Settings") -> "Control":
 
 
 def answer(told: object) -> None:
-    """Print ``told`` as one JSON object on a line: what `Json` asks for."""
+    """Print ``told`` as one line of JSON, for `Json`."""
     import msgspec
 
     typer.echo(msgspec.json.encode(told).decode())

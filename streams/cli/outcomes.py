@@ -1,4 +1,4 @@
-"""``salience outcomes``: how good the click rates were that came true or not, by model and arm."""
+"""``salience outcomes``: how good predicted click rates were, by model and arm."""
 
 import asyncio
 import json
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from streams.outcomes import Newest
 
 LatestOption = Annotated[
-    int | None, typer.Option("--latest", min=1, help="Only so many of each model and arm: those shown last.")
+    int | None, typer.Option("--latest", min=1, help="Only the last so many impressions of each model and arm.")
 ]
 Found = dict[tuple[str, str], "Newest"]
 """By model and arm."""
@@ -24,11 +24,12 @@ Found = dict[tuple[str, str], "Newest"]
 def outcomes(
     bootstrap: Bootstrap = None, prefix: Prefix = None, latest: LatestOption = None, as_json: Json = False
 ) -> None:
-    """Tell AUC, log loss and calibration of what was predicted when impressions were shown.
+    """Show AUC, log loss and calibration of the click rates that were predicted for impressions.
 
-    Beside the online click layer stands the attention model alone. The newest clicks, of whose time it is not known yet
-    what else is clicked, are left out. Calibration here is predicted clicks over clicks; 1 is right on average. What
-    clicks alone, or none, cannot tell is unknown (null in JSON).
+    It compares the online click layer with the attention model alone. It leaves
+    out the newest clicks: other impressions of their time may still be clicked.
+    Calibration here is predicted clicks over clicks; 1 is right on average. A
+    figure is unknown (null in JSON) where there are only clicks, or none.
 
     Example: salience outcomes --latest 5000
     """
@@ -56,7 +57,7 @@ def outcomes(
 
 
 async def _read(bootstrap: str, topic: str, most: int, progress: Callable[[int, int], None]) -> tuple[Found, int]:
-    """The ``most`` outcomes of each model and arm that were shown last, and how many records are none."""
+    """The last ``most`` outcomes of each model and arm, by time shown, and how many records are unreadable."""
     import numpy as np
 
     from streams.outcomes import JUDGED, Newest, columns, outcomes_in
@@ -77,7 +78,7 @@ async def _read(bootstrap: str, topic: str, most: int, progress: Callable[[int, 
 
 
 def _judged(found: Found) -> list[dict[str, Any]]:
-    """What each model and arm came to, by the click layer's chances and by the attention model's."""
+    """The metrics of each model and arm, for the click layer's predictions and for the attention model's."""
     import numpy as np
 
     from onnx_models.metrics import measure

@@ -1,4 +1,4 @@
-"""``salience privacy``: what is held of a person, their consent, and their erasure with its proof."""
+"""``salience privacy``: a person's data, their consent, and their erasure with its proof."""
 
 import asyncio
 from functools import partial
@@ -18,14 +18,12 @@ if TYPE_CHECKING:
     from streams.privacy.held import Looked, Trace
     from streams.settings import Settings
 
-app = typer.Typer(help="What is held of a person; consent; erasure and its proof.", no_args_is_help=True)
+app = typer.Typer(help="Record consent; export and erase a person's data, and prove the erasure.", no_args_is_help=True)
 
-User = Annotated[str, typer.Argument(help="A user_id; with --keys, the person's name before it was replaced.")]
+User = Annotated[str, typer.Argument(help="A user_id; with --keys, the name that the pseudonyms replaced.")]
 Keys = Annotated[
     Path | None,
-    typer.Option(
-        help="File of pseudonym keys, newest first (streams/privacy/pseudonyms.py): every pseudonym is meant."
-    ),
+    typer.Option(help="File of pseudonym keys, newest first (streams/privacy/pseudonyms.py): acts on every pseudonym."),
 ]
 
 
@@ -33,14 +31,14 @@ Keys = Annotated[
 def consent(
     user: User,
     granted: Annotated[
-        bool | None, typer.Option("--granted/--refused", help="The person's answer, until the next one.")
+        bool | None, typer.Option("--granted/--refused", help="The person's answer; it holds until the next one.")
     ] = None,
     bootstrap: Bootstrap = None,
     prefix: Prefix = None,
     keys: Keys = None,
     as_json: Json = False,
 ) -> None:
-    """Record a person's answer. A refusal forgets what is held; from then on placements follow the context alone."""
+    """Record a person's answer. On a no their lane forgets them; from then on placements use the context alone."""
     from streams.clock import wall_ms
     from streams.control_wire import Consent
 
@@ -55,10 +53,11 @@ def consent(
 def erase(
     user: User, bootstrap: Bootstrap = None, prefix: Prefix = None, keys: Keys = None, as_json: Json = False
 ) -> None:
-    """Ask for everything held of a person to be forgotten: the lane does it within a slice, and nothing comes back.
+    """Request the erasure of all data of a person: their lane forgets it within a slice, for good.
 
-    State and placement get tombstones at once; their former values go with compaction, events and receipts with
-    their topics' retention: deploy/PRIVACY.md.
+    State and placement get tombstones at once. Compaction removes their former
+    values; events and receipts go when their topics' retention ends:
+    deploy/PRIVACY.md.
     """
     from streams.clock import wall_ms
     from streams.control_wire import Erasure
@@ -71,7 +70,7 @@ def erase(
 def export(
     user: User, bootstrap: Bootstrap = None, prefix: Prefix = None, keys: Keys = None, as_json: Json = False
 ) -> None:
-    """Show everything that the topics hold of a person: events, state, placements, receipts, requests."""
+    """Show all data of a person on the topics: events, state, placements, receipts, requests."""
     import msgspec
 
     from streams.privacy.held import export as export_records
@@ -99,15 +98,19 @@ def prove(
     prefix: Prefix = None,
     keys: Keys = None,
     no_snapshots: Annotated[
-        bool, typer.Option("--no-snapshots", help="No worker has run on this machine: their folder may be missing.")
+        bool,
+        typer.Option("--no-snapshots", help="No worker has run on this machine: accept a missing snapshots folder."),
     ] = False,
     as_json: Json = False,
 ) -> None:
-    """Read every topic and this machine's snapshots, and say what is left of a person: exit code 0 if nothing is.
+    """Read every topic and this machine's snapshots, and say what data of a person is left.
 
-    What may be left on purpose are the requests themselves. Brokers delete whole closed segments, so that a record may
-    outlive its time by the topic's segment.ms. Run it as the workers' account, with their SALIENCE_HOME: snapshots are
-    for their owner alone. It ends with 1 where something is left, and where it could not look.
+    Run it as the workers' account, with their SALIENCE_HOME: only their owner
+    can read snapshots. The requests themselves may be left on purpose. Brokers
+    delete whole closed segments, so a record may outlive its retention by the
+    topic's segment.ms.
+
+    Exit status 0 if nothing is left, 1 if something is, or if it could not look.
     """
     from streams.privacy.held import require_readable_snapshots, snapshots_with, traces, verdict
 
@@ -135,7 +138,7 @@ def prove(
 
 @app.command(epilog="Example: salience privacy prune")
 def prune(bootstrap: Bootstrap = None, prefix: Prefix = None, as_json: Json = False) -> None:
-    """Take back erasure requests older than SALIENCE_ERASED_KEPT_MS: no topic holds what they keep away any more."""
+    """Remove erasure requests older than SALIENCE_ERASED_KEPT_MS: no topic still holds the data that they block."""
     from streams.clock import wall_ms
     from streams.privacy.pruning import prune as take_back
 
@@ -145,7 +148,7 @@ def prune(bootstrap: Bootstrap = None, prefix: Prefix = None, as_json: Json = Fa
 
 
 def _users(user: str, keys: Path | None) -> list[str]:
-    """The user_ids that are meant."""
+    """The user_ids to act on: ``user``, or its pseudonyms."""
     if not user:
         fail("no person is named; expected a user_id: an unset variable gives none", 2)
     if keys is None:
@@ -165,9 +168,9 @@ def _publish(settings: "Settings", messages: "Sequence[ControlMessage]", *, as_j
     from streams.reading import partitions_of
     from streams.topics import CONTROL
 
-    for message in messages:  # one that lanes refuse would never be met
+    for message in messages:  # lanes would refuse an invalid one, and the request would never be met
         or_fail(partial(read_message, message.key, msgspec.json.encode(message)))
-    partitions_of(settings.bootstrap, settings.topic_prefix + CONTROL)  # before a producer waits for what is not there
+    partitions_of(settings.bootstrap, settings.topic_prefix + CONTROL)  # before a producer waits for a missing topic
     offsets = asyncio.run(publish(settings, messages))
     if as_json:
         answer({"offsets": offsets})

@@ -1,4 +1,4 @@
-"""``salience replay``: a recorded log through one worker, and whether the outcome is what it must be."""
+"""``salience replay``: run a recorded log through one worker, and check the outcome."""
 
 import asyncio
 import json
@@ -22,18 +22,20 @@ if TYPE_CHECKING:
     from streams.logs import Log
     from streams.replay_check import Plan, Report
 
-app = typer.Typer(help="Replay a recorded log, and check what comes of it.", no_args_is_help=True)
+app = typer.Typer(help="Replay a recorded log, and check the outcome.", no_args_is_help=True)
 
 DataOption = Annotated[Path, typer.Option("--data", exists=True, file_okay=False, help="Folder of the log's files.")]
 PrefixOption = Annotated[
-    str | None, typer.Option("--prefix", help="Before every topic's name; a fresh one where not given.")
+    str | None, typer.Option("--prefix", help="Prefix of every topic name; else a new random one.")
 ]
-PartitionsOption = Annotated[int, typer.Option("--partitions", min=1, max=64, help="Lanes.")]
+PartitionsOption = Annotated[int, typer.Option("--partitions", min=1, max=64, help="Number of lanes.")]
 SpeedOption = Annotated[
-    str, typer.Option("--speed", help="full, or a multiple of real time such as 60 (with --no-worker).")
+    str, typer.Option("--speed", help="full, or a multiple of real time such as 60 (only with --no-worker).")
 ]
 LimitOption = Annotated[int | None, typer.Option("--limit", min=1, help="Only the first so many events.")]
-WorkerOption = Annotated[bool, typer.Option("--worker/--no-worker", help="Run a worker and check, or only fill.")]
+WorkerOption = Annotated[
+    bool, typer.Option("--worker/--no-worker", help="Run a worker and check, or only fill the topics.")
+]
 
 
 @app.command(epilog="Example: salience replay kuairand --data ./kuairand --limit 20000")
@@ -50,7 +52,8 @@ def kuairand(
 ) -> None:
     """Replay KuaiRand-Pure: fill the topics, run one worker to lag 0, and compare with the core without a broker.
 
-    Exit code 1 where an event was lost, doubled or reordered, or a user has no placement. The topics stay.
+    Exit status 1 if an event was lost, doubled or reordered, or a user has no
+    placement. The topics stay.
     """
     from streams.logs import Log
     from streams.logs.kuairand import read
@@ -135,7 +138,7 @@ def _progress(people: Console) -> Progress:
 
 
 def _bar(bars: Progress, name: str, total: int | None) -> Callable[[int], None]:
-    """A bar, and what moves it on."""
+    """Add a bar; return the call that advances it."""
     task = bars.add_task(name, total=total)
     return lambda records: bars.advance(task, records)
 
@@ -173,13 +176,13 @@ def _print_json(told: dict[str, object], as_json: bool) -> None:
 
 @contextmanager
 def _failures() -> Iterator[None]:
-    """What cannot be done becomes a message and exit code 1."""
+    """A failure becomes a message and exit status 1."""
     from streams.demo.worker import WorkerFailedError
     from streams.lag.watch import StalledError
     from streams.logs import LogError
     from streams.replay import ReplayError
 
-    logging.getLogger("aiokafka").setLevel(logging.CRITICAL)  # what fails is raised, and told here
+    logging.getLogger("aiokafka").setLevel(logging.CRITICAL)  # failures are raised, and reported here
     try:
         yield
     except (LogError, ReplayError, WorkerFailedError, StalledError) as error:

@@ -19,12 +19,16 @@ if TYPE_CHECKING:
     from streams.logs import Log
     from streams.settings import Settings
 
-OutOption = Annotated[Path, typer.Option("--out", dir_okay=False, help="The file; its folder is made where missing.")]
-LogOption = Annotated[str, typer.Option("--log", help="topics, kuairand:DIR, or parquet:DIR (of salience export-log).")]
+OutOption = Annotated[
+    Path, typer.Option("--out", dir_okay=False, help="HTML file to write; a missing folder is created.")
+]
+LogOption = Annotated[
+    str, typer.Option("--log", help="Source: topics, kuairand:DIR, or parquet:DIR (from salience export-log).")
+]
 SinceOption = Annotated[
     str | None,
     typer.Option(
-        "--since", help="Leave out what is older: 2026-11-01, 2026-11-01T12:00, both UTC, or 90m, 24h, 7d ago."
+        "--since", help="Leave out older events: 2026-11-01 or 2026-11-01T12:00 (UTC), or an age: 90m, 24h, 7d."
     ),
 ]
 NEEDS = ("matplotlib", "jinja2")
@@ -42,13 +46,16 @@ def report(
     prefix: Prefix = None,
     as_json: Json = False,
 ) -> None:
-    """Write one HTML file on what people did: funnels, return, attention, drift of interest, what personalisation
-    changed, which slots are looked at, campaigns, fairness of exposure.
+    """Write one HTML file on what people did: funnels, return, attention, drift of interest, effect of
+    personalisation, slots looked at, campaigns, fairness of exposure.
 
-    It holds sums over people and no person's id, asks for nothing from the network, and has a table behind every
-    picture. What is an impression, clicked, and charged is so by the rules of billing; give it the workers'
-    SALIENCE_SEAL_SECRET, by which prices are verified. --json prints the same numbers as well. Exit code 1 where there
-    is nothing to report on, a topic is missing or the broker cannot be reached; 2 where an option makes no sense.
+    The file holds sums over people and no person's id, loads nothing from the
+    network, and has a table behind every picture. Impressions, clicks and
+    charges are counted by the rules of billing; give it the workers'
+    SALIENCE_SEAL_SECRET to verify prices. --json also prints the numbers.
+
+    Exit status 1 if there is nothing to report, a topic is missing or the broker
+    cannot be reached; 2 if an option is wrong.
     """
     if missing := [name for name in NEEDS if find_spec(name) is None]:
         fail(f"{', '.join(missing)} missing, which draws the page: pip install 'salience[report]'")
@@ -90,7 +97,7 @@ def report(
 
 
 def since_ms(text: str | None, now: datetime) -> int:
-    """The moment that ``--since`` means; 0 where nothing is said. Ends the command with status 2 on nonsense."""
+    """The moment of ``--since``, ms since the epoch; 0 without one. Ends the command with status 2 if it is no time."""
     if text is None:
         return 0
     if ago := _AGO.fullmatch(text):
@@ -103,7 +110,7 @@ def since_ms(text: str | None, now: datetime) -> int:
 
 
 def _gather(gatherer: "Gatherer", log: str, settings: "Settings", progress: Progress) -> str:
-    """Read the log into ``gatherer``; what it was, in words that name no path and no host."""
+    """Read the log into ``gatherer``; return what it was, without a path or a host."""
     kind, _, place = log.partition(":")
     if log == "topics":
         from streams.behaviour.gathered import read_topics

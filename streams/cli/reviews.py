@@ -1,4 +1,4 @@
-"""``salience reviews``: how well the tone of reviews is read, and how soon a turn is noticed."""
+"""``salience reviews``: follow the tone of reviews, and judge how well it is read and how soon a turn is noticed."""
 
 import asyncio
 import json
@@ -23,17 +23,17 @@ if TYPE_CHECKING:
     from streams.settings import Settings
     from streams.wire import Tone
 
-app = typer.Typer(help="The tone of reviews: followed live, and judged on a file.", no_args_is_help=True)
+app = typer.Typer(help="Follow the tone of reviews live, or judge it on a file.", no_args_is_help=True)
 
-Data = Annotated[Path, typer.Option("--data", exists=True, file_okay=False, help="Folder of reviews.csv.gz.")]
+Data = Annotated[Path, typer.Option("--data", exists=True, file_okay=False, help="Folder that holds reviews.csv.gz.")]
 Say = Callable[[str], None]
-"""To people, or as a line of the log."""
-Seed = Annotated[int, typer.Option(min=0, max=2**31, help="Of the order that the reviews come in.")]
+"""Prints a line for people, or logs it."""
+Seed = Annotated[int, typer.Option(min=0, max=2**31, help="Seed of the order of the reviews.")]
 
 
 @app.command(epilog="Example: salience reviews evaluate --data ./reviews --json")
 def evaluate(data: Data, seed: Seed = 1, as_json: Json = False) -> None:
-    """One pass over rated reviews, each predicted before it is learnt from; then a thousand simulated turns of tone."""
+    """Predict each rated review before learning from it, in one pass; then simulate a thousand turns of tone."""
     from streams.logs import LogError
     from streams.logs.reviews import judge
 
@@ -65,18 +65,19 @@ def _figure(value: float | None) -> str:
 def follow(
     bootstrap: Bootstrap = None,
     prefix: Prefix = None,
-    once: Annotated[bool, typer.Option("--once", help="End when all that is there has been read.")] = False,
+    once: Annotated[bool, typer.Option("--once", help="End after the reviews that are there now.")] = False,
     port: PagesPort = None,
     log_json: LogJson = False,
     as_json: Annotated[
-        bool, typer.Option("--json", help="One JSON object on stdout for every tone, one a line.")
+        bool, typer.Option("--json", help="Print each tone as a JSON object on one line of stdout.")
     ] = False,
 ) -> None:
-    """Read the topic reviews until stopped, and put on tones how each ad and brand sounds; say when one turns.
+    """Read the topic reviews until stopped, publish each ad's and brand's tone on tones, and say when one turns.
 
-    It learns from reviews with stars, and of those without it hears the text. It goes on where the one before ended
-    (topic review-state); the first reads all reviews there are. A tone is said where it has moved by 0.01, or turned
-    for the worse.
+    It learns from reviews with stars, and reads the tone of those without from
+    their text. It resumes where the last run ended (topic review-state); the
+    first run reads all reviews. It publishes a tone that has moved by 0.01 or
+    turned for the worse.
     """
     import structlog
 
@@ -116,7 +117,7 @@ async def _served(
 
 
 class _Start:
-    """Says from where the reader goes on, how far it has come, and when it has read what was there."""
+    """Says where the reader resumes, how far it is, and when it has read all that was there."""
 
     def __init__(self, feed: "ReviewFeed", say: Say, progress: Progress) -> None:
         self._begin, self._end = feed.reviewer.next_offset, feed.end

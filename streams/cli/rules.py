@@ -8,17 +8,17 @@ import typer
 
 from streams.cli.options import Json
 
-app = typer.Typer(help="Caps, exclusions, auction and diversity, as one file declares them.", no_args_is_help=True)
+app = typer.Typer(help="Check the rules file: caps, exclusions, auction and diversity.", no_args_is_help=True)
 
 
 @app.command(epilog="Example: salience rules check rules.yaml --json")
 def check(
-    file: Annotated[Path, typer.Argument(help="YAML, as salience rules example shows it.")],
+    file: Annotated[Path, typer.Argument(help="Rules file in YAML, as salience rules example prints.")],
     as_json: Json = False,
 ) -> None:
-    """Read a rules file as a worker would (SALIENCE_RULES), and tell all that is wrong with it.
+    """Read a rules file as a worker would (SALIENCE_RULES), and list all its errors.
 
-    Exit status 1 where something is.
+    Exit status 1 if there are any.
     """
     from streams.rules import RulesError, parse
 
@@ -40,7 +40,7 @@ def check(
 
 @app.command(epilog="Example: salience rules example > rules.yaml")
 def example() -> None:
-    """Show a rules file with all that one may say."""
+    """Print a rules file that uses every rule."""
     from streams.rules import EXAMPLE
 
     typer.echo(EXAMPLE, nl=False)

@@ -1,4 +1,4 @@
-"""What people see: text is shown as it is, neither obeyed as markup nor passed to the terminal as control."""
+"""Output for people: text is shown literally, neither read as markup nor passed on as terminal control."""
 
 import re
 from collections import defaultdict
@@ -18,9 +18,9 @@ _OBEYED_OR_UNSEEN = re.compile(
     r"\u180b-\u180f\u200b-\u200f\u2028-\u202e\u2060-\u206f\u3164\ud800-\udfff\ufe00-\ufe0f\ufeff\uffa0\ufff0-\ufffb"
     r"\U000110bd\U000110cd\U00013430-\U0001343f\U0001bca0-\U0001bca3\U0001d173-\U0001d17a\U000e0000-\U000e0fff]"
 )
-"""What is obeyed, by its category (Unicode 4.5: Cc, Cf, Cs, Zl, Zp): controls, formats, which turn a line around or
-hide, and separators of lines; and surrogates, which no terminal's encoding has. Of these, tab and newline are shown.
-And what is drawn as nothing, whatever its category: Default_Ignorable_Code_Point (Unicode 5.21, in its file
+"""Characters that terminals obey, by category (Unicode 4.5: Cc, Cf, Cs, Zl, Zp): controls; formats, which reverse or
+hide text; line separators; and surrogates, which no terminal's encoding has. Tab and newline are allowed. Also
+characters that are drawn as nothing, of any category: Default_Ignorable_Code_Point (Unicode 5.21, in its file
 DerivedCoreProperties.txt). Two names that differ in one of them look alike."""
 _JOINING = (
     r"\u0610-\u061a\u0620-\u065f\u066e-\u06d3\u06d5-\u06dc\u06df-\u06ef\u06fa-\u06ff\u0710-\u074f\u0750-\u077f"
@@ -28,25 +28,26 @@ _JOINING = (
     r"\u1780-\u17d3\u1820-\u18aa\u1b00-\u1b4c\ua840-\ua871\ua980-\ua9c0\ufb50-\ufdff\ufe70-\ufefc"
     r"\U00010ac0-\U00010ae6\U00010d00-\U00010d27\U00010f30-\U00010f50\U00011000-\U000114ff\U0001e900-\U0001e94b"
 )
-"""Letters and marks of scripts whose signs join, or are kept from it: Arabic to N'Ko and Mandaic, the Indic ones,
-Myanmar, Khmer, Mongolian and others (Unicode 9.2 and 12.1, ArabicShaping.txt). With them stand digits, which do not."""
+"""Letters and marks of scripts in which joiners change the shape: Arabic to N'Ko and Mandaic, the Indic scripts,
+Myanmar, Khmer, Mongolian and others (Unicode 9.2 and 12.1, ArabicShaping.txt). The ranges include digits, which do not
+join."""
 _SYMBOLS = (
     r"\xa9\xae\u203c\u2049\u2122\u2139\u2190-\u21ff\u2300-\u23ff\u24c2\u25a0-\u27bf\u2934\u2935\u2b00-\u2bff"
     r"\u3030\u303d\u3297\u3299\U0001f000-\U0001faff"
 )
-"""Blocks and single signs of what may be an emoji (emoji-variation-sequences.txt)."""
+"""Blocks and single characters that may be an emoji (emoji-variation-sequences.txt)."""
 
 
 def harmless(text: str) -> str:
-    """``text`` with its control characters, and those that are not seen, spelled.
+    """``text`` with control and invisible characters escaped.
 
-    A terminal obeys the former, the latter make a name pass for another, and anyone may write to a topic.
+    Anyone may write to a topic: a terminal obeys control characters, and invisible ones disguise a name as another.
     """
     return _OBEYED_OR_UNSEEN.sub(_spelled, text)
 
 
 def _spelled(found: re.Match[str]) -> str:
-    """A sign as it is shown between its neighbours."""
+    """A character as it is shown between its neighbours: itself if they need it, else escaped."""
     if _needed().match(found.string, found.start()):
         return found[0]
     return found[0].encode("unicode_escape").decode()
@@ -54,10 +55,10 @@ def _spelled(found: re.Match[str]) -> str:
 
 @cache
 def _needed() -> re.Pattern[str]:
-    """What is unseen by itself and shows in a sign beside it.
+    """Invisible characters that change how a neighbour is drawn.
 
-    Joiners, selectors of how a sign is drawn, and the fillers of old Korean syllables. Compiled where it is asked for
-    first: most commands meet none, and would begin a hundredth of a second later.
+    Joiners, variation selectors, and the fillers of old Korean syllables. Compiled at first use: most commands meet
+    none, and would otherwise start 10 ms later.
     """
     return re.compile(
         rf"(?<=[{_JOINING}])(?<!\d)[\u200c\u200d]"
@@ -71,12 +72,12 @@ def _needed() -> re.Pattern[str]:
 
 
 def one_line(text: str) -> str:
-    """``text`` that begins no line of its own: it would pass for what another record says."""
+    """``text`` on one line: a line of its own would look like another record."""
     return harmless(text).replace("\n", r"\n")
 
 
 def moment(time_ms: int, form: str) -> str:
-    """A time in UTC, by a form of `datetime.strftime`; one that no calendar has, as producers may write, as it is."""
+    """A time in UTC, by a format of `datetime.strftime`; in ms if no calendar has it, as producers may write."""
     try:
         return datetime.fromtimestamp(time_ms / 1000, UTC).strftime(form)
     except (ValueError, OverflowError, OSError):
@@ -84,12 +85,12 @@ def moment(time_ms: int, form: str) -> str:
 
 
 def percent(share: float) -> str:
-    """Three digits, however small: 0% would say that it is nobody's."""
+    """Three digits, however small: 0% would mean nobody."""
     return f"{100 * share:.3g}%"
 
 
 class Table(table.Table):
-    """Rich's, but where it does not fit its cells are folded: half a number is another, half a name is nobody's."""
+    """Rich's table, but cells that do not fit are folded: a number or a name that is cut off misleads."""
 
     def add_column(self, *header: Any, **how: Any) -> None:
         super().add_column(*header, **{"overflow": "fold", **how})
@@ -103,7 +104,7 @@ class _Screen(Console):
 def screen(
     *, stderr: bool = False, highlight: bool = False, soft_wrap: bool = False, width: int | None = None
 ) -> Console:
-    """The one way to print for people; ``highlight`` colours numbers and names. Colours of texts: `coloured`."""
+    """The one way to print for people; ``highlight`` colours numbers and names. To colour text: `coloured`."""
     return _Screen(stderr=stderr, highlight=highlight, soft_wrap=soft_wrap, width=width, markup=False, emoji=False)
 
 
@@ -113,7 +114,7 @@ def coloured(text: str, style: str = "") -> Text:
 
 
 def left_out(count: int, topic: str) -> None:
-    """Say on stderr that so many records of a topic are no messages: one of a stranger's hand ends no command."""
+    """Say on stderr how many records of a topic are unreadable: a foreign record must not end a command."""
     if count:
         records, are = ("record", "is") if count == 1 else ("records", "are")
         screen(stderr=True, soft_wrap=True).print(f"{count:,} {records} on {topic} {are} unreadable and left out")
@@ -121,7 +122,7 @@ def left_out(count: int, topic: str) -> None:
 
 @contextmanager
 def reading(as_json: bool) -> Iterator[Callable[[str, int, int], None]]:
-    """How far each topic has been read, to people who look on: a shop's take minutes."""
+    """Show on a terminal how far each topic has been read: a shop's topics take minutes."""
     people = screen(stderr=True)
     columns = (TextColumn("Reading {task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, console=people, transient=True, disable=as_json or not people.is_terminal) as bars:

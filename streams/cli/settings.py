@@ -11,7 +11,7 @@ from streams.cli.screen import Table, screen
 
 
 def settings(
-    markdown: Annotated[bool, typer.Option("--markdown", help="The table of deploy/SETTINGS.md.")] = False,
+    markdown: Annotated[bool, typer.Option("--markdown", help="Print the table of deploy/SETTINGS.md.")] = False,
     as_json: Json = False,
 ) -> None:
     """Show every setting: its value in this environment, its default and the reason for its bound; secrets masked.

@@ -1,4 +1,4 @@
-"""``salience simulate``: worlds whose truth is known, and how often salience's figures are wrong in them."""
+"""``salience simulate``: simulated worlds of known truth, and how often salience's figures are wrong in them."""
 
 import json
 from collections.abc import Mapping
@@ -10,34 +10,39 @@ from rich.progress import Progress, track
 from streams.cli.options import Json
 from streams.cli.screen import Table, screen
 
-app = typer.Typer(help="Hold the market and the laboratory against worlds whose truth is known.", no_args_is_help=True)
+app = typer.Typer(
+    help="Check market, experiments and diversity against simulations of known truth.", no_args_is_help=True
+)
 
-Experiments = Annotated[int, typer.Option("--experiments", min=10, max=100_000, help="Experiments without a lift.")]
-Seed = Annotated[int, typer.Option(min=0, max=2**31, help="Everything follows from it.")]
+Experiments = Annotated[
+    int, typer.Option("--experiments", min=10, max=100_000, help="Number of experiments without a lift.")
+]
+Seed = Annotated[int, typer.Option(min=0, max=2**31, help="Random seed; the whole run follows from it.")]
 
 NULL_USERS, LIFTED_USERS, SPLIT_USERS = 4_000, 20_000, 1_000_000
 LIFT = 0.05
 BANDIT_LIFT, BANDITS_MIN = 0.03, 40
-"""More clicks an impression in a bandit's better arm, and how many are run at least."""
+"""Lift in clicks per impression of a bandit's better arm, and the least number of bandits to run."""
 LIFTED_SHARE = 5
-"""One experiment in so many is run again with a true lift: five times the users, so that it costs the same."""
+"""One in so many experiments is repeated with a true lift and five times the users, so that both cost the same."""
 FALSE_POSITIVES_MAX, COVERAGE_MIN, CUT_MIN = 0.05, 0.95, 0.40
 SPEND_ERROR_MAX, UNBILLED_MAX, EVENTS_OFF_MAX = 0.01, 0.01, 3
-"""Of budgets of less than a hundred paid events the worst is .4, .5 or 1.1 events off (three seeds), by the luck of
-single events; 2.7 was seen."""
+"""The worst budget of less than a hundred paid events is .4, .5 or 1.1 events off (three seeds), by the chance of
+single events; 2.7 has occurred."""
 NDCG_COST_MAX, UNFAIR_MAX = 0.005, 0.05
 DAYS_MIN = 2
-"""The rebalance is on the second day."""
+"""The rebalance happens on the second day."""
 PLACEMENTS_MIN = 8_000
-"""Fairness settles: exposure of the worst off is .92 to .96 of what it deserves over 1,000 placements, .96 to .99 over
-4,000 and .97 to .99 over 8,000 (four seeds)."""
+"""Fairness converges: exposure of the worst off is .92 to .96 of what it deserves over 1,000 placements, .96 to .99
+over 4,000 and .97 to .99 over 8,000 (four seeds)."""
 
 
 @app.command(epilog="Example: salience simulate aa --experiments 200 --json")
 def aa(experiments: Experiments = 1_000, seed: Seed = 1, as_json: Json = False) -> None:
-    """Watch experiments of known truth a hundred times each: false alarms, coverage, variance cut, splits, bandits.
+    """Look at experiments of known truth a hundred times each: false alarms, coverage, variance, splits, bandits.
 
-    Ends with exit code 1 where a figure misses what is promised: 5 % false alarms, 95 % coverage, 40 % less variance.
+    Exit status 1 if a figure misses its target: at most 5 % false alarms, at
+    least 95 % coverage, at least 40 % less variance.
     """
     from streams.simulate.experiments import bandit, bandits, one, summary, users_until_split_found
 
@@ -73,15 +78,16 @@ def aa(experiments: Experiments = 1_000, seed: Seed = 1, as_json: Json = False) 
 
 @app.command(epilog="Example: salience simulate market --days 3 --json")
 def market(
-    days: Annotated[int, typer.Option(min=DAYS_MIN, max=30, help="Simulated days; about a minute each.")] = 3,
+    days: Annotated[int, typer.Option(min=DAYS_MIN, max=30, help="Days to simulate; each takes about a minute.")] = 3,
     seed: Seed = 1,
     as_json: Json = False,
 ) -> None:
-    """200 campaigns with budgets, caps and an auction, two workers, and a rebalance on the second day.
+    """Simulate 200 campaigns with budgets, caps and an auction, two workers, and a rebalance on the second day.
 
-    Ends with exit code 1 where a figure misses what is promised: budgets met within 1 % (or three paid events, where
-    one is more than that), at most 1 % delivered beyond them, which nobody is billed for, no cap broken, every sampled
-    price that of brute force.
+    Exit status 1 if a figure misses its target: budgets met within 1 % (within
+    three paid events, where one event is more than 1 %), at most 1 % delivered
+    beyond budgets, which is not billed, no cap broken, every sampled price equal
+    to brute force.
     """
     from streams.simulate.market import run
 
@@ -105,20 +111,21 @@ def market(
 def diversity(
     placements: Annotated[
         int,
-        typer.Option(min=PLACEMENTS_MIN, max=10_000_000, help="Placements of each rule; whole batches of 32."),
+        typer.Option(min=PLACEMENTS_MIN, max=10_000_000, help="Placements per rule, in whole batches of 32."),
     ] = 40_000,
-    method: Annotated[str, typer.Option(help="mmr or dpp.")] = "mmr",
+    method: Annotated[str, typer.Option(help="Diversity method: mmr or dpp.")] = "mmr",
     strength: Annotated[
-        float | None, typer.Option(min=0, max=10, help="0: none. The default's where not given.")
+        float | None, typer.Option(min=0, max=10, help="Diversity strength; 0: none. Else the rules' default.")
     ] = None,
     seed: Seed = 1,
     as_json: Json = False,
 ) -> None:
-    """What variety within placements costs, in NDCG and time, and how fair exposure gets with the constraint on.
+    """Measure what diversity costs, in NDCG and time, and how fair exposure is under the fairness constraint.
 
-    Ends with exit code 1 where a figure misses what is promised: at most 0.5 % of NDCG, lists more varied than without
-    (where any variety is asked for), exposure of the worst off within 5 % of what it deserves. Time is told, and no
-    promise: it is the machine's.
+    Exit status 1 if a figure misses its target: at most 0.5 % of NDCG lost,
+    lists more diverse than without (unless the strength is 0), exposure of the
+    worst off within 5 % of what it deserves. Time has no target: it depends on
+    the machine.
     """
     from scoring.market import Terms
     from streams.rules import DIVERSITY
@@ -153,7 +160,7 @@ def _tell(found: Mapping[str, Any], title: str, as_json: bool) -> None:
 
 
 def _text(value: Any) -> str:
-    """A figure as people read it; None is what was looked for and not found."""
+    """A figure for people; None means searched for and not found."""
     if value is None:
         return "none"
     return value if isinstance(value, str) else f"{value:,}"

@@ -1,4 +1,4 @@
-"""``salience tail``: watch a topic, as people read it or as JSON lines."""
+"""``salience tail``: follow a topic, as text for people or as JSON lines."""
 
 import asyncio
 import base64
@@ -23,18 +23,18 @@ TopicArgument = Annotated[
 ]
 UserOption = Annotated[str | None, typer.Option("--user", help="Only records with this key.")]
 PrefixOption = Annotated[
-    str, typer.Option("--prefix", help="Before every topic's name.", envvar="SALIENCE_TOPIC_PREFIX")
+    str, typer.Option("--prefix", help="Prefix of every topic name.", envvar="SALIENCE_TOPIC_PREFIX")
 ]
 BeginningOption = Annotated[
-    bool, typer.Option("--from-beginning", help="Print what is there, too; else only what comes.")
+    bool, typer.Option("--from-beginning", help="Print existing records too; else only new ones.")
 ]
-LimitOption = Annotated[int | None, typer.Option("--limit", min=1, help="End after this many records.")]
-JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object a record, one a line.")]
+LimitOption = Annotated[int | None, typer.Option("--limit", min=1, help="End after this many records; else at Ctrl-C.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print each record as a JSON object on one line.")]
 
 POLL_MS = 500
 
 TOLD_WITHIN = 32
-"""Levels, of JSON and of calls, around a value where it is told: more than there are."""
+"""An upper bound of the levels, of JSON and of calls, around a value when it is written."""
 ORIGIN = "salience."
 """Header names of a dead letter's origin begin with this."""
 
@@ -48,9 +48,9 @@ def tail(
     limit: LimitOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Print the records of a topic until Ctrl-C, or until there have been --limit of them.
+    """Print the records of a topic until Ctrl-C, or until it has printed --limit of them.
 
-    Says on stderr, once, when it waits for more.
+    When it first waits for records, it says so on stderr.
 
     Example: salience tail dead-letters --from-beginning --limit 20
     """
@@ -67,7 +67,7 @@ def tail(
         else:
             out.print(for_people(topic, record))
 
-    # Of an argument that is no UTF-8 the key has the bytes: other producers' keys need not be text.
+    # An argument that is not UTF-8 gives its bytes: other producers' keys need not be text.
     key = None if user is None else user.encode(errors="surrogateescape")
 
     def waits() -> None:
@@ -80,14 +80,14 @@ def tail(
 
 @contextmanager
 def _failures(bootstrap: str) -> Iterator[None]:
-    """What the broker refuses becomes a message and exit code 1."""
+    """A broker's failure becomes a message and exit status 1."""
     from aiokafka.errors import KafkaError
 
     from streams.client import ViewError
 
     library = logging.getLogger("aiokafka")
     level = library.level
-    library.setLevel(logging.CRITICAL)  # what fails is raised, and told here
+    library.setLevel(logging.CRITICAL)  # failures are raised, and reported here
     try:
         yield
     except ViewError as error:
@@ -104,7 +104,7 @@ def _failures(bootstrap: str) -> Iterator[None]:
 async def _follow(
     records: AsyncGenerator[Any, None], key: bytes | None, limit: int | None, show: Callable[[Any], None]
 ) -> None:
-    """Show records, only those with ``key`` where there is one, until ``limit``."""
+    """Show records, only those with ``key`` unless it is None, up to ``limit``."""
     shown = 0
     async with aclosing(records):
         async for record in records:
@@ -118,7 +118,7 @@ async def _follow(
 async def _records(
     bootstrap: str, topic: str, from_beginning: bool, waits: Callable[[], None]
 ) -> AsyncGenerator[Any, None]:
-    """Committed records of all partitions, for ever; ``waits`` is called once, when there are none for the first time.
+    """Committed records of all partitions, without end; calls ``waits`` once, the first time that there are none.
 
     Raises `ViewError` where the topic does not exist.
     """
@@ -148,7 +148,7 @@ async def _records(
 def as_object(record: Any) -> dict[str, Any]:
     """A record for machines: its value parsed where it is JSON, else ``{"base64": ...}``.
 
-    ``tombstone`` where it has none: JSON's null is a value.
+    A record without a value has ``tombstone``: JSON's null is a value.
     """
     return {
         "topic": record.topic,
@@ -170,7 +170,7 @@ def _value(value: bytes | None) -> Any:
     if value is None:
         return None
     try:
-        told = msgspec.json.decode(value)  # the standard library takes NaN and infinities for JSON, and writes them
+        told = msgspec.json.decode(value)  # the standard library would read and write NaN and infinities as JSON
         msgspec.json.encode(_within(told))
     except UNREADABLE:
         return {"base64": base64.b64encode(value).decode()}
@@ -178,7 +178,7 @@ def _value(value: bytes | None) -> Any:
 
 
 def _within(told: object) -> object:
-    """``told``, nested as deep as it will be and deeper: what can just be read may be too deep to be written again."""
+    """``told``, nested at least as deep as it will be written: what can just be read may be too deep to write."""
     for _ in range(TOLD_WITHIN):
         told = [told]
     return told
@@ -192,7 +192,7 @@ def for_people(topic: str, record: Any) -> RenderableType:
     from streams.wire import UNREADABLE, Placement
 
     if topic == PLACEMENTS and record.value is not None:
-        with suppress(*UNREADABLE, OverflowError):  # integers of any length are read, and no fraction made of them
+        with suppress(*UNREADABLE, OverflowError):  # integers of any length can be read, but not turned into floats
             return _placement(msgspec.json.decode(record.value, type=Placement))
     found = as_object(record)
     line = coloured(f"{_clock(record.timestamp)} {record.partition}:{record.offset} ", "dim")

@@ -21,29 +21,29 @@ PartitionsOption = Annotated[
     typer.Option(
         "--partitions",
         min=1,
-        help="Lanes: the most workers that can share the work.",
+        help="Number of lanes: the most workers that can share the work.",
         show_default="as many as the topics that are there, else 4",
     ),
 ]
 PrefixOption = Annotated[
-    str, typer.Option("--prefix", help="Before every topic's name.", envvar="SALIENCE_TOPIC_PREFIX")
+    str, typer.Option("--prefix", help="Prefix of every topic name.", envvar="SALIENCE_TOPIC_PREFIX")
 ]
 ReplicationOption = Annotated[
     int | None,
     typer.Option(
         "--replication",
         min=1,
-        help="Copies of each partition of the topics that it makes.",
+        help="Replication factor of the topics that it creates.",
         show_default="as many as there are brokers, up to 3, or as the topics that are there, if more",
     ),
 ]
 ConfigureOption = Annotated[
-    bool, typer.Option("--configure", help="Also set the configs of topics that are there already.")
+    bool, typer.Option("--configure", help="Also set the configs of topics that exist already.")
 ]
 PrincipalOption = Annotated[
     str | None,
     typer.Option(
-        help="Who gets them, as the brokers know them; taken as it stands.",
+        help="Principal that gets the rights, as the brokers name it; used verbatim.",
         show_default="User: and the role's name",
     ),
 ]
@@ -52,7 +52,7 @@ JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object 
 
 BOOTSTRAP = "127.0.0.1:9092"
 LANES = 4
-"""Of topics that nobody has made yet."""
+"""Partitions where no topic exists yet."""
 
 
 @app.command(epilog="Example: salience topics create --partitions 12")
@@ -64,9 +64,10 @@ def create(
     configure: ConfigureOption = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Create the topics that are missing; those that are there keep their partitions and data.
+    """Create the missing topics; existing ones keep their partitions and data.
 
-    Where those have other numbers of partitions none is created, and the exit code is 1: workers need the same.
+    If existing topics have other numbers of partitions, it creates none, with
+    exit status 1: workers need the same.
     """
     from streams import topic_admin, topics
 
@@ -109,9 +110,10 @@ def check(
     prefix: PrefixOption = "",
     as_json: JsonOption = False,
 ) -> None:
-    """Say what keeps workers from running on these topics: exit code 0 if nothing does, else 1.
+    """Say what keeps workers from running on these topics: exit status 0 if nothing does, else 1.
 
-    A config that is another than create sets is a note: it may be on purpose.
+    A config that differs from what create sets is only a note: it may be on
+    purpose.
     """
     from streams import topic_admin, topics
 
@@ -134,18 +136,20 @@ def check(
 
 @app.command(epilog="Example: salience topics acls --role worker --principal User:worker --apply")
 def acls(
-    role: Annotated[str | None, typer.Option(help="Whose rights, as deploy/ACLS.md names them; else all.")] = None,
+    role: Annotated[str | None, typer.Option(help="Role, as deploy/ACLS.md names it; else all roles.")] = None,
     principal: PrincipalOption = None,
     bootstrap: Brokers = BOOTSTRAP,
     prefix: PrefixOption = "",
     group: Annotated[
-        str, typer.Option(callback=named, help="Group of the workers.", envvar="SALIENCE_GROUP")
+        str, typer.Option(callback=named, help="Consumer group of the workers.", envvar="SALIENCE_GROUP")
     ] = "salience",
-    apply: Annotated[bool, typer.Option("--apply", help="Set them on the brokers, as who may.")] = False,
-    markdown: Annotated[bool, typer.Option("--markdown", help="The table of deploy/ACLS.md.")] = False,
+    apply: Annotated[
+        bool, typer.Option("--apply", help="Set the rights on the brokers; your own account must be allowed to.")
+    ] = False,
+    markdown: Annotated[bool, typer.Option("--markdown", help="Print the table of deploy/ACLS.md.")] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Print the least rights of a role as kafka-acls.sh lines, or set them."""
+    """Print the least rights that a role needs as kafka-acls.sh lines, or set them."""
     from streams import acls as rights
 
     if markdown:
@@ -167,7 +171,7 @@ def acls(
 
 
 def _tell(problems: "Sequence[Problem]", people: Console) -> None:
-    """What is wrong, then what resolves it."""
+    """Print what is wrong, then what resolves it."""
     for problem in problems:
         people.print(f"{'Error' if problem.fails else 'Note'}: {problem.message}", soft_wrap=True)
     for fix in dict.fromkeys(problem.fix for problem in problems if problem.fix):

@@ -1,4 +1,4 @@
-"""``salience train``: make a model from a log, and say how good it is on the log's last fifth."""
+"""``salience train``: train a model on a log, and test it on the log's last fifth."""
 
 import json
 import os
@@ -28,11 +28,11 @@ if TYPE_CHECKING:
     from scoring.attention import AttentionModel, Manifest
     from scoring.text import TextOf
 
-app = typer.Typer(help="Make a model from a log (needs PyTorch: the extra train).", no_args_is_help=True)
+app = typer.Typer(help="Train a model on a log (needs PyTorch: the extra train).", no_args_is_help=True)
 
 SeedOption = Annotated[int, typer.Option("--seed", min=0, help="The same seed gives the same model on one machine.")]
-OutOption = Annotated[Path, typer.Option("--out", file_okay=False, help="Folder for the model; made where missing.")]
-JsonOption = Annotated[bool, typer.Option("--json", help="One JSON object on stdout, for machines.")]
+OutOption = Annotated[Path, typer.Option("--out", file_okay=False, help="Folder for the model; created if missing.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")]
 DataOption = Annotated[Path, typer.Option("--data", exists=True, file_okay=False, help="Folder of the log's files.")]
 
 
@@ -49,23 +49,25 @@ FoldsOption = Annotated[
         min=0,
         max=10,
         callback=_folds,
-        help="Cross-validate in time over so many folds (2 to 10); 0: do not.",
+        help="Folds of cross-validation in time, 2 to 10; 0: none.",
     ),
 ]
 TestOption = Annotated[
     Path | None,
-    typer.Option("--test", exists=True, dir_okay=False, help="A later file of impressions; all of --data trains then."),
+    typer.Option(
+        "--test", exists=True, dir_okay=False, help="A later file of impressions to test on; then all of --data trains."
+    ),
 ]
 A_FOLDER = "name a folder that is yours, on a disk with room"
 A_CARD = "the model is there, what describes it is of before"
 TextOption = Annotated[
-    bool, typer.Option("--text", help="Let items have vectors of their titles, which workers then make (extra text).")
+    bool, typer.Option("--text", help="Add vectors of titles to items; workers then compute them too (extra text).")
 ]
 
 
 @dataclass(frozen=True, slots=True)
 class _Order:
-    """What is to be made, where to, and how to say so."""
+    """Which model to make, where to write it, and how to report."""
 
     name: str
     data: str
@@ -86,7 +88,7 @@ def demo(
     text: TextOption = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Make the demo shop's model again from nothing: simulate a log, learn from it, export."""
+    """Train the demo shop's model from scratch: simulate a log, learn from it, export."""
     _require(out)
     from onnx_models.training import Config
     from streams.cli.trials import trial_of
@@ -110,7 +112,7 @@ def kuairand(
     folds: FoldsOption = 0,
     as_json: JsonOption = False,
 ) -> None:
-    """Learn from KuaiRand-Pure (see streams/logs/kuairand.py for the files), its histories first."""
+    """Train on KuaiRand-Pure (files: see streams/logs/kuairand.py), its histories first."""
     _require(out)
     from onnx_models.training import Config
     from streams.cli.trials import KUAIRAND, kuairand_trial
@@ -130,7 +132,7 @@ def log(
     text: TextOption = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Learn from a log of your own, as salience export-log writes it: Parquet files with the messages' fields."""
+    """Train on your own log, as salience export-log writes it: Parquet files with the messages' fields."""
     _require(out, data)
     from onnx_models.training import Config
     from streams.cli.trials import trial_of
@@ -151,17 +153,17 @@ def log(
 
 
 def _log_in(folder: Path) -> str:
-    """What is said of the log in a folder, which may be given as the one that one stands in."""
+    """A description of the log in ``folder``, which may be the current one."""
     return f"the log in {_name(folder)}"
 
 
 def _name(folder: Path) -> str:
-    """The last part of a folder's path, as it is given: of a link the link's own."""
+    """The last part of a folder's path as given; a link keeps its own name."""
     return os.path.basename(os.path.abspath(folder))  # noqa: PTH100, PTH119 - pathlib's would follow the link
 
 
 def _require(out: Path, data: Path | None = None) -> None:
-    """What training needs, before anything is learnt, which takes minutes: PyTorch, and ``out`` to write to.
+    """Check, before minutes of training, what it needs: PyTorch, and ``out`` to write to.
 
     The manifest, the card or the report name ``out``, and ``data`` where it is given.
     """
@@ -173,7 +175,7 @@ def _require(out: Path, data: Path | None = None) -> None:
         made = [folder for folder in (out, *out.parents) if not folder.exists()]
         out.mkdir(parents=True, exist_ok=True)
         tempfile.TemporaryFile(dir=out).close()
-        for folder in made:  # where the log turns out to be none nothing is left
+        for folder in made:  # if the log turns out to be invalid, nothing is left behind
             folder.rmdir()
     for option, named in (("--out", out), ("--data", data)):
         if named is not None:
@@ -181,7 +183,7 @@ def _require(out: Path, data: Path | None = None) -> None:
 
 
 def _require_words(option: str, folder: Path) -> None:
-    """That what is told of a folder can be written: a name on a disk may be any bytes."""
+    """Check that a folder's name is UTF-8: on disk it may be any bytes, and files name it."""
     try:
         f"{folder}{_name(folder)}{folder.resolve().name}".encode()
     except UnicodeEncodeError:
@@ -230,9 +232,9 @@ def _make(order: _Order, prepare: "Callable[[Callable[[int, int], None]], Trial]
 
 
 def _measured(trial: "Trial", result: "TrainResult") -> "dict[str, Metrics]":
-    """The model with state that follows the stream, and that stood still; what reviews tell; and what it must beat.
+    """Metrics of the model (state that follows the stream, frozen state, no reviews) and of the baselines.
 
-    A test that tells nothing is said, and leaves all of them untold.
+    If the test part cannot tell, this says so, and all metrics are `UNTOLD`.
     """
     from onnx_models.baselines import baselines
     from onnx_models.metrics import UNTOLD, untold
@@ -251,7 +253,7 @@ def _measured(trial: "Trial", result: "TrainResult") -> "dict[str, Metrics]":
 
 
 def _of_reviews(trial: "Trial", result: "TrainResult") -> "dict[str, Metrics]":
-    """What the model loses where it hears of no reviews, of these ads and of ads that are new."""
+    """The model's metrics without reviews; and, as if all ads were new, with and without them."""
     from onnx_models.alternatives.nets import nameless, without_reviews
     from onnx_models.cold import unmet
     from onnx_models.training import evaluate
@@ -265,7 +267,7 @@ def _of_reviews(trial: "Trial", result: "TrainResult") -> "dict[str, Metrics]":
 
 
 def _across(order: _Order, trial: "Trial", progress: Progress) -> "dict[str, Spread]":
-    """Cross-validation in time over what was learnt from; nothing where fewer than two folds tell."""
+    """Cross-validate in time over the training part; empty if fewer than two folds can be tested."""
     from onnx_models.folds import folds, spread
 
     task = progress.add_task("Cross-validating", total=order.folds)
@@ -280,7 +282,7 @@ def _across(order: _Order, trial: "Trial", progress: Progress) -> "dict[str, Spr
 
 
 def _fold(order: _Order, trial: "Trial", learn: "Examples", test: "Examples") -> "Metrics":
-    """How good a model of ``learn`` is on ``test``. Raises `ValueError` where one or the other tells nothing."""
+    """The metrics on ``test`` of a model trained on ``learn``. Raises `ValueError` if either cannot tell."""
     from onnx_models.metrics import untold
     from onnx_models.training import evaluate, train
 
@@ -313,7 +315,7 @@ def _describe(
     metrics: "dict[str, Metrics]",
     across: "dict[str, Spread]",
 ) -> None:
-    """The model card beside the manifest and, where matplotlib is there, the learning curves."""
+    """Write the model card beside the manifest and, if matplotlib is installed, the learning curves."""
     from onnx_models.card import CARD, CURVES, card
     from onnx_models.export import put
 
@@ -337,7 +339,7 @@ _LABELS = {
 
 
 def _shown_in(progress: Progress) -> "Callable[[Step], None]":
-    """A bar over all steps that tells the latest validation."""
+    """Add a bar over all steps that shows the latest validation."""
     task = progress.add_task("Learning", total=None)
 
     def show(step: "Step") -> None:
@@ -355,7 +357,7 @@ def _shown_in(progress: Progress) -> "Callable[[Step], None]":
 def _git_revision() -> str:
     """The revision of this code, with "-dirty" where files differ from it; "" outside a clone.
 
-    Installed for somebody's own project, it stands in the repository of that.
+    Installed within another project, this code lies in that project's repository, whose revision is not this code's.
     """
     root = Path(__file__).resolve().parents[2]
 

@@ -1,4 +1,4 @@
-"""Logs made ready to learn from and to test on, for the commands that train and evaluate."""
+"""Prepare logs to train and to test on, for the commands that train and evaluate."""
 
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
@@ -17,9 +17,9 @@ if TYPE_CHECKING:
     from streams.wire import Ad, Tone
 
 TRAIN_SHARE = 0.8
-"""Of the time of a log's impressions; the rest tests."""
+"""Share of the time of a log's impressions that trains; the rest tests."""
 OVERLAP_MAX = 0.05
-"""Of what ``--data`` is to teach, that a file that tests may begin before: files meet on a day, or in a week."""
+"""Share of ``--data`` that may be later than the test file's first event: files may meet within a day, or a week."""
 KUAIRAND: dict[str, Any] = {
     "similarity": 0.0,
     "vocabulary": 65_536,
@@ -52,7 +52,7 @@ it, and hardly which of it is like the candidate."""
 def kuairand_trial(
     data: Path, test: Path | None, progress: Callable[[int, int], None], share: float = TRAIN_SHARE
 ) -> "Trial":
-    """KuaiRand, its histories first; what comes after ``share`` of it tests, or the later file ``test``.
+    """KuaiRand, its histories first; what follows ``share`` of its time tests, or the later file ``test``.
 
     Raises `LogError`.
     """
@@ -62,7 +62,7 @@ def kuairand_trial(
     given_ms, cut_ms = times_ms(data / IMPRESSIONS), None
     if test is not None:
         try:
-            moment_of(np.array(given_ms), share)  # one wrong time, and all that the histories tell is left out
+            moment_of(np.array(given_ms), share)  # one wrong time, and all histories are left out
         except SplitError as error:
             screen(stderr=True).print(f"{data / IMPRESSIONS}: {error} What histories tell since the first is left out")
         cut_ms = min(times_ms(test))
@@ -74,10 +74,10 @@ def kuairand_trial(
 
 
 def require_later(spans: str, late: int, given: int, what: str) -> None:
-    """A file that tests must not take away what ``--data`` is to teach: ``late`` of its ``given`` are not before it.
+    """Check that a test file is later than ``--data``, of whose ``given`` events ``late`` are not before it.
 
-    The few of the day on which both meet are said on stderr. Raises `LogError` where they are more, with the ``spans``
-    of both.
+    Up to `OVERLAP_MAX` of them are reported on stderr and left out. Raises `LogError` if there are more, with the
+    ``spans`` of both.
     """
     told = f"{spans}: {late:,} of {given:,} {what} in --data are not before it"
     if late > OVERLAP_MAX * given:
@@ -96,9 +96,9 @@ def trial_of(
     share: float = TRAIN_SHARE,
     tones: "Sequence[Tone]" = (),
 ) -> "Trial":
-    """A log parted at ``cut_ms``, or after ``share`` of its time; older ones than ``from_ms`` tell looks alone.
+    """A log split at ``cut_ms``, or after ``share`` of its time; events before ``from_ms`` give looks alone.
 
-    ``titles``: vectors of the ads' titles, for a model that asks for them; ``tones``: what reviews told, and when.
+    ``titles``: vectors of the ads' titles, for a model that uses them; ``tones``: the reviews' tones, with their times.
     """
     from onnx_models.trial import prepare, split_ms
     from scoring.catalogue import Catalogue

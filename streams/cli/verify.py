@@ -1,4 +1,4 @@
-"""``salience verify``: does a model say the same here as where it was made?"""
+"""``salience verify``: does a model give the same outputs here as where it was made?"""
 
 import json
 import math
@@ -25,7 +25,7 @@ ModelOption = Annotated[
         "--model",
         parser=folder,
         metavar="<path>",
-        help="Folder of a model's manifest.json; the demo shop's where not given.",
+        help="Folder of a model's manifest.json; else the demo shop's model.",
     ),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
@@ -34,7 +34,8 @@ JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object.
 def verify(model: ModelOption = None, as_json: JsonOption = False) -> None:
     """Compare a model's graphs with its golden tensors and, where PyTorch is installed, with PyTorch.
 
-    Ends with exit code 1 where a difference is not below 1e-4, or the model breaks its contract.
+    Exit status 1 if a difference is not below 1e-4, or the model breaks its
+    contract.
 
     Example: salience verify --model ./my-model --json
     """
@@ -47,7 +48,7 @@ def verify(model: ModelOption = None, as_json: JsonOption = False) -> None:
     out = screen(stderr=as_json, soft_wrap=True)
     try:
         loaded, golden = open_unproven(directory)
-        golden_difference(loaded, golden)  # how much it is is told below, case by case, of what can be compared
+        golden_difference(loaded, golden)  # checked here; the sizes are reported below, case by case
     except ModelError as error:
         fail(error)
     cases = compare(loaded, golden, _pytorch(directory, loaded.manifest, out))
@@ -66,7 +67,7 @@ def verify(model: ModelOption = None, as_json: JsonOption = False) -> None:
 
 
 def _pytorch(directory: Path, manifest: "Manifest", out: Console) -> Callable[[str, Any], Any] | None:
-    """The network in PyTorch with the graphs' weights; None, and why, where it cannot be had."""
+    """The network in PyTorch with the graphs' weights; None, after printing why, if there is none."""
     if find_spec("torch") is None or find_spec("onnx") is None:
         helps = "make setup-train in a clone, else pip install 'salience[train]'"
         out.print(f"PyTorch is not installed: golden tensors only. To compare with it: {helps}")
@@ -81,7 +82,7 @@ def _pytorch(directory: Path, manifest: "Manifest", out: Console) -> Callable[[s
 
 
 def _as_object(version: str, cases: "list[Case]") -> dict[str, Any]:
-    """For machines; JSON has no infinity, so a difference that is not finite is null."""
+    """The result as JSON; a difference that is not finite is null, as JSON has no infinity."""
     largest = max(case.max_abs_diff for case in cases)
     return {
         "model": version,

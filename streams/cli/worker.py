@@ -17,15 +17,18 @@ def worker(
     model: Model = None,
     home: Home = None,
     log_json: LogJson = False,
-    supervise: Annotated[bool, typer.Option("--supervise", help="Start it again whenever it fails.")] = False,
+    supervise: Annotated[bool, typer.Option("--supervise", help="Restart the worker whenever it fails.")] = False,
 ) -> None:
     """Take lanes of clicks and impressions, and publish placements until stopped.
 
-    Every other setting comes from the environment as SALIENCE_<NAME>; salience settings tells them. Stops in order
-    on SIGTERM and Ctrl-C. Exit status 1: it cannot start (topics, model, rules, home, a port that is taken); 2: a
-    setting or an option is wrong; both say why. 70: a fatal error, or it found that it no longer gets on; start it
-    again, or have --supervise do so, and it goes on where it was. /healthz and /readyz answer on loopback, at the
-    address that it logs (SALIENCE_WEB_PORT).
+    Other settings come from the environment as SALIENCE_<NAME>: salience
+    settings. SIGTERM and Ctrl-C stop it in order. /healthz and /readyz answer on
+    loopback, at the address that it logs (SALIENCE_WEB_PORT).
+
+    Exit status 1: it cannot start (topics, model, rules, home, a taken port).
+    2: a setting or an option is wrong; both say why.
+    70: a fatal error, or it noticed that it makes no progress. Start it again,
+    or use --supervise: it resumes where it stopped.
 
     Example: salience worker --bootstrap 127.0.0.1:9092 --guarantee exactly_once --supervise
     """
@@ -52,11 +55,11 @@ def worker(
 
 
 def _supervise() -> int:
-    """The same command without ``--supervise``, again and again; the last one's exit status."""
+    """Run the same command without ``--supervise``, again and again; return the last exit status."""
     from deploy.brokers import tied
     from streams.supervisor import Supervisor
 
     arguments = [argument for argument in sys.argv[1:] if argument != "--supervise"]
-    tie = [sys.executable, "-I", tied.__file__, str(os.getpid())]  # it dies with its supervisor, come what may
-    # -P: like the installed command it imports nothing from the folder in which it is started
+    tie = [sys.executable, "-I", tied.__file__, str(os.getpid())]  # it dies with its supervisor, however that ends
+    # -P: like the installed command, it imports nothing from the current folder
     return Supervisor([*tie, sys.executable, "-P", "-m", "streams.cli", *arguments]).run()

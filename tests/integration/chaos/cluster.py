@@ -6,16 +6,25 @@ import random
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future
 from functools import cached_property
 from pathlib import Path
 from types import TracebackType
-from typing import Literal, Self
+from typing import Literal, Self, TypeVar
 
 from aiokafka import TopicPartition
-from confluent_kafka import Consumer, KafkaException, TopicCollection
+from confluent_kafka import IsolationLevel, KafkaError, KafkaException, TopicCollection, TopicPartitionInfo
 from confluent_kafka import TopicPartition as KafkaPartition
-from confluent_kafka.admin import AdminClient, AlterConfigOpType, ConfigEntry, ConfigResource, NewTopic, ResourceType
+from confluent_kafka.admin import (
+    AdminClient,
+    AlterConfigOpType,
+    ConfigEntry,
+    ConfigResource,
+    NewTopic,
+    OffsetSpec,
+    ResourceType,
+)
 
 from deploy.brokers.apache import ApacheKafka
 from deploy.brokers.kraft import Ports
@@ -27,7 +36,14 @@ SMALL_DISK = "1g"
 """Several times what an hour of the workload writes, and filled within a second."""
 PORTS = range(30_000, 32_000)
 """Beside those that the launcher draws its own from."""
-ANSWER_S = 30.0
+ANSWER_S = 10.0
+ANSWERED_WITHIN_S = 120.0
+"""Nodes that get little of the processor choose a controller again and again: a request that one of them passed on is
+never answered, and has to be asked again."""
+UNANSWERED = {KafkaError._TIMED_OUT, KafkaError._TRANSPORT, KafkaError.REQUEST_TIMED_OUT}
+
+Asked = TypeVar("Asked")
+Answer = TypeVar("Answer")
 
 
 class Cluster:
@@ -95,22 +111,25 @@ class Cluster:
 
     def leader(self, partition: TopicPartition) -> int:
         """The node that leads a partition now."""
-        described = self._admin.describe_topics(TopicCollection([partition.topic]), request_timeout=ANSWER_S)
-        return int(described[partition.topic].result().partitions[partition.partition].leader.id)
+        return int(self._partitions([partition.topic])[partition.topic][partition.partition].leader.id)
+
+    def _partitions(self, names: Sequence[str]) -> dict[str, list[TopicPartitionInfo]]:
+        wanted = TopicCollection(list(names))
+        described = until_answered(lambda: self._admin.describe_topics(wanted, request_timeout=ANSWER_S))
+        return {name: topic.partitions for name, topic in described.items()}
 
     def ends(self, names: Sequence[str], *, committed: bool) -> dict[tuple[str, int], int]:
         """Where each partition ends, for a reader of committed records or of all."""
-        level = "read_committed" if committed else "read_uncommitted"
-        reader = Consumer({"bootstrap.servers": self.bootstrap, "group.id": "unused", "isolation.level": level})
-        try:
-            counts = {name: len(reader.list_topics(name, timeout=ANSWER_S).topics[name].partitions) for name in names}
-            return {
-                (name, number): reader.get_watermark_offsets(KafkaPartition(name, number), timeout=ANSWER_S)[1]
-                for name in names
-                for number in range(counts[name])
-            }
-        finally:
-            reader.close()
+        level = IsolationLevel.READ_COMMITTED if committed else IsolationLevel.READ_UNCOMMITTED
+        wanted = {
+            KafkaPartition(name, partition.id): OffsetSpec.latest()
+            for name, partitions in self._partitions(names).items()
+            for partition in partitions
+        }
+        found = until_answered(
+            lambda: self._admin.list_offsets(wanted, isolation_level=level, request_timeout=ANSWER_S)
+        )
+        return {(partition.topic, partition.partition): info.offset for partition, info in found.items()}
 
     def log_bytes(self, topic: str) -> int:
         """What a topic's segments take on all nodes together."""
@@ -128,14 +147,17 @@ class Cluster:
             for name, value in values.items()
         ]
         resource = ConfigResource(ResourceType.TOPIC, topic, incremental_configs=entries)
-        for future in self._admin.incremental_alter_configs([resource], request_timeout=ANSWER_S).values():
-            future.result()
+        until_answered(lambda: self._admin.incremental_alter_configs([resource], request_timeout=ANSWER_S))
 
     def recreate(self, topic: str, partitions: int) -> None:
         """Delete a topic and make another of its name, as fast as the cluster lets us."""
-        self._admin.delete_topics([topic], request_timeout=ANSWER_S)[topic].result()
+        deadline = time.monotonic() + ANSWERED_WITHIN_S
+        try:
+            until_answered(lambda: self._admin.delete_topics([topic], request_timeout=ANSWER_S))
+        except KafkaException as error:
+            if error.args[0].code() != KafkaError.UNKNOWN_TOPIC_OR_PART:  # deleted, though no answer said so
+                raise
         new = NewTopic(topic, num_partitions=partitions, replication_factor=self.nodes)
-        deadline = time.monotonic() + ANSWER_S
         while True:
             try:
                 self._admin.create_topics([new], request_timeout=ANSWER_S)[topic].result()
@@ -158,6 +180,22 @@ class Cluster:
             yield
         finally:
             ballast.unlink()
+
+
+def until_answered(
+    ask: Callable[[], Mapping[Asked, Future[Answer]]], clock: Callable[[], float] = time.monotonic
+) -> dict[Asked, Answer]:
+    """The answers to ``ask``, which is asked again while no broker answers, for `ANSWERED_WITHIN_S`.
+
+    It may be carried out twice. Raises `KafkaException`: the last one, or what a broker said.
+    """
+    deadline = clock() + ANSWERED_WITHIN_S
+    while True:
+        try:
+            return {asked: future.result() for asked, future in ask().items()}
+        except KafkaException as error:
+            if error.args[0].code() not in UNANSWERED or clock() >= deadline:
+                raise
 
 
 def mount(folder: Path) -> bool:

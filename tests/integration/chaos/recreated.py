@@ -13,7 +13,7 @@ from tests.integration.chaos.cluster import Cluster
 from tests.integration.chaos.fleet import Fleet
 from tests.integration.chaos.recorder import Recorder
 
-REFUSED_S = 60.0
+REFUSED_S = 120.0
 RECORDS = 200_000
 """More than the topic held before: only its id tells it from the old one."""
 BATCH = 5_000

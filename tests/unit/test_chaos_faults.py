@@ -102,6 +102,13 @@ def test_faults_that_hardly_met_workers_at_work_are_found_and_so_is_a_run_withou
     assert Disturbed(Counter(leader_killed=9)).unmet() == (0, "")
 
 
+def test_of_few_faults_a_share_is_asked_in_whole_faults_and_one_at_least() -> None:
+    few = Disturbed(Counter({"frozen at work": 1, "killed while starting": 3}), tried=5)
+    assert few.unmet() == (0, "")
+    none = Disturbed(Counter({"killed while starting": 2}), tried=2)
+    assert none.unmet() == (2, "0 of 2 faults of workers met one that was at work")
+
+
 TRACEBACK = "Traceback (most recent call last):\nRuntimeError: half of all starts\n"
 NO_BROKER = "127.0.0.1:1 does not answer\n"
 REFUSED = TRACEBACK + "the worker ended   reason=another topic of that name status=1\n"

@@ -39,7 +39,8 @@ WORKERS = 2
 GAP_S = (0.5, 4.0)
 """Between two faults of one kind: shorter than a recovery, so that faults meet each other's."""
 MET_MIN = 1 / 3
-"""Share of workers' faults that must meet one at work. Nine in ten wait for that, in vain where brokers are away."""
+"""Share of workers' faults, in whole ones, that must meet one at work. Nine in ten wait for that, in vain where brokers
+are away, as they may be for most of a short run."""
 SAID = 6_000
 """Characters of what a worker said last, where it does not get on."""
 QUIET_S = 240.0
@@ -176,7 +177,7 @@ class Disturbed:
         if not self.happened:
             return 1, "no fault happened"
         met = sum(count for how, count in self.happened.items() if how.endswith(AT_WORK))
-        if met >= MET_MIN * self.tried:
+        if met >= max(int(MET_MIN * self.tried), min(self.tried, 1)):
             return 0, ""
         return self.tried - met, f"{met} of {self.tried} faults of workers met one that was {AT_WORK}"
 

@@ -50,7 +50,9 @@ def node_properties(node: int, ports: Sequence[Ports], data: Path) -> dict[str, 
         "transaction.abort.timed.out.transaction.cleanup.interval.ms": "1000",
         # A killed node is noticed after 9 s by default; 4 s still forgives a busy machine.
         "broker.session.timeout.ms": "4000",
-        "broker.heartbeat.interval.ms": "500",
+        "broker.heartbeat.interval.ms": "1000",
+        # A controller with nothing to do writes a record every 0.5 s by default: a quarter of an idle node's work.
+        "metadata.max.idle.interval.ms": "5000",
         # 128 MB by default, a quarter of the heap.
         "log.cleaner.dedupe.buffer.size": "33554432",
     }

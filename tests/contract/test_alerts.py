@@ -15,6 +15,7 @@ from tests.needs import lacking
 
 DEPLOY = Path(__file__).parents[2] / "deploy"
 RULES = DEPLOY / "prometheus" / "alerts.yml"
+TESTS = sorted(RULES.parent.glob("*.test.yml"))
 METRICS = {row.name for row in (*worker_rows(), *monitor_rows(), *review_rows(), *referee_rows())}
 
 
@@ -38,11 +39,11 @@ def test_promtool_takes_the_rules_and_the_configuration() -> None:
 
 
 def test_promtool_sees_every_alert_fire_and_stay_quiet_as_written() -> None:
-    promtool("test", "rules", str(RULES.with_name("alerts.test.yml")))
+    promtool("test", "rules", *map(str, TESTS))
 
 
 def test_every_alert_is_tried() -> None:
-    tests = yaml.safe_load(RULES.with_name("alerts.test.yml").read_text())["tests"]
+    tests = [test for file in TESTS for test in yaml.safe_load(file.read_text())["tests"]]
     tried = [each for test in tests for each in test["alert_rule_test"]]
     assert {each["alertname"] for each in tried if each.get("exp_alerts")} == set(NAMES)
 

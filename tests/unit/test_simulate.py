@@ -17,7 +17,7 @@ from streams.simulate.market import HOUR_MS, Shop, cap_violations
 
 @pytest.fixture
 def quiet_market(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A fortieth of the visits, by sixty people: most budgets are small change, and a day takes two seconds."""
+    """A fortieth of the visits, by sixty people: most budgets are small change."""
     monkeypatch.setattr(market, "VISITS_PER_DAY", 1_000)
     monkeypatch.setattr(market, "USERS", 60)
 

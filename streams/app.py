@@ -217,7 +217,7 @@ def create_app(settings: Settings, identity: TopicIdentity) -> faust.App:
                 intake.ended("an agent")
 
     def look(ends: Mapping[TopicPartition, int]) -> Vitals:
-        return replace(intake.vitals(ends), caught_up=all(feed.caught_up for feed in feeds))
+        return replace(intake.vitals(ends), unread=[feed.topic for feed in feeds if not feed.caught_up])
 
     def stand() -> None:
         metrics.describe_model(engine.models.live.version, SPEC_HASH, LAYOUT_VERSION)

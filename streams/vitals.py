@@ -4,7 +4,7 @@ Silence is counted between looks, not read off a clock: a process that was stopp
 goes on must not be found dead for the time in which nobody looked.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -24,12 +24,13 @@ class LaneVitals:
 class Vitals:
     """A worker at one moment.
 
-    ``polls`` counts rounds of the poll loop; ``caught_up``: every topic read whole (ads, control and the others) has
-    been read; ``joined``: the group has assigned lanes, perhaps none; ``ending``: why it ends, empty while it goes on.
+    ``polls`` counts rounds of the poll loop; ``unread``: of the topics that it reads whole (ads, control and others)
+    those whose end it has not reached yet; ``joined``: the group has assigned lanes, perhaps none; ``ending``: why it
+    ends, empty while it goes on.
     """
 
     polls: int = 0
-    caught_up: bool = False
+    unread: Sequence[str] = ()
     joined: bool = False
     ending: str = ""
     lanes: Mapping[int, LaneVitals] = field(default_factory=dict)
@@ -38,8 +39,8 @@ class Vitals:
         """Why this worker is not ready; empty when it is. A worker without lanes stands by, and is ready."""
         if self.ending:
             return self.ending
-        if not self.caught_up:
-            return "ads and control are not caught up"
+        if self.unread:
+            return f"topics not yet read to their end: {', '.join(self.unread)}"
         if not self.joined:
             return "the group is being joined or rebalanced"
         waiting = sorted(number for number, lane in self.lanes.items() if lane.stage != "running")
@@ -68,7 +69,7 @@ class Judge:
             return ""
         if not now.joined:
             self._silent_ms, self._still_ms = 0, {}
-            self._rebalance_ms += passed_ms if now.caught_up else 0
+            self._rebalance_ms += 0 if now.unread else passed_ms
             if self._rebalance_ms >= self._rebalance_limit_ms:
                 return f"no lanes from the group for {self._rebalance_ms / 1000:.0f} s"
             return ""

@@ -41,7 +41,7 @@ class TopicFeed(Service):
         """``records_per_read``: most in one call, which a slice may wait for. ``fail``: ends the process."""
         super().__init__()
         self._settings = settings
-        self._topic = settings.topic_prefix + topic
+        self.topic = settings.topic_prefix + topic
         self._compute = compute
         self._fail = fail
         self._records_per_read = records_per_read
@@ -69,17 +69,17 @@ class TopicFeed(Service):
         if starting.cancelled():
             if self.should_stop:
                 return
-            raise RuntimeError(f"the reading of {self._topic} ended before its end")
+            raise RuntimeError(f"the reading of {self.topic} ended before its end")
         consumer, records = starting.result()
         self.caught_up = True
-        log.info("topic caught up", topic=self._topic, records=records, refused=self.refused)
-        who = f"the reading of {self._topic}"
+        log.info("topic caught up", topic=self.topic, records=records, refused=self.refused)
+        who = f"the reading of {self.topic}"
         self.add_future(guarded(who, self._follow(consumer), self._fail, lambda: self.should_stop))
 
     async def _catch_up(self) -> tuple[AIOKafkaConsumer, int]:
         """A consumer that has read the topic to its end, and the number of records read."""
         bootstrap = self._settings.bootstrap
-        partitions = self._partitions = await aside(partitions_of, bootstrap, self._topic)
+        partitions = self._partitions = await aside(partitions_of, bootstrap, self.topic)
         consumer = self._consumer = AIOKafkaConsumer(
             isolation_level="read_committed",
             enable_auto_commit=False,

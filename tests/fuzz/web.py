@@ -12,7 +12,7 @@ from tests.fuzz.target import Check, Target
 
 ANSWERED_WITHIN_S = 5.0
 ANSWER_BYTES_MAX = 65_536
-WELL = Vitals(polls=1, caught_up=True, joined=True, lanes={0: LaneVitals("running", (1, 2), busy=False)})
+WELL = Vitals(polls=1, joined=True, lanes={0: LaneVitals("running", (1, 2), busy=False)})
 _ASKED = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer s3cret\r\nConnection: close\r\n\r\n"
 
 

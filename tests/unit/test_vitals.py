@@ -7,7 +7,7 @@ import pytest
 from streams.vitals import Judge, LaneVitals, Vitals
 
 LOOK_MS = 2_000
-WELL = Vitals(polls=1, caught_up=True, joined=True)
+WELL = Vitals(polls=1, joined=True)
 
 
 def judge() -> Judge:
@@ -58,7 +58,7 @@ def test_a_rebalance_counts_neither_as_silence_nor_as_standing_still() -> None:
 
 def test_a_rebalance_without_end_is_found_but_not_a_catalogue_that_waits_for_its_broker() -> None:
     assert looks(judge(), [replace(WELL, joined=False)] * 150) == [150]
-    assert looks(judge(), [Vitals()] * 1_000) == []
+    assert looks(judge(), [Vitals(unread=("ads",))] * 1_000) == []
 
 
 def test_a_worker_that_ends_already_is_left_to_end() -> None:
@@ -76,7 +76,7 @@ def test_the_verdict_names_the_lane_and_where_it_stands() -> None:
     [
         (WELL, ""),
         (replace(WELL, lanes=lane(1)), ""),
-        (replace(WELL, caught_up=False), "ads and control are not caught up"),
+        (replace(WELL, unread=("ads", "tones")), "topics not yet read to their end: ads, tones"),
         (replace(WELL, joined=False), "joined or rebalanced"),
         (replace(WELL, lanes={2: LaneVitals("taking over", (0,), busy=True)}), r"lanes [2] are being taken over"),
         (replace(WELL, ending="RuntimeError: the pump ended"), "the pump ended"),

@@ -17,7 +17,7 @@ from streams.settings import Settings
 from streams.vitals import LaneVitals, Vitals
 from streams.web import Web, check_port
 
-WELL = Vitals(polls=1, caught_up=True, joined=True, lanes={0: LaneVitals("running", (1, 2), busy=False)})
+WELL = Vitals(polls=1, joined=True, lanes={0: LaneVitals("running", (1, 2), busy=False)})
 
 
 def ask(vitals: Vitals, path: str, headers: dict[str, str] | None = None, **settings: object) -> tuple[int, dict]:

@@ -264,18 +264,17 @@ class Intake(Service, ConsumerRebalanceListener):
 
     async def _pump(self) -> None:
         try:
-            while not self._stopping:
-                self._polls += 1
-                await self._tokens.wait_for_one(self._lanes.keys())
-                await self._fetch()
-                for lane in list(self._lanes.values()):
-                    await self._offer_if_ready(lane)
-        except asyncio.CancelledError:
-            raise
-        except BaseException as error:  # noqa: BLE001 - every failure is fatal
-            self.fail(error)
+            await guarded("the pump", self._poll(), self.fail)
         finally:
             self.ended("the pump")
+
+    async def _poll(self) -> None:
+        while not self._stopping:
+            self._polls += 1
+            await self._tokens.wait_for_one(self._lanes.keys())
+            await self._fetch()
+            for lane in list(self._lanes.values()):
+                await self._offer_if_ready(lane)
 
     async def _fetch(self) -> None:
         wanted = {

@@ -40,7 +40,15 @@ ANSWER_S = 10.0
 ANSWERED_WITHIN_S = 120.0
 """Nodes that get little of the processor choose a controller again and again: a request that one of them passed on is
 never answered, and has to be asked again."""
-UNANSWERED = {KafkaError._TIMED_OUT, KafkaError._TRANSPORT, KafkaError.REQUEST_TIMED_OUT}
+AGAIN_S = 0.1
+UNANSWERED = {
+    KafkaError._TIMED_OUT,
+    KafkaError._TRANSPORT,
+    KafkaError.REQUEST_TIMED_OUT,
+    KafkaError.LEADER_NOT_AVAILABLE,
+    KafkaError.NOT_LEADER_FOR_PARTITION,
+}
+"""Nobody answered, or nobody could just now."""
 
 Asked = TypeVar("Asked")
 Answer = TypeVar("Answer")
@@ -183,7 +191,9 @@ class Cluster:
 
 
 def until_answered(
-    ask: Callable[[], Mapping[Asked, Future[Answer]]], clock: Callable[[], float] = time.monotonic
+    ask: Callable[[], Mapping[Asked, Future[Answer]]],
+    clock: Callable[[], float] = time.monotonic,
+    sleep: Callable[[float], None] = time.sleep,
 ) -> dict[Asked, Answer]:
     """The answers to ``ask``, which is asked again while no broker answers, for `ANSWERED_WITHIN_S`.
 
@@ -196,6 +206,7 @@ def until_answered(
         except KafkaException as error:
             if error.args[0].code() not in UNANSWERED or clock() >= deadline:
                 raise
+            sleep(AGAIN_S)
 
 
 def mount(folder: Path) -> bool:

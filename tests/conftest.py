@@ -12,3 +12,5 @@ import hypothesis
 hypothesis.settings.register_profile("salience", deadline=None, derandomize=True)
 hypothesis.settings.register_profile("explore", deadline=None, derandomize=False, max_examples=1_000, print_blob=True)
 hypothesis.settings.load_profile("salience")
+
+pytest_plugins = ["tests.failures"]

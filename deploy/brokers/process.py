@@ -71,22 +71,26 @@ def spawn(command: Sequence[str], log: Path, *, detached: bool) -> subprocess.Po
     return child
 
 
+def _reap() -> None:
+    """Forget detached children that have ended, which would stay zombies as long as this process runs."""
+    _DETACHED[:] = [child for child in _DETACHED if child.poll() is None]
+
+
 def end(processes: Sequence[Process], grace_s: float) -> None:
     """Ask every process to end, and kill those that have not within ``grace_s``.
 
     Raises ``BrokerError`` if one survives that.
     """
-    for process in processes:
-        _signal(process, signal.SIGTERM)
-    if _gone(processes, grace_s):
-        return
-    for process in processes:
-        _signal(process, signal.SIGKILL)
-    if not _gone(processes, KILL_WAIT_S):
-        left = [process.pid for process in processes if process.alive()]
-        raise BrokerError(
-            f"Processes {left} do not end, {KILL_WAIT_S:.0f} s after SIGKILL; see `ps -o pid,stat,wchan,cmd`."
-        )
+    for number, within_s in ((signal.SIGTERM, grace_s), (signal.SIGKILL, KILL_WAIT_S)):
+        for process in processes:
+            _signal(process, number)
+        if _gone(processes, within_s):
+            _reap()
+            return
+    left = [process.pid for process in processes if process.alive()]
+    raise BrokerError(
+        f"Processes {left} do not end, {KILL_WAIT_S:.0f} s after SIGKILL; see `ps -o pid,stat,wchan,cmd`."
+    )
 
 
 def kill(child: subprocess.Popen[bytes]) -> None:

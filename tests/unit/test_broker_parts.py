@@ -1,6 +1,8 @@
 """The parts of the brokers that need none: what is missing is said with the command that brings it."""
 
 import json
+import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -16,6 +18,7 @@ from deploy.brokers.embedded import EmbeddedBroker, find_program
 from deploy.brokers.jars import fetch, kafka_version
 from deploy.brokers.java import java_command, java_major, maven_command
 from deploy.brokers.kraft import Ports, node_properties, write_properties
+from deploy.brokers.process import Process, end, spawn
 from streams.cli import app
 
 DEPLOY = Path(running.__file__).parents[1]
@@ -228,6 +231,14 @@ def test_a_stranger_with_the_number_of_a_child_that_has_ended_is_left_alone(
 
         assert stranger.poll() is None
         stranger.kill()
+
+
+def test_of_a_detached_child_that_is_ended_here_nothing_is_left(tmp_path: Path) -> None:
+    child = spawn(["sleep", "60"], tmp_path / "log", detached=True)
+    end([Process.of(child.pid)], grace_s=10)
+    with pytest.raises(ChildProcessError):  # neither a zombie, nor a child of whom Python warns when it ends
+        os.waitpid(child.pid, os.WNOHANG)
+    assert child.returncode == -signal.SIGTERM
 
 
 def test_a_state_file_that_is_not_ours_is_refused_with_its_path(tmp_path: Path) -> None:

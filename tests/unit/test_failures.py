@@ -1,0 +1,38 @@
+"""Failures are told when they happen."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def ran(folder: Path, suite: str, *options: str) -> str:
+    """What pytest prints with our plugin, and without our settings."""
+    (folder / "test_suite.py").write_text(suite, encoding="utf-8")
+    words = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-p",
+        "tests.failures",
+        "-c",
+        "/dev/null",
+        "--rootdir",
+        str(folder),
+        *options,
+    ]
+    return subprocess.run([*words, folder], cwd=ROOT, capture_output=True, text=True, check=False, timeout=60).stdout
+
+
+def test_a_run_that_does_not_come_to_its_end_has_told_what_failed_and_why(tmp_path: Path) -> None:
+    printed = ran(tmp_path, "def test_sum():\n    assert 2 + 2 == 5\n\ndef test_end():\n    import os; os._exit(9)\n")
+    assert "FAILED test_suite.py::test_sum (call)" in printed
+    assert "assert (2 + 2) == 5" in printed
+    assert "short test summary" not in printed  # pytest itself would have told it there
+
+
+def test_of_several_processes_one_tells_each_failure_before_the_last_tests_end(tmp_path: Path) -> None:
+    printed = ran(tmp_path, "def test_sum():\n    assert 2 + 2 == 5\n", "--numprocesses", "2")
+    at_once, _, _ = printed.partition("= FAILURES =")
+    assert at_once.count("FAILED test_suite.py::test_sum (call)") == 1

@@ -4,6 +4,7 @@ import asyncio
 import base64
 import json
 import logging
+import time
 from collections.abc import AsyncGenerator, Callable, Iterator
 from contextlib import aclosing, contextmanager, suppress
 from typing import TYPE_CHECKING, Annotated, Any
@@ -32,6 +33,11 @@ LimitOption = Annotated[int | None, typer.Option("--limit", min=1, help="End aft
 JsonOption = Annotated[bool, typer.Option("--json", help="Print each record as a JSON object on one line.")]
 
 POLL_MS = 500
+ASK_AFTER_S = 10.0
+"""So long without a record, and again after as long, the broker is asked whether it is there at all."""
+ANSWER_S = 5.0
+"""A broker that takes longer than this is told as away."""
+AWAY, BACK = "no answer from {}; goes on when it is back", "{} answers again"
 
 TOLD_WITHIN = 32
 """An upper bound of the levels, of JSON and of calls, around a value when it is written."""
@@ -50,7 +56,7 @@ def tail(
 ) -> None:
     """Print the records of a topic until Ctrl-C, or until it has printed --limit of them.
 
-    When it first waits for records, it says so on stderr.
+    When it first waits for records, it says so on stderr; there, too, when the broker is away, and when it is back.
 
     Example: salience tail dead-letters --from-beginning --limit 20
     """
@@ -70,12 +76,11 @@ def tail(
     # An argument that is not UTF-8 gives its bytes: other producers' keys need not be text.
     key = None if user is None else user.encode(errors="surrogateescape")
 
-    def waits() -> None:
-        whose = "" if key is None else f" with key {key.decode(errors='backslashreplace')}"
-        screen(stderr=True, soft_wrap=True).print(f"waits for records of {prefix}{topic}{whose}; Ctrl-C ends it")
-
+    whose = "" if key is None else f" with key {key.decode(errors='backslashreplace')}"
+    waits = f"waits for records of {prefix}{topic}{whose}; Ctrl-C ends it"
+    tell = screen(stderr=True, soft_wrap=True).print
     with _failures(bootstrap), suppress(KeyboardInterrupt):
-        asyncio.run(_follow(_records(bootstrap, prefix + topic, from_beginning, waits), key, limit, show))
+        asyncio.run(_follow(_records(bootstrap, prefix + topic, from_beginning, waits, tell), key, limit, show))
 
 
 @contextmanager
@@ -116,10 +121,11 @@ async def _follow(
 
 
 async def _records(
-    bootstrap: str, topic: str, from_beginning: bool, waits: Callable[[], None]
+    bootstrap: str, topic: str, from_beginning: bool, waits: str, tell: Callable[[str], None]
 ) -> AsyncGenerator[Any, None]:
-    """Committed records of all partitions, without end; calls ``waits`` once, the first time that there are none.
+    """Committed records of all partitions, without end.
 
+    Tells ``waits`` once, the first time that there are none; then that the broker is away, and that it is back.
     Raises `ViewError` where the topic does not exist.
     """
     from aiokafka import AIOKafkaConsumer
@@ -133,16 +139,33 @@ async def _records(
         topic, isolation_level="read_committed", enable_auto_commit=False, **aiokafka_options(bootstrap),
         auto_offset_reset="earliest" if from_beginning else "latest",
     ) as consumer:  # fmt: skip
-        told = False
+        told, away, heard_s = False, False, time.monotonic()
         while True:
             partitions = [*consumer.assignment()]  # anew: some may have been added
             batches = await fetch(consumer, partitions, bootstrap, timeout_ms=POLL_MS)
             if not batches and not told:
                 told = True
-                waits()
+                tell(waits)
+            if batches or time.monotonic() - heard_s >= ASK_AFTER_S:
+                was_away, away = away, not batches and not await _answers(consumer)
+                heard_s = time.monotonic()
+                if away != was_away:
+                    tell((AWAY if away else BACK).format(bootstrap))
             for records in batches.values():
                 for record in records:
                     yield record
+
+
+async def _answers(consumer: Any) -> bool:
+    """Whether a broker that ``consumer`` knows tells what topics there are."""
+    from aiokafka.errors import KafkaError
+
+    try:
+        async with asyncio.timeout(ANSWER_S):
+            await consumer.topics()
+    except (KafkaError, TimeoutError):
+        return False
+    return True
 
 
 def as_object(record: Any) -> dict[str, Any]:

@@ -1,17 +1,22 @@
 import asyncio
 import json
+import os
+import signal
 import subprocess
 import sys
 from contextlib import aclosing
+from pathlib import Path
 
 import pytest
 from aiokafka import AIOKafkaProducer
 from typer.testing import CliRunner, Result
 
 from deploy.brokers import Broker
+from deploy.brokers.embedded import EmbeddedBroker
 from streams import topic_admin
 from streams.cli import app, tail
 from streams.wire import Attended, Placement, Slot, encode_json
+from tests.integration.lanes import DEADLINE_S
 
 pytestmark = pytest.mark.integration
 
@@ -123,20 +128,55 @@ def test_it_waits_when_all_that_is_there_has_been_told_and_says_so_once_however_
         async with AIOKafkaProducer(bootstrap_servers=embedded.bootstrap) as producer:
             await producer.send_and_wait("tail-outcomes", value)
 
-    def waits() -> None:
+    def tell(_: str) -> None:
         said.append(len(seen))
         monkeypatch.setattr(tail, "POLL_MS", 1)  # a producer takes longer to begin than many looks from now on
         sent.append(asyncio.create_task(send(b"second")))
 
     async def scenario() -> None:
         await send(b"first")
-        async with aclosing(tail._records(embedded.bootstrap, "tail-outcomes", True, waits)) as records:
+        async with aclosing(tail._records(embedded.bootstrap, "tail-outcomes", True, "waits", tell)) as records:
             while len(seen) < 2:
                 seen.append((await anext(records)).value)
         await asyncio.gather(*sent)
 
     asyncio.run(scenario())
     assert (seen, said) == ([b"first", b"second"], [1])
+
+
+def test_who_waits_is_told_once_that_the_broker_is_away_and_once_that_it_is_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tail, "ASK_AFTER_S", 0.0)
+    monkeypatch.setattr(tail, "ANSWER_S", 1.0)
+    said: list[str] = []
+
+    async def scenario(broker: EmbeddedBroker) -> None:
+        def tell(line: str) -> None:
+            said.append(line)
+            if line == "waits":
+                os.kill(broker.pids[0], signal.SIGSTOP)
+            elif line == tail.AWAY.format(broker.bootstrap):
+                os.kill(broker.pids[0], signal.SIGCONT)
+            else:
+                told.set()
+
+        told = asyncio.Event()
+        async with aclosing(tail._records(broker.bootstrap, "clicks", False, "waits", tell)) as records:
+            following = asyncio.create_task(anext(records))
+            async with asyncio.timeout(DEADLINE_S):
+                await told.wait()
+            following.cancel()
+            await asyncio.gather(following, return_exceptions=True)
+
+    with EmbeddedBroker(tmp_path) as broker:
+        topic_admin.create(broker.bootstrap, 1)
+        asyncio.run(scenario(broker))
+        assert said[:3] == [
+            "waits",
+            f"no answer from {broker.bootstrap}; goes on when it is back",
+            f"{broker.bootstrap} answers again",
+        ]
 
 
 def test_a_name_that_is_no_topic_is_wrong_usage_and_the_names_are_told() -> None:

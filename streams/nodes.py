@@ -24,9 +24,12 @@ Right = tuple[int, str, int, int]
 """Resource type, name, pattern type and operation, in Kafka's numbers, which librdkafka's are as well."""
 
 
-async def until_all(bootstrap: str, says: Says, within_s: float) -> None:
-    """Wait until every node ``says`` so. Raises `TimeoutError`, and aiokafka's ``KafkaError`` of a node that fails."""
-    client = AIOKafkaClient(**aiokafka_options(bootstrap), request_timeout_ms=int(within_s * 1000))
+async def until_all(bootstrap: str, says: Says, answer_s: float, within_s: float) -> None:
+    """Wait until every node ``says`` so; ``answer_s`` is for each answer, ``within_s`` for all of it.
+
+    Raises `TimeoutError`, and aiokafka's ``KafkaError`` of a node that fails.
+    """
+    client = AIOKafkaClient(**aiokafka_options(bootstrap), request_timeout_ms=int(answer_s * 1000))
     try:
         async with asyncio.timeout(within_s):
             await client.bootstrap()

@@ -26,6 +26,8 @@ from streams.topics import CLEANUP, COPIES, RETENTION, TABLE, Topic, names
 
 ANSWER_S = 10.0
 """Long enough for a cluster to elect a leader; a cluster that is silent for longer is reported as unreachable."""
+DONE_WITHIN_S = 60.0
+"""For a change by a cluster that has just answered, until every node knows it; on a busy machine it takes seconds."""
 
 
 class TopicsError(RuntimeError):
@@ -101,7 +103,7 @@ def create(
     if not new:
         return []
     created = []
-    for name, future in admin.create_topics(new, request_timeout=ANSWER_S).items():
+    for name, future in admin.create_topics(new, request_timeout=DONE_WITHIN_S).items():
         try:
             future.result()
             created.append(name)
@@ -135,7 +137,7 @@ def configure(bootstrap: str, prefix: str = "") -> list[str]:
     ]
     if not resources:
         return []
-    answers = admin.incremental_alter_configs(resources, request_timeout=ANSWER_S)
+    answers = admin.incremental_alter_configs(resources, request_timeout=DONE_WITHIN_S)
     configured = _answers(answers, f"{bootstrap} does not configure")
     wanted = {prefix + topic.name: topic.cleanup for topic in TABLE if prefix + topic.name in configured}
     wait_for_nodes(bootstrap, nodes.holding(CLEANUP, wanted), "report the configs set")
@@ -251,10 +253,10 @@ def wait_for_nodes(bootstrap: str, says: nodes.Says, what: str) -> None:
     """Wait until ``says`` holds for every node; ``what`` names the condition in the error. Raises `TopicsError`."""
     try:
         with ThreadPoolExecutor(1) as beside:  # this thread may already run a loop, as in a notebook
-            beside.submit(asyncio.run, nodes.until_all(bootstrap, says, ANSWER_S)).result()
+            beside.submit(asyncio.run, nodes.until_all(bootstrap, says, ANSWER_S, DONE_WITHIN_S)).result()
     except (NodeError, TimeoutError) as error:
         raise TopicsError(
-            f"Not every node of {bootstrap} was seen to {what} within {ANSWER_S:.0f} s: {error!r}. "
+            f"Not every node of {bootstrap} was seen to {what} within {DONE_WITHIN_S:.0f} s: {error!r}. "
             "Are all nodes up? Saying it again does no harm."
         ) from error
 

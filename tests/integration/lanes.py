@@ -298,7 +298,7 @@ def delete(bootstrap: str, name: str) -> None:
         ((error, *_),) = told.topics
         return bool(error == UnknownTopicOrPartitionError.errno)
 
-    asyncio.run(nodes.until_all(bootstrap, tells_no_more, DEADLINE_S))
+    asyncio.run(nodes.until_all(bootstrap, tells_no_more, DEADLINE_S, DEADLINE_S))
 
 
 def recreate(bootstrap: str, prefix: str, topic: str = "ad-impressions", partitions: int = 1) -> None:

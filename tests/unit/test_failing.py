@@ -262,7 +262,8 @@ def test_a_name_that_is_no_utf8_is_a_wrong_call_before_any_broker_is_asked(comma
 
 def test_records_whose_key_is_no_utf8_are_followed_by_their_key(monkeypatch: pytest.MonkeyPatch) -> None:
     async def records(*asked: Any) -> AsyncIterator[Record]:
-        asked[-1]()
+        *_, waits, tell = asked
+        tell(waits)
         for key in (b"a\xff", b"a"):
             yield Record("clicks", 0, 0, START_MS, key, b"{}")
 

@@ -149,14 +149,14 @@ def test_rights_are_of_their_pattern_and_more_of_them_do_no_harm(monkeypatch: py
     literal, prefixed = ResourcePatternType.LITERAL.value, ResourcePatternType.PREFIXED.value
     more.resources[0] = 2, "clicks", prefixed, more.resources[0][3]
     wait(monkeypatch, Nodes({0: [more]}), nodes.giving("User:w", {(2, "clicks", prefixed, 3)}))
-    monkeypatch.setattr(topic_admin, "ANSWER_S", 0.05)
+    monkeypatch.setattr(topic_admin, "DONE_WITHIN_S", 0.05)
     with pytest.raises(TopicsError):
         wait(monkeypatch, Nodes({0: [more]}), nodes.giving("User:w", {(2, "clicks", literal, 3)}))
 
 
 def test_a_node_that_never_does_is_told_of(monkeypatch: pytest.MonkeyPatch) -> None:
     asked = Nodes({0: [ALL_RIGHTS], 1: [SOME_RIGHTS]})
-    monkeypatch.setattr(topic_admin, "ANSWER_S", 0.05)
+    monkeypatch.setattr(topic_admin, "DONE_WITHIN_S", 0.05)
     with pytest.raises(TopicsError, match=r"Not every node of there:9092 was seen to do it"):
         wait(monkeypatch, asked, nodes.giving("User:w", RIGHTS))
     assert asked.closed

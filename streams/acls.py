@@ -26,7 +26,7 @@ from streams.lanes.outbox import LANE_ID
 from streams.privacy.pruning import PRUNE_ID
 from streams.reviews.feed import REVIEWS_ID
 from streams.settings import Settings
-from streams.topic_admin import DONE_WITHIN_S, TopicsError, wait_for_nodes
+from streams.topic_admin import DONE_WITHIN_S, TopicsError, brokers, wait_for_nodes
 
 Kind = Literal["topic", "group", "transactional_id"]
 
@@ -165,8 +165,9 @@ def command(line: Line, principal: str, settings: Settings) -> str:
 def apply(settings: Settings, role: str, principal: str) -> int:
     """Give ``principal`` (``User:name``) the role's lines; return how many, once every node has them.
 
-    Raises `TopicsError` if the brokers refuse, or a node does not have them within `DONE_WITHIN_S`.
+    Raises `TopicsError` if no broker answers, if they refuse, or a node does not have them within `DONE_WITHIN_S`.
     """
+    brokers(settings.bootstrap)  # a request for rights would tell of a missing broker late, and as a refusal
     admin = AdminClient({**librdkafka_options(settings.bootstrap), "log_level": 2})
     bindings = [_binding(line, principal, settings) for line in of_role(role)]
     for binding, future in admin.create_acls(bindings, request_timeout=DONE_WITHIN_S).items():

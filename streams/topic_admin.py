@@ -223,17 +223,21 @@ def beside(there: Mapping[str, Found], prefix: str) -> Found | None:
     return next((there[name] for name in with_lanes if name in there), None)
 
 
+def brokers(bootstrap: str) -> int:
+    """How many there are. Raises ``TopicsError`` where none answers."""
+    admin = _admin(bootstrap)  # keep a reference: without it the client, and its request, would end
+    try:
+        return len(admin.describe_cluster(request_timeout=ANSWER_S).result().nodes)
+    except KafkaException as error:
+        raise TopicsError(_silent(bootstrap, error)) from error
+
+
 def enough_copies(bootstrap: str) -> int:
     """Copies a partition should have: as many as there are brokers, but no more than `COPIES`, which outlive one.
 
     Raises ``TopicsError``.
     """
-    admin = _admin(bootstrap)  # keep a reference: without it the client, and its request, would end
-    try:
-        cluster = admin.describe_cluster(request_timeout=ANSWER_S).result()
-    except KafkaException as error:
-        raise TopicsError(_silent(bootstrap, error)) from error
-    return min(len(cluster.nodes), COPIES)
+    return min(brokers(bootstrap), COPIES)
 
 
 def partition_counts(bootstrap: str, names: Collection[str]) -> dict[str, int]:

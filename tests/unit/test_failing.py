@@ -41,6 +41,7 @@ ASKING = (
     "outcomes",
     "privacy erase somebody",
     "privacy export somebody",
+    "topics acls --role worker --principal User:w --apply",
     "topics check",
     "topics create",
 )

@@ -14,7 +14,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from streams.cli.evaluated import Beside, report
 from streams.cli.failing import fail
-from streams.cli.options import Hours, Json, Users
+from streams.cli.options import Hours, Json, LogFolder, Users
 from streams.cli.screen import Table, screen
 
 if TYPE_CHECKING:
@@ -28,7 +28,6 @@ Told = Callable[[int, int], None]
 
 app = typer.Typer(help="Compare models on a log.", no_args_is_help=True)
 
-DataOption = Annotated[Path, typer.Option("--data", exists=True, file_okay=False, help="Folder of the log's files.")]
 TestOption = Annotated[
     Path | None,
     typer.Option(
@@ -85,7 +84,7 @@ class _Asked:
 
 @app.command(epilog="Example: salience evaluate kuairand --data ./kuairand --models attention,gbdt,hashed_lr")
 def kuairand(
-    data: DataOption,
+    data: LogFolder,
     test: TestOption = None,
     train_share: ShareOption = None,
     models: ModelsOption = None,
@@ -124,7 +123,7 @@ def kuairand(
     epilog="Example: salience export-log --out log && salience evaluate log --data log --models attention,gbdt"
 )
 def log(
-    data: DataOption,
+    data: LogFolder,
     train_share: ShareOption = None,
     models: ModelsOption = None,
     seed: SeedOption = 1,
@@ -249,7 +248,7 @@ TRAIN_SHARE = 0.8
 
 @app.command(epilog="Example: salience evaluate headlines --data ./upworthy --json")
 def headlines(
-    data: DataOption, test: ArmsOption = None, z_min: ZOption = 3.0, seed: DrawsOption = 1, as_json: Json = False
+    data: LogFolder, test: ArmsOption = None, z_min: ZOption = 3.0, seed: DrawsOption = 1, as_json: Json = False
 ) -> None:
     """Predict which of two headlines is clicked more: by text vectors, plain figures, words, or "longer wins".
 

@@ -11,7 +11,7 @@ import typer
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from streams.cli.failing import fail
-from streams.cli.options import Bootstrap, Json, Prefix, settings_of
+from streams.cli.options import Bootstrap, Json, Prefix, a_folder, settings_of
 from streams.cli.screen import screen
 
 if TYPE_CHECKING:
@@ -25,7 +25,9 @@ if TYPE_CHECKING:
     from streams.settings import Settings
     from streams.wire import Tone
 
-OutOption = Annotated[Path, typer.Option("--out", file_okay=False, help="Folder for the files; created if missing.")]
+OutOption = Annotated[
+    Path, typer.Option("--out", parser=a_folder, metavar="<folder>", help="Folder for the files; created if missing.")
+]
 
 EPILOG = "Example: salience export-log --out log && salience train log --data log"
 

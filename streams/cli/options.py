@@ -28,6 +28,22 @@ def folder(given: str) -> Path | None:
     return Path(given) if given else None
 
 
+def a_folder(given: str) -> Path:
+    """The folder of this name, there or not. An empty name, which typer would read as the current folder, is none."""
+    if not given:
+        raise typer.BadParameter("'' is no folder; is a variable not set? The current folder is .")
+    if (named := Path(given)).exists() and not named.is_dir():
+        raise typer.BadParameter(f"{given} is a file; expected a folder")
+    return named
+
+
+def a_folder_there(given: str) -> Path:
+    """The folder of this name, which must be there."""
+    if not (named := a_folder(given)).exists():
+        raise typer.BadParameter(f"{given} does not exist")
+    return named
+
+
 Bootstrap = Annotated[str | None, typer.Option(help="Kafka brokers, host:port (SALIENCE_BOOTSTRAP).")]
 Brokers = Annotated[
     str,
@@ -41,6 +57,9 @@ Model = Annotated[
 ]
 Home = Annotated[
     Path | None, typer.Option(parser=folder, metavar="<path>", help="Folder of snapshots and logs (SALIENCE_HOME).")
+]
+LogFolder = Annotated[
+    Path, typer.Option("--data", parser=a_folder_there, metavar="<folder>", help="Folder of the log's files.")
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")]
 LogJson = Annotated[bool, typer.Option("--log-json", help="Log JSON lines on stderr.")]

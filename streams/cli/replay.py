@@ -15,7 +15,7 @@ from rich.console import Console, RenderableType
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from streams.cli.failing import fail
-from streams.cli.options import Bootstrap, Guarantee, Json, settings_of
+from streams.cli.options import Bootstrap, Guarantee, Json, LogFolder, settings_of
 from streams.cli.screen import Table, coloured, screen
 
 if TYPE_CHECKING:
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 
 app = typer.Typer(help="Replay a recorded log, and check the outcome.", no_args_is_help=True)
 
-DataOption = Annotated[Path, typer.Option("--data", exists=True, file_okay=False, help="Folder of the log's files.")]
 PrefixOption = Annotated[
     str | None, typer.Option("--prefix", help="Prefix of every topic name; else a new random one.")
 ]
@@ -40,7 +39,7 @@ WorkerOption = Annotated[
 
 @app.command(epilog="Example: salience replay kuairand --data ./kuairand --limit 20000")
 def kuairand(
-    data: DataOption,
+    data: LogFolder,
     bootstrap: Bootstrap = None,
     prefix: PrefixOption = None,
     partitions: PartitionsOption = 4,

@@ -13,7 +13,7 @@ from rich.progress import Progress
 
 from streams.cli.ending import until_told
 from streams.cli.failing import fail
-from streams.cli.options import Bootstrap, Json, LogJson, PagesPort, Prefix, settings_of
+from streams.cli.options import Bootstrap, Json, LogJson, PagesPort, Prefix, a_folder_there, settings_of
 from streams.cli.screen import Table, screen
 
 if TYPE_CHECKING:
@@ -25,7 +25,9 @@ if TYPE_CHECKING:
 
 app = typer.Typer(help="Follow the tone of reviews live, or judge it on a file.", no_args_is_help=True)
 
-Data = Annotated[Path, typer.Option("--data", exists=True, file_okay=False, help="Folder that holds reviews.csv.gz.")]
+Data = Annotated[
+    Path, typer.Option("--data", parser=a_folder_there, metavar="<folder>", help="Folder that holds reviews.csv.gz.")
+]
 Say = Callable[[str], None]
 """Prints a line for people, or logs it."""
 Seed = Annotated[int, typer.Option(min=0, max=2**31, help="Seed of the order of the reviews.")]

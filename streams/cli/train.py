@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from streams.cli.failing import fail, writing
-from streams.cli.options import Hours, Users
+from streams.cli.options import Hours, LogFolder, Users, a_folder
 from streams.cli.screen import Table, screen
 
 if TYPE_CHECKING:
@@ -31,9 +31,10 @@ if TYPE_CHECKING:
 app = typer.Typer(help="Train a model on a log (needs PyTorch: the extra train).", no_args_is_help=True)
 
 SeedOption = Annotated[int, typer.Option("--seed", min=0, help="The same seed gives the same model on one machine.")]
-OutOption = Annotated[Path, typer.Option("--out", file_okay=False, help="Folder for the model; created if missing.")]
+OutOption = Annotated[
+    Path, typer.Option("--out", parser=a_folder, metavar="<folder>", help="Folder for the model; created if missing.")
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")]
-DataOption = Annotated[Path, typer.Option("--data", exists=True, file_okay=False, help="Folder of the log's files.")]
 
 
 def _folds(count: int) -> int:
@@ -105,7 +106,7 @@ def demo(
 
 @app.command(epilog="Example: salience train kuairand --data ./kuairand --out models/kuairand")
 def kuairand(
-    data: DataOption,
+    data: LogFolder,
     test: TestOption = None,
     seed: SeedOption = 1,
     out: OutOption = Path("models/kuairand"),
@@ -125,7 +126,7 @@ def kuairand(
 
 @app.command(epilog="Example: salience export-log --out log && salience train log --data log --out models/own")
 def log(
-    data: DataOption,
+    data: LogFolder,
     seed: SeedOption = 1,
     out: OutOption = Path("models/own"),
     folds: FoldsOption = 0,

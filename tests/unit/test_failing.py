@@ -238,6 +238,32 @@ def test_a_view_of_a_topic_that_is_missing_names_its_prefix_too(monkeypatch: pyt
         asyncio.run(require_topic("shop-placements", {"bootstrap_servers": NOBODY}))
 
 
+@pytest.mark.parametrize(
+    ("command", "option"),
+    [
+        ("train kuairand", "--data"),
+        ("train demo", "--out"),
+        ("evaluate kuairand", "--data"),
+        ("replay kuairand", "--data"),
+        ("reviews evaluate", "--data"),
+        ("export-log", "--out"),
+    ],
+)
+def test_a_folder_must_be_named_be_no_file_and_where_it_is_read_be_there(
+    command: str, option: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    file = tmp_path / "file"
+    file.touch()
+    wrong = ["", str(file), *([str(tmp_path / "missing")] if option == "--data" else [])]
+    said = [CliRunner().invoke(app, [*command.split(), option, name], env={"COLUMNS": "200"}) for name in wrong]
+    assert [each.exit_code for each in said] == [2] * len(wrong)
+    assert "'' is no folder" in said[0].stderr
+    assert "is a file; expected a folder" in said[1].stderr
+    assert all("does not exist" in each.stderr for each in said[2:])
+    assert list(tmp_path.iterdir()) == [file]
+
+
 @pytest.mark.parametrize("command", [["erase"], ["consent", "--refused"]])
 def test_a_person_whom_no_event_could_name_is_not_asked_for(command: list[str]) -> None:
     result = CliRunner().invoke(app, ["privacy", *command, "a\nb", "--bootstrap", NOBODY])

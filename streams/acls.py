@@ -24,7 +24,7 @@ from streams.connection import librdkafka_options
 from streams.dead_letters import REQUEUE_ID
 from streams.lanes.outbox import LANE_ID
 from streams.privacy.pruning import PRUNE_ID
-from streams.reviews.feed import REVIEWS_ID
+from streams.reviews import REVIEWS_ID
 from streams.settings import Settings
 from streams.topic_admin import DONE_WITHIN_S, TopicsError, brokers, wait_for_nodes
 

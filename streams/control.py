@@ -27,6 +27,7 @@ from streams.control_wire import (
 from streams.decode import Record, is_plain
 from streams.feeds.topic import TopicFeed
 from streams.letters import PREFIX
+from streams.mendable import MendableError
 from streams.message import Message
 from streams.privacy.consent import AHEAD_MS
 from streams.reading import read_topic
@@ -45,7 +46,7 @@ M = TypeVar("M", bound=ControlMessage)
 Listener = Callable[[str, M | None], None]
 
 
-class ControlFullError(RuntimeError):
+class ControlFullError(MendableError):
     """More keys than a worker holds."""
 
 

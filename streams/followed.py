@@ -12,6 +12,7 @@ from collections.abc import Collection, Mapping
 import structlog
 
 from streams.aside import aside
+from streams.mendable import MendableError
 
 log = structlog.get_logger()
 
@@ -23,7 +24,7 @@ GONE_LOOKS = 2
 """Checks in a row that must miss a topic: a broker that has just started may not know every topic yet."""
 
 
-class MadeAnewError(RuntimeError):
+class MadeAnewError(MendableError):
     """Followed topics were deleted or recreated. ``topics``: their full names."""
 
     def __init__(self, topics: Collection[str]) -> None:

@@ -6,6 +6,7 @@ from collections import OrderedDict
 from aiohttp import web
 
 from streams.guard import Handler
+from streams.mendable import MendableError
 
 CONNECTIONS_MAX = 256
 """Connections at once; a process may open 1,024 files. A handful of clients ask, and 64 pages stay connected. The rest
@@ -22,7 +23,7 @@ LINE_BYTES_MAX = 8_190
 """Longest request line, and longest header."""
 
 
-class ListenError(RuntimeError):
+class ListenError(MendableError):
     """A server cannot listen where it is told to; the message says what to do."""
 
 

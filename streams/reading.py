@@ -10,6 +10,7 @@ from streams.connection import aiokafka_options
 from streams.decode import Record
 from streams.fetching import fetch
 from streams.leaving import at_work
+from streams.mendable import MendableError
 from streams.topic_admin import partition_counts
 from streams.topics import TABLE
 
@@ -21,7 +22,7 @@ LAST_BATCH_MS = 100
 """Wait for the last batch. If there is one it comes at once; if the log ends in a transaction marker, none comes."""
 
 
-class MissingTopicError(RuntimeError):
+class MissingTopicError(MendableError):
     """A topic that does not exist."""
 
 

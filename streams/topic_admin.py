@@ -22,6 +22,7 @@ from confluent_kafka.admin import (
 
 from streams import nodes
 from streams.connection import librdkafka_options
+from streams.mendable import MendableError
 from streams.topics import CLEANUP, COPIES, RETENTION, TABLE, Topic, names
 
 ANSWER_S = 10.0
@@ -30,7 +31,7 @@ DONE_WITHIN_S = 60.0
 """For a change by a cluster that has just answered, until every node knows it; on a busy machine it takes seconds."""
 
 
-class TopicsError(RuntimeError):
+class TopicsError(MendableError):
     """The broker does not answer or refuses; the message says what to do."""
 
 

@@ -104,24 +104,18 @@ def _tell(error: Exception) -> None:
         if _AS_JSON.get():
             typer.echo(json.dumps({"error": error.format_message()}))
         return
+    from streams.connection import ConnectionSettingsError
+    from streams.mendable import MendableError
+
+    if isinstance(error, ConnectionSettingsError):
+        fail(error, 2)
+    if isinstance(error, MendableError):
+        fail(error)
+
     from aiokafka.errors import KafkaError
     from confluent_kafka import KafkaException
     from msgspec import DecodeError
 
-    from streams.connection import ConnectionSettingsError
-    from streams.control import ControlFullError
-    from streams.followed import MadeAnewError
-    from streams.lanes.recovery import RecoveryError
-    from streams.listening import ListenError
-    from streams.privacy.held import SnapshotsError
-    from streams.reading import MissingTopicError
-    from streams.topic_admin import TopicsError
-
-    if isinstance(error, ConnectionSettingsError):
-        fail(error, 2)
-    known = TopicsError | MissingTopicError | MadeAnewError | RecoveryError | ControlFullError | ListenError
-    if isinstance(error, known | SnapshotsError):
-        fail(error)
     if isinstance(error, KafkaError | KafkaException):
         fail(f"the broker failed: {str(error).removesuffix('.')}. Look closer: salience doctor")
     if isinstance(error, DecodeError):

@@ -6,7 +6,8 @@ import msgspec
 import structlog
 
 from scoring.clicks import ClickModel
-from scoring.learner import Evidence, Learner
+from scoring.evidence import Evidence
+from scoring.learner import Learner
 from scoring.watch import Adwin, Detector, KeptError, Watch
 from streams.lanes.former_clicks import sums, weights
 

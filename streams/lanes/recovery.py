@@ -16,6 +16,7 @@ from streams.connection import aiokafka_options
 from streams.decode import Record
 from streams.fetching import fetch
 from streams.leaving import at_work
+from streams.mendable import MendableError
 from streams.reading import log_ends
 from streams.settings import Settings
 from streams.wire import LANE_KEY, RESERVED, UNREADABLE, LaneRow
@@ -29,7 +30,7 @@ SAY_EVERY_MS = 2_000
 """Between two lines of a recovery; most are over before the first."""
 
 
-class RecoveryError(RuntimeError):
+class RecoveryError(MendableError):
     """State that cannot be believed, with the command that resolves it."""
 
 

@@ -7,8 +7,8 @@ less often, so that a model costs a lane about a hundred records in its life.
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
+from scoring.evidence import Evidence
 from scoring.feedback import ClickLayer
-from scoring.learner import Evidence
 from scoring.models import Models, number_of
 from streams.control_wire import ModelStatus
 from streams.wire import ShadowScore

@@ -11,7 +11,7 @@ from typing import Any, Literal
 import msgspec
 
 from scoring.attention import GOLDEN_TOLERANCE
-from scoring.learner import KNOWN, Evidence
+from scoring.evidence import KNOWN, Evidence
 from scoring.models import FORMER_MAX, Roles
 from streams.control import Control
 from streams.control_changes import Read, Write, after
@@ -24,7 +24,7 @@ MISCALIBRATED_MAX = 0.25
 """How far clicks over predicted clicks may be from 1, as a ratio: the click layer takes minutes to correct so much."""
 WORSE_MAX = 0.01
 """How much more log loss than the live model a shadow may have, as a share of the live one's. For a model that the
-click layer knows (`scoring.learner.KNOWN`), what the layer has not corrected yet costs about as much at most."""
+click layer knows (`scoring.evidence.KNOWN`), what the layer has not corrected yet costs about as much at most."""
 SURELY = 3.0
 """Standard errors by which a shadow must exceed that: more than two, since one person's impressions correlate."""
 _Shared = Literal["canary", "shadow"]

@@ -17,6 +17,7 @@ from streams.decode import Record
 from streams.lanes.clicks import person_key
 from streams.lanes.snapshots import holds, listed
 from streams.letters import ORIGIN
+from streams.mendable import MendableError
 from streams.privacy.guests import guest_key
 from streams.reading import Progress, read_topic
 from streams.settings import Settings
@@ -31,7 +32,7 @@ _DEADLINE_BYTES = 8
 """Size of a note of when a placement ends (`streams.privacy.guests`)."""
 
 
-class SnapshotsError(RuntimeError):
+class SnapshotsError(MendableError):
     """Some snapshots cannot be read, so that nobody knows whom they hold."""
 
 

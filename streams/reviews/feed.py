@@ -29,6 +29,7 @@ from streams.lanes.outbox import Outbox
 from streams.leaving import at_work
 from streams.message import Message
 from streams.reading import log_ends, partitions_of, read_topic
+from streams.reviews import REVIEWS_ID
 from streams.reviews.reviewer import STAGE, Reviewer
 from streams.reviews.state import AT, StateError, known
 from streams.settings import Settings
@@ -41,8 +42,6 @@ log = structlog.get_logger()
 POLL_MS = 500
 RECORDS_PER_READ = 1_000
 """At most a second's work: a review takes a fifth of a millisecond."""
-REVIEWS_ID = "review-reader"
-"""Transactional id: a reader that starts fences the one before."""
 
 
 class ReviewError(RuntimeError):

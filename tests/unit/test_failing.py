@@ -8,7 +8,6 @@ import socket
 import subprocess
 import sys
 from collections.abc import AsyncIterator
-from importlib.metadata import version
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -87,21 +86,6 @@ def test_a_wrong_call_is_told_to_machines_too(command: str, said: str) -> None:
     assert said in json.loads(told.stdout)["error"]
     assert "--json" not in told.stdout
     assert told.stderr
-
-
-def test_help_and_version_answer_without_loading_what_commands_need() -> None:
-    heavy = "river scipy pandas onnxruntime pyarrow faust aiokafka confluent_kafka"
-    asked = (
-        f"import sys; from streams.cli import app; app(sys.argv[1:], standalone_mode=False); "
-        f"print(*{{name.partition('.')[0] for name in sys.modules}} & set('{heavy}'.split()))"
-    )
-    for option, said in (
-        ("--help", "deserve a person's attention next"),
-        ("--version", f"salience {version('salience')}"),
-    ):
-        told = subprocess.run([sys.executable, "-c", asked, option], capture_output=True, text=True, check=True).stdout
-        assert said in told
-        assert told.splitlines()[-1] == ""
 
 
 @pytest.mark.parametrize("reason", ["Connection closed", "Connection closed."])

@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from scoring.clicks import MARGIN, probability
-from scoring.learner import KNOWN, SURE, Evidence, Learner, log_loss
+from scoring.evidence import KNOWN, SURE, Evidence, log_loss
+from scoring.learner import Learner
 from scoring.watch import Detector
 from streams.lanes.learner_rows import LearnerRow
 

@@ -9,8 +9,8 @@ import pytest
 
 from scoring.attention import AttentionModel, load
 from scoring.engine import Engine
+from scoring.evidence import Evidence
 from scoring.feedback import ClickLayer, Learning
-from scoring.learner import Evidence
 from scoring.models import Models, Roles, number_of
 from streams.control import Control
 from streams.control_wire import ModelStatus

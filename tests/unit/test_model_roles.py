@@ -7,7 +7,7 @@ import msgspec
 import pytest
 from typer.testing import CliRunner
 
-from scoring.learner import Evidence
+from scoring.evidence import Evidence
 from streams.cli import app
 from streams.control import Control
 from streams.control_changes import after

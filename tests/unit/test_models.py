@@ -14,9 +14,9 @@ from scoring.assignment import Arm, Experiment
 from scoring.attention import AttentionModel, load
 from scoring.catalogue import Catalogue, learned_column
 from scoring.engine import Engine
+from scoring.evidence import KNOWN
 from scoring.feedback import Learning
 from scoring.ids import id64
-from scoring.learner import KNOWN
 from scoring.models import Models, Roles
 from scoring.policies import CONTROL_ARM, ENGINE_ARM, Policy
 from streams.explain import recompute

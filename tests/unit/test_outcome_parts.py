@@ -8,11 +8,11 @@ import pytest
 
 from scoring.clicks import FEATURES, NUMBERS, probability
 from scoring.events import Events
+from scoring.evidence import log_loss
 from scoring.examination import NOWHERE, SLOTS_MAX, looked
 from scoring.feedback import ClickLayer, Learning
 from scoring.impressions import Impressions
 from scoring.inputs import CONTEXT_DIM
-from scoring.learner import log_loss
 from tests.unit.test_feedback import LEARNING, WINDOW_MS, events_of, observe
 
 LOOKED_AT = 0.5

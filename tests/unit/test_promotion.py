@@ -7,11 +7,11 @@ import numpy.typing as npt
 import pytest
 
 from scoring.events import Events, Source
+from scoring.evidence import KNOWN, Evidence
 from scoring.feedback import ClickLayer, Learning
 from scoring.ids import id64
 from scoring.impressions import Impressions
 from scoring.inputs import CONTEXT_DIM
-from scoring.learner import KNOWN, Evidence
 from streams.columns import columns
 from streams.control_wire import ModelStatus, PushedModel
 from streams.models.roles import Limits, Record, objections

@@ -1,0 +1,38 @@
+"""What commands load: a second of imports is most of what a short one takes."""
+
+import subprocess
+import sys
+from importlib.metadata import version
+
+NOBODY = "127.0.0.1:1"
+
+
+def test_help_and_version_answer_without_loading_what_commands_need() -> None:
+    heavy = "numpy pydantic river scipy pandas onnxruntime pyarrow faust aiokafka confluent_kafka"
+    asked = (
+        f"import sys; from streams.cli import app; app(sys.argv[1:], standalone_mode=False); "
+        f"print(*{{name.partition('.')[0] for name in sys.modules}} & set('{heavy}'.split()))"
+    )
+    for option, said in (
+        ("--help", "deserve a person's attention next"),
+        ("--version", f"salience {version('salience')}"),
+    ):
+        told = subprocess.run([sys.executable, "-c", asked, option], capture_output=True, text=True, check=True).stdout
+        assert said in told
+        assert told.splitlines()[-1] == ""
+
+
+def test_who_asks_a_broker_loads_no_library_that_learns_or_serves() -> None:
+    commands = (
+        "topics check, topics create, topics acls --role worker --principal User:w --apply, campaigns, model list, "
+        "experiment list, experiment report x, dead-letters list, privacy erase somebody, tail clicks"
+    )
+    asked = (
+        "import sys; from streams import topic_admin; from streams.cli import app; topic_admin.ANSWER_S = 0.01\n"
+        f"for command in {commands!r}.split(', '):\n"
+        f"    try: app([*command.split(), '--bootstrap', {NOBODY!r}])\n"
+        "    except SystemExit as ended: print(ended.code)\n"
+        "print(*{name.partition('.')[0] for name in sys.modules} & {'faust', 'river', 'scipy', 'pandas', 'pyarrow'})"
+    )
+    told = subprocess.run([sys.executable, "-c", asked], capture_output=True, text=True, check=True)
+    assert told.stdout.splitlines() == [*["1"] * len(commands.split(", ")), ""], told.stderr

@@ -98,6 +98,9 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
         return WIDE_DIM if self.text else DENSE_DIM
 
 
+decode_manifest = msgspec.json.Decoder(Manifest).decode
+
+
 def table_rows(token_ids: npt.NDArray[np.uint64], vocabulary: int) -> npt.NDArray[np.int64]:
     """Rows of a token table of ``vocabulary`` rows for token hashes of any shape; padding stays 0."""
     return np.where(token_ids == 0, 0, 1 + (token_ids % np.uint64(vocabulary - 1)).astype(np.int64))
@@ -217,7 +220,7 @@ def read_manifest(place: Traversable) -> Manifest:
     """The manifest in ``place``, checked for itself. Raises `ModelError`."""
     fix = _export_again(place)
     try:
-        manifest = msgspec.json.decode(read_at_most(place / MANIFEST, MANIFEST_BYTES_MAX), type=Manifest)
+        manifest = decode_manifest(read_at_most(place / MANIFEST, MANIFEST_BYTES_MAX))
     except OSError as error:
         most = f"a file of at most {MANIFEST_BYTES_MAX:,} bytes"
         raise ModelError(f"{place}: {MANIFEST} cannot be read ({error})", most, fix) from error

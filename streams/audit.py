@@ -206,6 +206,10 @@ class _PlacementId(msgspec.Struct):
     context_only: bool = False
 
 
+_decode_id = msgspec.json.Decoder(_PlacementId).decode
+_decode_lane_row = msgspec.msgpack.Decoder(LaneRow).decode
+
+
 async def audit(bootstrap: str, prefix: str, progress: Callable[[int], None] = lambda _records: None) -> Seen:
     """Read changelog, outcomes, placements and dead letters whole; ``progress`` hears how many records each read had.
 
@@ -223,13 +227,12 @@ async def audit(bootstrap: str, prefix: str, progress: Callable[[int], None] = l
         progress(len(records))
     held = {user: row for user, row in last.items() if row is not None}
     seen.state = State.of(list(held), decode_rows(held.values()))
-    decode_id = msgspec.json.Decoder(_PlacementId).decode
     async for records in read_topic(bootstrap, prefix + topics.PLACEMENTS):
         for record in records:
             if record.value is None:
                 seen.placed.pop(record.key or b"", None)
             else:
-                _placed(seen, record.key or b"", decode_id(record.value))
+                _placed(seen, record.key or b"", _decode_id(record.value))
         progress(len(records))
     async for records in read_topic(bootstrap, prefix + topics.DEAD_LETTERS):
         seen.dead.extend(records)
@@ -254,7 +257,7 @@ def _read_changelog(
             last[key] = record.value
         elif key == LANE_KEY and record.value is not None:
             seen.slices += 1
-            seen.lanes[record.partition] = msgspec.msgpack.decode(record.value, type=LaneRow)
+            seen.lanes[record.partition] = _decode_lane_row(record.value)
         elif record.value is not None:
             parts.setdefault(record.partition, {})[key] = record.value
         else:

@@ -48,6 +48,10 @@ class _Answer(msgspec.Struct):
     kind: str = "click"
 
 
+_decode_answer = msgspec.json.Decoder(_Answer).decode
+_decode_decision = msgspec.json.Decoder(Decision).decode
+
+
 @dataclass(frozen=True, slots=True)
 class _Placed:
     """One placement's first slots: the person, the ads and their weights; ``model``: the pCTR of the first slot's ad;
@@ -70,6 +74,9 @@ class _Shown(msgspec.Struct):
 
 class _Slots(msgspec.Struct):
     slots: tuple[_Shown, ...]
+
+
+_decode_slots = msgspec.json.Decoder(_Slots).decode
 
 
 def temperature_of(policy: str) -> float:
@@ -107,7 +114,7 @@ class Choices:
         for value in values:
             if value is not None:
                 with suppress(*UNREADABLE):
-                    self._decided(msgspec.json.decode(value, type=Decision))
+                    self._decided(_decode_decision(value))
 
     def _decided(self, decision: Decision) -> None:
         if decision.arm == CONTROL_ARM:
@@ -127,7 +134,7 @@ class Choices:
         """Take records of the clicks topic; those that are malformed, or answer no impression, are skipped."""
         for value in values:
             try:
-                answer = msgspec.json.decode(value or b"{}", type=_Answer)
+                answer = _decode_answer(value or b"{}")
             except UNREADABLE:
                 continue
             if answer.placement_id and answer.impression_time_ms is not None and answer.kind == "click":
@@ -186,7 +193,7 @@ class Choices:
     def _placed(self, decision: Decision) -> _Placed:
         pctr, worth, chosen = _judged(decision)
         chosen = chosen[: self.slots]
-        shown = msgspec.json.decode(decision.placement, type=_Slots).slots
+        shown = _decode_slots(decision.placement).slots
         return _Placed(
             person=id64(decision.user_id),
             ads=tuple(slot.ad_id for slot in shown[: len(chosen)]),

@@ -82,10 +82,13 @@ class _Named(msgspec.Struct):
     ad_id: str
 
 
+_decode_named = msgspec.json.Decoder(_Named).decode
+
+
 def _named(record: Record) -> bytes | None:
     """The ad that a record's value names, whatever else is wrong with it; the key where it names none."""
     try:
-        return msgspec.json.decode(record.value or b"", type=_Named).ad_id.encode()
+        return _decode_named(record.value or b"").ad_id.encode()
     except UNREADABLE:
         return record.key
 

@@ -1,6 +1,7 @@
 """Runs the worker's app: logging, signals, exit status."""
 
 import asyncio
+import faulthandler
 import gc
 import logging
 import sys
@@ -20,7 +21,11 @@ CANCELLED_S = 1.0
 
 
 def configure_logging(*, log_json: bool) -> None:
-    """Log structured lines on stderr, the libraries' warnings too; those are not repeated over and over."""
+    """Log structured lines on stderr, the libraries' warnings too; those are not repeated over and over.
+
+    A crash in a library's C code writes where each thread was, in plain lines: nothing is left then to make JSON.
+    """
+    faulthandler.enable()
     renderer: structlog.typing.Processor = (
         structlog.processors.JSONRenderer() if log_json else structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())
     )

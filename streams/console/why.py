@@ -27,6 +27,7 @@ from streams.wire import Decision, Placement, Slot
 
 LOST_SHOWN = 20
 """Candidates without a slot that are shown: those worth most."""
+_decode_placement = msgspec.json.Decoder(Placement).decode
 
 Reason = Literal[
     "random", "draw", "ecpm", "tie", "arranged", "blocked", "capped", "budget_spent", "below_reserve", "kept_apart"
@@ -123,7 +124,7 @@ class Explainer:
 
     def why(self, decision: Decision) -> Why:
         """Explain ``decision``. Raises `msgspec.MsgspecError` or `ValueError` if it is no receipt of this version."""
-        placement = msgspec.json.decode(decision.placement, type=Placement)
+        placement = _decode_placement(decision.placement)
         row = np.frombuffer(decision.row, dtype=ROW)[0]
         again = recompute(decision, self._engine) if self._engine is not None else None
         held = np.flatnonzero(row["ring_ad"])[::-1]  # newest first

@@ -42,10 +42,16 @@ class _Known(msgspec.Struct):
     clicked: bool
 
 
+_decode_known = msgspec.json.Decoder(_Known).decode
+
+
 class _Shelved(msgspec.Struct):
     """What the referee reads of an ad."""
 
     category: str = ""
+
+
+_decode_shelved = msgspec.json.Decoder(_Shelved).decode
 
 
 class Referee:
@@ -139,7 +145,7 @@ class Referee:
             if len(self._categories) >= ADS_MAX and ad not in self._categories:
                 continue
             try:
-                category = msgspec.json.decode(value, type=_Shelved).category
+                category = _decode_shelved(value).category
             except UNREADABLE:
                 continue  # the engine refuses it too
             self._categories[ad] = id64(category.partition("/")[0])
@@ -199,7 +205,7 @@ class Referee:
             return
         for value in values:
             try:
-                known = msgspec.json.decode(value or b"", type=_Known)
+                known = _decode_known(value or b"")
                 won = self.credits.settle(showing_of(known.event, known.ad_id, known.shown_ms), clicked=known.clicked)
             except UNREADABLE:
                 self.malformed += 1

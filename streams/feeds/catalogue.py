@@ -115,12 +115,15 @@ class _Titled(msgspec.Struct):
     title: str = ""
 
 
+_decode_titled = msgspec.json.Decoder(_Titled).decode
+
+
 def titles_in(records: Sequence[Record]) -> list[str]:
     """Titles of the ads in ``records``. Skips a record that is no ad: `take_ads` refuses it later."""
     titles = []
     for record in records:
         try:
-            title = msgspec.json.decode(record.value or b"{}", type=_Titled).title
+            title = _decode_titled(record.value or b"{}").title
         except UNREADABLE:
             continue
         titles += [title] if len(title) <= TITLE_MAX else []

@@ -115,6 +115,11 @@ class ChunkRow(msgspec.Struct, frozen=True, kw_only=True):
         return rows
 
 
+_decode_kept = msgspec.msgpack.Decoder(_Kept).decode
+_decode_layer = msgspec.msgpack.Decoder(LayerRow).decode
+_decode_chunk = msgspec.msgpack.Decoder(ChunkRow).decode
+
+
 @dataclass(frozen=True, slots=True)
 class _Chunk:
     number: int
@@ -317,12 +322,12 @@ class LaneClicks:
         out = cls(learning)
         if KEY not in parts:
             return out
-        layout = msgspec.msgpack.decode(parts[KEY], type=_Kept).layout
+        layout = _decode_kept(parts[KEY]).layout
         if layout not in (LAYOUT, *former_clicks.LAYOUTS):
             log.warning("the click layer begins anew: it was kept in another layout", layout=layout)
             out._strange = {key for key in parts if key.startswith(KEY + b"/")}
             return out
-        row = msgspec.msgpack.decode(parts[KEY], type=LayerRow)
+        row = _decode_layer(parts[KEY])
         layer = out.layer
         layer.live, layer.learners = row.live, {number: kept.learner() for number, kept in row.learners.items()}
         layer.clock_ms, layer.learned = row.clock_ms, row.learned
@@ -339,7 +344,7 @@ class LaneClicks:
         """The queue from its chunks. Without transactions they may go beyond ``row`` (left out) or lack some (lost)."""
         rows = np.full(row.tail - row.head, LOST, dtype=PENDING)
         for key in sorted(key for key in parts if key.startswith(_CHUNK)):
-            chunk = msgspec.msgpack.decode(parts[key], type=ChunkRow)
+            chunk = _decode_chunk(parts[key])
             added = chunk.opened(window_ms)
             number, end = int.from_bytes(key[len(_CHUNK) :], "big"), chunk.first + len(added)
             numbers = np.arange(chunk.first, end)

@@ -28,6 +28,7 @@ RECORDS_PER_READ = 20_000
 READ_TIMEOUT_MS = 500
 SAY_EVERY_MS = 2_000
 """Between two lines of a recovery; most are over before the first."""
+_decode_lane_row = msgspec.msgpack.Decoder(LaneRow).decode
 
 
 class RecoveryError(MendableError):
@@ -130,7 +131,7 @@ def _load(base: Recovered, records: Sequence[Record]) -> None:
         del last[user]
     try:
         if lane_row is not None:
-            base.lane_row = msgspec.msgpack.decode(lane_row, type=LaneRow)
+            base.lane_row = _decode_lane_row(lane_row)
         if last:
             base.store.put(list(last), decode_rows(value for value in last.values() if value is not None))
     except (RowError, *UNREADABLE) as error:

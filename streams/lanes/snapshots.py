@@ -66,6 +66,9 @@ class Header(msgspec.Struct, frozen=True, kw_only=True):
     parts: dict[bytes, bytes]
 
 
+_decode_header = msgspec.msgpack.Decoder(Header).decode
+
+
 class Writing:
     """A snapshot under way; `advance` it until it is whole, or `abandon` it. One that fails abandons itself.
 
@@ -285,7 +288,7 @@ def _header(file: BinaryIO) -> Header:
     if file.read(len(_MAGIC)) != _MAGIC:
         raise ValueError("not a snapshot")
     (size,) = _SIZE.unpack(file.read(_SIZE.size))
-    return msgspec.msgpack.decode(file.read(size), type=Header)
+    return _decode_header(file.read(size))
 
 
 def _chunks(file: BinaryIO) -> Iterator[tuple[list[bytes], int, int]]:

@@ -15,7 +15,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import msgspec
 from aiokafka import AIOKafkaProducer
 
 from scoring.attention import (
@@ -24,6 +23,7 @@ from scoring.attention import (
     Manifest,
     ModelError,
     checked_files,
+    decode_manifest,
     is_plain_name,
     load,
     read_manifest,
@@ -218,7 +218,7 @@ def manifest_of(pushed: PushedModel) -> Manifest:
 
 def _manifest(pushed: PushedModel) -> Manifest:
     try:
-        return msgspec.json.decode(pushed.manifest, type=Manifest)
+        return decode_manifest(pushed.manifest)
     except UNREADABLE as error:
         raise ModelError(f"{pushed.model}: {error}", "the fields of a manifest", _AGAIN) from error
 

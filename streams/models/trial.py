@@ -11,12 +11,10 @@ import os
 import sys
 from pathlib import Path
 
-import msgspec
-
 from scoring.attention import ModelError
 from scoring.proof import Proof
 from streams.models import trial_child
-from streams.models.trial_child import Verdict
+from streams.models.trial_child import decode_verdict
 from streams.settings import Settings
 from streams.wire import UNREADABLE
 
@@ -51,7 +49,7 @@ async def try_model(directory: Path, settings: Settings) -> Proof:
                 child.kill()
             await child.wait()
     try:
-        verdict = msgspec.json.decode(said, type=Verdict)
+        verdict = decode_verdict(said)
     except UNREADABLE:
         raise ModelError(
             f"{directory}: the process that tried it ended with status {status}",

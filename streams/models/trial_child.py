@@ -28,6 +28,9 @@ class Verdict(msgspec.Struct, frozen=True):
     score_ms: float = 0.0
 
 
+decode_verdict = msgspec.json.Decoder(Verdict).decode
+
+
 def main(directory: str, score_ms_max: str, memory_bytes: str, cpu_s: str) -> None:
     """Try the model within bounds, and write the verdict to stdout."""
     with contextlib.suppress(OSError):  # where memory runs out all the same, the kernel kills this process first

@@ -85,6 +85,10 @@ class _Versioned(msgspec.Struct):
     version: int
 
 
+_decode_at, _decode_versioned = msgspec.msgpack.Decoder(At).decode, msgspec.msgpack.Decoder(_Versioned).decode
+_decode_heard = msgspec.msgpack.Decoder(Heard).decode
+
+
 @dataclass(frozen=True, slots=True)
 class Known:
     """The state from which a reader goes on. ``heard``: by key, the longest without a review first."""
@@ -140,9 +144,9 @@ def known(held: Mapping[bytes, bytes], reviews_id: str, end: int) -> Known:
 def _at(held: Mapping[bytes, bytes], reviews_id: str, end: int) -> At:
     if AT not in held:
         raise StateError("not written to its end")
-    if (version := msgspec.msgpack.decode(held[AT], type=_Versioned).version) != VERSION:
+    if (version := _decode_versioned(held[AT]).version) != VERSION:
         raise StateError(f"of version {version}, this one has {VERSION}")
-    at = msgspec.msgpack.decode(held[AT], type=At)
+    at = _decode_at(held[AT])
     if at.reviews_id != reviews_id:
         raise StateError("of another topic of reviews")
     if not 0 <= at.lesson.next_offset <= at.next_offset <= end:
@@ -162,7 +166,7 @@ def _learnt(held: Mapping[bytes, bytes], lesson: Lesson) -> tuple[Sentiment, lis
 
 
 def _heard(key: bytes, value: bytes, end: int) -> Heard:
-    heard = msgspec.msgpack.decode(value, type=Heard)
+    heard = _decode_heard(value)
     if not all(map(math.isfinite, heard.watched)):
         raise ValueError(f"{key!r} has numbers that are not finite")
     if heard.next_offset > end:

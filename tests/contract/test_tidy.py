@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 
 from streams.settings import Settings, table
+from tests.contract import tidy, tidy_decoding
 from tests.contract.tidy import (
     CONSUMERS,
     IMPORTERS,
     PACKAGES,
-    RULES,
     Rule,
     Source,
     exceptions_to_rules_have_reasons,
@@ -21,6 +21,7 @@ from tests.contract.tidy import (
 )
 
 ROOT = Path(__file__).parents[2]
+RULES = tidy.RULES | tidy_decoding.RULES
 
 
 @pytest.fixture(scope="module")
@@ -104,6 +105,8 @@ BROKEN: list[tuple[str, dict[str, str], str]] = [
     ("commands_print_on_the_screen", {"streams/cli/a.py": "from rich.table import Table"}, "cli/a.py:1: rich.table"),
     ("what_cannot_be_read_is_caught_whole", {"streams/a.py": f"{TRY}except (msgspec.DecodeError, E): ..."}, "a.py:3"),
     ("what_cannot_be_read_is_caught_whole", {"streams/a.py": "with suppress(msgspec.MsgspecError): ..."}, "a.py:1"),
+    ("decoders_are_made_at_import", {"streams/a.py": "def f(x):\n    msgspec.json.decode(x, type=_Kept)"}, "a.py:2"),
+    ("decoders_are_made_at_import", {"scoring/a.py": "async def f(x):\n    Decoder(wire.Ad).decode(x)"}, "a.py:2"),
 ]
 
 
@@ -144,6 +147,13 @@ KEPT: list[tuple[str, dict[str, str]]] = [
         {"streams/cli/a.py": "c: Console\nc.print(x)", "streams/cli/screen.py": "Text(x)"},
     ),
     ("what_cannot_be_read_is_caught_whole", {"streams/a.py": f"{TRY}except UNREADABLE: raise msgspec.DecodeError"}),
+    (
+        "decoders_are_made_at_import",
+        {
+            "streams/a.py": "d = msgspec.json.Decoder(Ad).decode\ndef f(x): return d(x), decode(x, type=list[Raw])",
+            "streams/cli/a.py": "def f(x): return msgspec.json.decode(x, type=Ad)",
+        },
+    ),
 ]
 
 

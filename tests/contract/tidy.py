@@ -354,23 +354,6 @@ def commands_print_on_the_screen(sources: list[Source]) -> Findings:
                 )
 
 
-def what_cannot_be_read_is_caught_whole(sources: list[Source]) -> Findings:
-    """Who catches msgspec's errors catches all that a record of a stranger's hand can raise."""
-    for source in sources:
-        if not source.path.startswith("streams/") or source.path == "streams/wire.py":
-            continue
-        for node in ast.walk(source.tree):
-            if isinstance(node, ast.Call) and ast.unparse(node.func).endswith("suppress"):
-                caught: ast.expr | None = node
-            else:
-                caught = node.type if isinstance(node, ast.ExceptHandler) else None
-            if caught is not None and re.search(r"\bmsgspec\.(Msgspec|Decode)Error", ast.unparse(caught)):
-                yield (
-                    f"{source.path}:{caught.lineno}: catches msgspec's errors alone, and JSON nested a thousand deep "
-                    "raises another; catch streams.wire.UNREADABLE"
-                )
-
-
 RULES: dict[str, Rule] = {
     rule.__name__: rule
     for rule in (
@@ -387,6 +370,5 @@ RULES: dict[str, Rule] = {
         scoring_says_what_it_does,
         exceptions_to_rules_have_reasons,
         commands_print_on_the_screen,
-        what_cannot_be_read_is_caught_whole,
     )
 }

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import logging
+import signal
 import subprocess
 import sys
 
@@ -44,6 +45,15 @@ def test_for_people_a_line_says_what_and_with_which_values() -> None:
     assert "lane taken over" in ours
     assert "lane=3" in ours
     assert "a broker is away" in theirs
+
+
+def test_a_crash_in_a_library_says_where_each_thread_was() -> None:
+    crashes = "import os, signal\nfrom streams.running import configure_logging\nconfigure_logging(log_json=True)\n"
+    command = [sys.executable, "-c", crashes + "os.kill(os.getpid(), signal.SIGSEGV)"]
+    ended = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert ended.returncode == -signal.SIGSEGV
+    assert "Fatal Python error: Segmentation fault" in ended.stderr
+    assert '"<string>", line 4' in ended.stderr
 
 
 class Said:

@@ -1,6 +1,7 @@
 """Runs the worker's app: logging, signals, exit status."""
 
 import asyncio
+import contextlib
 import faulthandler
 import gc
 import logging
@@ -25,7 +26,8 @@ def configure_logging(*, log_json: bool) -> None:
 
     A crash in a library's C code writes where each thread was, in plain lines: nothing is left then to make JSON.
     """
-    faulthandler.enable()
+    with contextlib.suppress(ValueError):  # a stream without a descriptor, as where output is captured
+        faulthandler.enable()
     renderer: structlog.typing.Processor = (
         structlog.processors.JSONRenderer() if log_json else structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())
     )

@@ -25,7 +25,7 @@ def what_cannot_be_read_is_caught_whole(sources: list[Source]) -> Findings:
 
 
 def decoders_are_made_at_import(sources: list[Source]) -> Findings:
-    """Msgspec 0.20 builds a type when it is first decoded, and two threads that do so at once crash.
+    """A type is built by msgspec (0.22) when it is first decoded, and two threads that do so at once crash.
 
     Commands have one thread, and load a type when they need it.
     """

@@ -144,7 +144,7 @@ def test_it_waits_when_all_that_is_there_has_been_told_and_says_so_once_however_
     assert (seen, said) == ([b"first", b"second"], [1])
 
 
-def test_who_waits_is_told_once_that_the_broker_is_away_and_once_that_it_is_back(
+def test_who_waits_is_told_that_the_broker_is_away_and_then_that_it_is_back(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(tail, "ASK_AFTER_S", 0.0)

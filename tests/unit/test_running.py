@@ -56,6 +56,15 @@ def test_a_crash_in_a_library_says_where_each_thread_was() -> None:
     assert '"<string>", line 4' in ended.stderr
 
 
+def test_a_stream_without_a_descriptor_takes_the_log_all_the_same() -> None:
+    says = (
+        "import io, sys, structlog\nfrom streams.running import configure_logging\nsys.stderr = io.StringIO()\n"
+        "configure_logging(log_json=True)\nstructlog.get_logger().info('lane taken over')\nprint(sys.stderr.getvalue())"
+    )
+    ran = subprocess.run([sys.executable, "-c", says], capture_output=True, text=True, check=False)
+    assert '"event": "lane taken over"' in ran.stdout, ran.stderr
+
+
 class Said:
     """What comes through a filter, at times that the test sets."""
 

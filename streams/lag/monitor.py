@@ -110,13 +110,18 @@ class LagMonitor:
         await asyncio.wait([self._task])
 
     async def news(self) -> AsyncIterator[News]:
-        """The latest news at once, then after every poll. While a poll hangs, the old news comes at the same pace."""
+        """The latest news at once, then after every poll until the monitor's block ends.
+
+        While a poll hangs, the old news comes at the same pace. Raises the error that ended the polling, if one did.
+        """
         yield self.latest
         while True:
             turn = self._turn
             with suppress(TimeoutError):
                 async with asyncio.timeout(max(2 * self.every_s, 1.0)):
                     await turn.wait()
+            if self._task is not None and self._task.cancelled():
+                return  # no turn will come
             yield self.latest
 
     async def poll(self) -> None:

@@ -6,6 +6,8 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constr
 # Tests of brokers and processes wait as often as they compute.
 PROCESSES ?= $(shell echo $$(($$(getconf _NPROCESSORS_ONLN) * 3 / 2)))
 ARGS ?=
+# Whose process ends is a failure. pytest-xdist would give its whole file to a new process, and do so again for ever.
+SPREAD = --dist loadfile --max-worker-restart 0
 
 .PHONY: setup setup-train demo test test-train explore chaos chaos-mutations overload audit fuzz lint lock clean
 
@@ -30,16 +32,17 @@ demo: setup
 
 # Everything but training; the integration tests start Apache Kafka themselves.
 test: setup lint
-	$(BIN)/python -m pytest -m "not train" --numprocesses $(PROCESSES) --dist loadfile $(ARGS)
+	$(BIN)/python -m pytest -m "not train" --numprocesses $(PROCESSES) $(SPREAD) $(ARGS)
 
 # Training and export with PyTorch, and River's own checks of our estimator.
 test-train: setup-train
-	$(BIN)/python -m pytest -m train --numprocesses $(shell getconf _NPROCESSORS_ONLN) --dist loadfile $(ARGS)
+	$(BIN)/python -m pytest -m train --numprocesses $(shell getconf _NPROCESSORS_ONLN) $(SPREAD) $(ARGS)
 
 # Property tests with examples that nobody has tried: make explore ARGS="tests/property -x". A thousand examples may take
 # longer than a test is given; whoever has less patience says so.
 explore: setup
-	$(BIN)/python -m pytest -m "hypothesis and not integration and not train" --hypothesis-profile explore --timeout 3600 $(ARGS)
+	$(BIN)/python -m pytest -m "hypothesis and not integration and not train" --hypothesis-profile explore --timeout 3600 \
+		-o faulthandler_timeout=3900 $(ARGS)
 
 # What PyPI's advisory service knows against the pinned dependencies; needs the network.
 audit: setup

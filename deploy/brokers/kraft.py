@@ -48,7 +48,8 @@ def node_properties(node: int, ports: Sequence[Ports], data: Path) -> dict[str, 
         "group.min.session.timeout.ms": "500",
         # Checked every 10 s by default: a dead lane's transaction would stay open long past its timeout.
         "transaction.abort.timed.out.transaction.cleanup.interval.ms": "1000",
-        # A killed node is noticed after 9 s by default; 4 s still forgives a busy machine.
+        # A killed node is noticed after 9 s by default, and may not come back before. One that a busy machine keeps
+        # from its heartbeats for so long loses its partitions, too.
         "broker.session.timeout.ms": "4000",
         "broker.heartbeat.interval.ms": "1000",
         # A controller with nothing to do writes a record every 0.5 s by default: a quarter of an idle node's work.

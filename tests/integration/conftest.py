@@ -11,6 +11,10 @@ from deploy.brokers.apache import ApacheKafka
 from deploy.brokers.embedded import EmbeddedBroker
 from tests.needs import needed
 
+PATIENT = {"broker.session.timeout.ms": "60000"}
+"""The only node needs not be noticed when it dies. When it was slow for 4 s, it took all partitions of all tests from
+itself and gave them back: 1,500, half a minute in which workers gave it up."""
+
 _FALLBACK = pytest.StashKey[str]()
 
 
@@ -22,7 +26,7 @@ def kafka(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureReque
     without them.
     """
     folder = tmp_path_factory.mktemp("kafka")
-    broker: Broker = ApacheKafka(folder)
+    broker: Broker = ApacheKafka(folder, properties=PATIENT)
     try:
         broker.start()
     except BrokerUnavailableError as error:

@@ -35,6 +35,8 @@ pytestmark = pytest.mark.integration
 USERS = [f"user-{number}" for number in range(40)]
 EASY = ("--outcomes-min", "200", "--clicks-min", "20", "--miscalibrated-max", "2", "--worse-max", "9")
 """What a toy can show within a test."""
+PACE_S = 0.1
+"""Pause between two rounds: all that is made of them must be read again at the end, and looked at one by one."""
 
 
 class Stream:
@@ -81,6 +83,7 @@ class Stream:
             while not ended:
                 await self.round()
                 await self._go_on.wait()
+                await asyncio.sleep(PACE_S)
 
         async with PlacementView(settings.bootstrap, topic_prefix=settings.topic_prefix, on_placement=self._take):
             task = asyncio.create_task(flow())

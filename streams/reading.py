@@ -72,7 +72,7 @@ async def log_begins(bootstrap: str, topic: str) -> dict[int, int]:
     Raises `MissingTopicError`.
     """
     partitions = await aside(partitions_of, bootstrap, topic)
-    async with _reader(bootstrap, partitions, committed=True) as consumer:
+    async with reader(bootstrap, partitions, committed=True) as consumer:
         return {tp.partition: begin for tp, begin in (await consumer.beginning_offsets(partitions)).items()}
 
 
@@ -102,7 +102,7 @@ async def read_topic(
     # Aside, since the call blocks, and a worker sends its heartbeats on this loop.
     partitions = await aside(partitions_of, bootstrap, topic)
     ends = await log_ends(bootstrap, partitions)
-    async with _reader(bootstrap, partitions, committed) as consumer:
+    async with reader(bootstrap, partitions, committed) as consumer:
         await consumer.seek_to_beginning(*partitions)
         if latest is not None:
             for tp, begin in (await consumer.beginning_offsets(partitions)).items():
@@ -113,12 +113,12 @@ async def read_topic(
 
 async def read_between(
     bootstrap: str, begins: Mapping[TopicPartition, int], ends: Mapping[TopicPartition, int]
-) -> AsyncIterator[Sequence[Record]]:
+) -> AsyncGenerator[Sequence[Record], None]:
     """Batches of committed records of one partition each, from ``begins`` on and before ``ends``."""
     begun = {tp: begin for tp, begin in begins.items() if begin < ends[tp]}
     if not begun:
         return
-    async with _reader(bootstrap, [*begun], committed=True) as consumer:
+    async with reader(bootstrap, [*begun], committed=True) as consumer:
         for tp, begin in begun.items():
             consumer.seek(tp, begin)
         async for records in _until(consumer, bootstrap, {tp: ends[tp] for tp in begun}):
@@ -132,9 +132,10 @@ def _isolation(*, committed: bool) -> str:
 
 
 @asynccontextmanager
-async def _reader(
+async def reader(
     bootstrap: str, partitions: Sequence[TopicPartition], committed: bool
 ) -> AsyncIterator[AIOKafkaConsumer]:
+    """A consumer of these partitions, in no group, for the block."""
     consumer = AIOKafkaConsumer(
         isolation_level=_isolation(committed=committed),
         enable_auto_commit=False,

@@ -1,7 +1,6 @@
 """``salience explain PLACEMENT_ID``: recompute a placement, and say why each ad has its slot."""
 
 import asyncio
-from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -38,11 +37,12 @@ def explain(
     from scoring.attention import ModelError
     from scoring.text import TextEncoderError
     from streams.explain import recompute
+    from streams.receipt_search import find_receipt
     from streams.receipts import check_receipt
     from streams.rules import RulesError
 
     settings = settings_of(bootstrap=bootstrap, topic_prefix=prefix, model=model)
-    decision = asyncio.run(_find(settings.bootstrap, settings.topic_prefix, as_text(placement_id)))
+    decision = asyncio.run(find_receipt(settings.bootstrap, settings.topic_prefix, as_text(placement_id)))
     if decision is None:
         fail(_missing(settings, placement_id))
     try:
@@ -66,31 +66,18 @@ def explain(
 def _missing(settings: "Settings", placement_id: str) -> str:
     """Why there may be no such receipt, and what helps."""
     from scoring.ids import id64s
+    from streams.placement_ids import Origin
     from streams.receipts import kept
 
+    if Origin.of(placement_id) is None:
+        return (
+            f"{placement_id!r} is not the id of a placement, which is like 0-1a22-81e-ce3204e5831d6fd5; "
+            "they are in: salience tail placements --from-beginning"
+        )
     missing = f"No decision {placement_id!r} on {settings.topic_prefix}decisions at {settings.bootstrap}"
     if not kept(id64s([placement_id]), settings.receipts_share).all():
         return f"{missing}: this placement leaves none where SALIENCE_RECEIPTS_SHARE is {settings.receipts_share}"
     return f"{missing}; ids are in: salience tail placements --from-beginning"
-
-
-async def _find(bootstrap: str, prefix: str, placement_id: str) -> "Decision | None":
-    """The decision, if it is on the topic."""
-    import msgspec
-
-    from streams.reading import read_topic
-    from streams.topics import DECISIONS
-    from streams.wire import UNREADABLE, Decision
-
-    wanted = placement_id.encode()
-    found = None
-    async for records in read_topic(bootstrap, prefix + DECISIONS):
-        for record in records:
-            if record.value is not None and wanted in record.value:
-                with suppress(*UNREADABLE):
-                    decision = msgspec.json.decode(record.value, type=Decision)
-                    found = decision if decision.placement_id == placement_id else found
-    return found
 
 
 async def _engine(settings: "Settings", version: str, other: str | None) -> "Engine":

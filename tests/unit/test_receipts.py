@@ -1,15 +1,12 @@
 """Receipts of a share of all placements: which ones, and that nothing else goes by it."""
 
-import asyncio
-from collections.abc import AsyncIterator
-
 import msgspec
 import pytest
 from typer.testing import CliRunner
 
 from scoring.ids import id64s
-from streams import reading
-from streams.cli import app, explain
+from streams.cli import app
+from streams.receipt_search import receipt_among
 from streams.receipts import kept
 from streams.step import Effects
 from streams.wire import Decision
@@ -70,22 +67,25 @@ def test_who_asks_for_a_receipt_that_was_never_left_is_told_so(
 ) -> None:
     async def nowhere(*_: str) -> None: ...
 
-    monkeypatch.setattr("streams.cli.explain._find", nowhere)
-    told = CliRunner().invoke(app, ["explain", NAMES[0]], env={"SALIENCE_RECEIPTS_SHARE": share})
+    monkeypatch.setattr("streams.receipt_search.find_receipt", nowhere)
+    told = CliRunner().invoke(app, ["explain", f"0-1-1-{0xAB:016x}"], env={"SALIENCE_RECEIPTS_SHARE": share})
     assert told.exit_code == 1
     assert said in told.stderr
 
 
+def test_who_asks_for_what_is_no_id_of_a_placement_is_told_so_without_a_broker() -> None:
+    told = CliRunner().invoke(app, ["explain", "0-1a22", "--bootstrap", "127.0.0.1:1"])
+    assert told.exit_code == 1
+    assert "'0-1a22' is not the id of a placement" in told.stderr
+
+
 @pytest.mark.parametrize("bad", [b'{"placement_id":"p"', b'{"placement_id":"p"}', b'{"placement_id":"p","x":"\xff"}'])
-def test_a_record_that_is_no_receipt_hides_none_whose_id_it_holds(monkeypatch: pytest.MonkeyPatch, bad: bytes) -> None:
+def test_a_record_that_is_no_receipt_hides_none_whose_id_it_holds(bad: bytes) -> None:
     (wanted, *_) = [each for effects in played(1.0) for each in effects.messages["decisions"]]
     name = msgspec.json.decode(wanted.value or b"", type=Decision).placement_id
     broken = bad.replace(b'"p"', b'"%s"' % name.encode())
 
-    async def read(*_: object) -> AsyncIterator[list[Record]]:
-        yield [Record("decisions", 0, at, 0, b"u", value) for at, value in enumerate((broken, wanted.value, broken))]
-
-    monkeypatch.setattr(reading, "read_topic", read)
-    found = asyncio.run(explain._find("nowhere:1", "", name))
+    records = [Record("decisions", 0, at, 0, b"u", value) for at, value in enumerate((broken, wanted.value, broken))]
+    found = receipt_among(records, name)
     assert found is not None
     assert found.placement_id == name

@@ -54,7 +54,7 @@ async def find_receipt(bootstrap: str, prefix: str, placement_id: str) -> Decisi
     if sought.lane >= len(partitions):
         return None
     tp = partitions[sought.lane]
-    end = (await log_ends(bootstrap, [tp]))[tp]
+    end = (await log_ends(bootstrap, [tp], committed=True))[tp]
     begin, near = await _approach(bootstrap, tp, end, sought)
     for low, high in rings(begin, near, end):
         async with aclosing(read_between(bootstrap, {tp: low}, {tp: high})) as batches:

@@ -11,7 +11,7 @@ from deploy.brokers import Broker
 from streams.asyncapi_examples import DECISION
 from streams.receipt_search import find_receipt
 from streams.wire import encode_json
-from tests.integration.lanes import Shop
+from tests.integration.lanes import DEADLINE_S, Shop
 from tests.unit.test_receipt_search import log_of, name_of
 
 pytestmark = pytest.mark.integration
@@ -19,33 +19,69 @@ pytestmark = pytest.mark.integration
 LANE = 1
 
 
+class Receipts:
+    """A lane's receipts on a topic of two lanes."""
+
+    def __init__(self, broker: Broker, prefix: str, home: Path) -> None:
+        Shop.open(broker.bootstrap, prefix, home, partitions=2)
+        self._bootstrap, self._prefix = broker.bootstrap, prefix
+        self._log = log_of(150, seed=1, lane=LANE)
+        self.names = list(map(name_of, self._log))
+
+    async def fill(self) -> None:
+        """Write all of them."""
+        async with AIOKafkaProducer(bootstrap_servers=self._bootstrap) as producer:
+            for at in range(len(self.names)):
+                await self.send(producer, at)
+
+    async def send(self, producer: AIOKafkaProducer, at: int) -> None:
+        """Write one."""
+        offsets = tuple(msgspec.json.decode(self._log[at].value or b"")["offsets"])
+        receipt = msgspec.structs.replace(DECISION, placement_id=self.names[at], offsets=offsets)
+        await producer.send(self._prefix + "decisions", encode_json(receipt), b"u", LANE)
+
+    async def find(self, name: str) -> str | None:
+        """The id of the receipt that is found."""
+        receipt = await find_receipt(self._bootstrap, self._prefix, name)
+        return None if receipt is None else receipt.placement_id
+
+
 @pytest.mark.parametrize("of", ["kafka", "embedded"])
 def test_a_receipt_is_found_wherever_it_is_on_its_lane_and_no_other_is(
     request: pytest.FixtureRequest, of: str, topic_prefix: str, tmp_path: Path
 ) -> None:
-    broker: Broker = request.getfixturevalue(of)
-    Shop.open(broker.bootstrap, topic_prefix, tmp_path, partitions=2)
-    log = log_of(150, seed=1, lane=LANE)
-    names = list(map(name_of, log))
-
-    async def fill() -> None:
-        async with AIOKafkaProducer(bootstrap_servers=broker.bootstrap) as producer:
-            for name, record in zip(names, log, strict=True):
-                offsets = tuple(msgspec.json.decode(record.value or b"")["offsets"])
-                receipt = msgspec.structs.replace(DECISION, placement_id=name, offsets=offsets)
-                await producer.send(topic_prefix + "decisions", encode_json(receipt), b"u", LANE)
-
-    async def found(name: str) -> str | None:
-        receipt = await find_receipt(broker.bootstrap, topic_prefix, name)
-        return None if receipt is None else receipt.placement_id
+    receipts = Receipts(request.getfixturevalue(of), topic_prefix, tmp_path)
+    names = receipts.names
 
     async def scenario() -> None:
-        assert await found(names[0]) is None  # the topic is empty
-        await fill()
+        assert await receipts.find(names[0]) is None  # the topic is empty
+        await receipts.fill()
         for name in (names[0], names[1], *names[:: len(names) // 5], names[-1]):
-            assert await found(name) == name
+            assert await receipts.find(name) == name
         rest = names[7].removeprefix(f"{LANE}")
         for unknown in ("", "p", f"0{rest}", f"2{rest}", f"{LANE}{rest[:-1]}x", f"{LANE}-fffff-1-{0:016x}"):
-            assert await found(unknown) is None
+            assert await receipts.find(unknown) is None
+
+    asyncio.run(scenario())
+
+
+def test_a_slice_that_is_being_written_holds_up_no_search(kafka: Broker, topic_prefix: str, tmp_path: Path) -> None:
+    if not kafka.transactions:
+        pytest.skip("needs a broker with transactions, and Apache Kafka could not be had")
+    receipts = Receipts(kafka, topic_prefix, tmp_path)
+
+    async def scenario() -> None:
+        await receipts.fill()
+        open_for_ms = int(1_000 * 2 * DEADLINE_S)
+        async with AIOKafkaProducer(
+            bootstrap_servers=kafka.bootstrap, transactional_id=topic_prefix, transaction_timeout_ms=open_for_ms
+        ) as producer:
+            await producer.begin_transaction()
+            await receipts.send(producer, 3)
+            await producer.flush()
+            async with asyncio.timeout(DEADLINE_S):
+                assert await receipts.find(receipts.names[-1]) == receipts.names[-1]
+                assert await receipts.find(f"{LANE}-fffff-1-{0:016x}") is None
+            await producer.abort_transaction()
 
     asyncio.run(scenario())

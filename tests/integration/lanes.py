@@ -42,6 +42,9 @@ DEADLINE_S = 120.0
 """For what comes within a second where the machine is idle."""
 LOOK_AGAIN_S = 0.2
 """Between two questions to a broker, which has other things to do: reading a topic is 50 ms of a processor."""
+FOR_EVER = {one.name: {topics.RETENTION: "-1"} for one in topics.TABLE if topics.RETENTION in dict(one.configs)}
+"""Configs of topics that are kept for some days: the tests' records are of a fixed date, so that a broker would delete
+them whenever it looks, half a minute after its start and every five minutes."""
 _ALIVE: list["Owner"] = []
 _OPEN: list["Shop"] = []
 
@@ -77,9 +80,7 @@ class Shop:
     def open(
         cls, bootstrap: str, prefix: str, home: Path, *, partitions: int = 1, replication: int = 1, **settings: Any
     ) -> "Shop":
-        for_ever = {topics.RETENTION: "-1"}  # the tests' events are of a fixed date
-        configs = {topics.CLICKS: for_ever, topics.AD_IMPRESSIONS: for_ever}
-        topic_admin.create(bootstrap, partitions, prefix, replication, configs=configs)
+        topic_admin.create(bootstrap, partitions, prefix, replication, configs=FOR_EVER)
         return cls(Settings(bootstrap=bootstrap, topic_prefix=prefix, group=f"{prefix}group", home=home, **settings))
 
     async def publish(self, messages: Sequence[Event | Ad | tuple[str, bytes, bytes, int]]) -> None:
@@ -304,4 +305,4 @@ def delete(bootstrap: str, name: str) -> None:
 def recreate(bootstrap: str, prefix: str, topic: str = "ad-impressions", partitions: int = 1) -> None:
     """Delete a topic and make it anew."""
     delete(bootstrap, prefix + topic)
-    topic_admin.create(bootstrap, partitions, prefix)
+    topic_admin.create(bootstrap, partitions, prefix, configs=FOR_EVER)

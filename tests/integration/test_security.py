@@ -36,7 +36,7 @@ from streams.reviews.feed import ReviewFeed
 from streams.settings import Settings
 from streams.wire import Tone
 from tests.builders import START_MS, ad, click
-from tests.integration.lanes import ADS, DEADLINE_S, Shop, events, play, record_of
+from tests.integration.lanes import ADS, DEADLINE_S, FOR_EVER, Shop, events, play, record_of
 from tests.integration.secured import OWNER, SecuredKafka
 from tests.integration.test_reviews import raw
 from tests.integration.workers import Worker, until
@@ -64,8 +64,7 @@ def secured(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SecuredKafka]:
             for role in acls.ROLES:
                 acls.apply(settings_on(cluster), role, f"User:{role}")
             become(environment, cluster, "admin")  # whose first job it is
-            for_ever = {name: {topics.RETENTION: "-1"} for name in (topics.CLICKS, topics.AD_IMPRESSIONS)}
-            made = topic_admin.create(cluster.bootstrap, 1, PREFIX, replication=3, configs=for_ever)
+            made = topic_admin.create(cluster.bootstrap, 1, PREFIX, replication=3, configs=FOR_EVER)
             assert set(made) == set(topics.names(PREFIX))
         yield cluster
 

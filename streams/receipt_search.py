@@ -104,11 +104,11 @@ async def approach(read: Read, begin: int, end: int, sought: Origin) -> int:
 
 def reached(records: Sequence[Record], sought: Origin) -> bool:
     """Whether both ends of the events behind these receipts are as far as those sought; so it is for none."""
-    ends = [head.offsets for record in records if (head := _read(record)) is not None]
+    ends = [head.offsets for record in records if (head := _head_of(record)) is not None]
     return not ends or all(max(of) >= end for of, end in zip(zip(*ends, strict=True), sought.offsets, strict=True))
 
 
-def _read(record: Record) -> _Head | None:
+def _head_of(record: Record) -> _Head | None:
     with suppress(*UNREADABLE):
         return _head(record.value or b"")
     return None

@@ -11,7 +11,7 @@ from deploy.brokers import Broker
 from streams.asyncapi_examples import DECISION
 from streams.receipt_search import find_receipt
 from streams.wire import encode_json
-from tests.integration.lanes import DEADLINE_S, Shop
+from tests.integration.lanes import DEADLINE_S, shop_on
 from tests.unit.test_receipt_search import log_of, name_of
 
 pytestmark = pytest.mark.integration
@@ -22,8 +22,8 @@ LANE = 1
 class Receipts:
     """A lane's receipts on a topic of two lanes."""
 
-    def __init__(self, broker: Broker, prefix: str, home: Path) -> None:
-        Shop.open(broker.bootstrap, prefix, home, partitions=2)
+    def __init__(self, broker: Broker, prefix: str, home: Path, guarantee: str = "at_least_once") -> None:
+        shop_on(broker, prefix, home, guarantee, partitions=2)
         self._bootstrap, self._prefix = broker.bootstrap, prefix
         self._log = log_of(150, seed=1, lane=LANE)
         self.names = list(map(name_of, self._log))
@@ -66,9 +66,7 @@ def test_a_receipt_is_found_wherever_it_is_on_its_lane_and_no_other_is(
 
 
 def test_a_slice_that_is_being_written_holds_up_no_search(kafka: Broker, topic_prefix: str, tmp_path: Path) -> None:
-    if not kafka.transactions:
-        pytest.skip("needs a broker with transactions, and Apache Kafka could not be had")
-    receipts = Receipts(kafka, topic_prefix, tmp_path)
+    receipts = Receipts(kafka, topic_prefix, tmp_path, "exactly_once")
 
     async def scenario() -> None:
         await receipts.fill()

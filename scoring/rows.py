@@ -202,6 +202,12 @@ def _migrated(rows: Rows) -> Rows:
     return out
 
 
+def row_bytes(rows: Rows) -> list[bytes]:
+    """The bytes of each row, in one conversion."""
+    values: list[bytes] = np.ascontiguousarray(rows).view(f"V{rows.itemsize}").tolist()
+    return values
+
+
 def _full(users: int) -> str:
     return f"the lane holds {users:,} users, its bound; raise SALIENCE_ROWS_PER_LANE_MAX or add partitions"
 

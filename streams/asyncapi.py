@@ -18,8 +18,10 @@ from scoring.rows import SEEN_SIZE
 from streams import asyncapi_examples as examples
 from streams import topics
 from streams.letters import DeadLetter
+from streams.placement_ids import SLICE_END
 from streams.settings import Settings
 from streams.topics import Topic
+from streams.wire import Decision
 
 Json = dict[str, Any]
 
@@ -329,7 +331,23 @@ def _message(message: Message) -> Json:
         out["examples"] = [{"payload": msgspec.to_builtins(message.example)}]
     if message.name in (DeadLetter.__name__, "LateEvent"):
         out["headers"] = _headers(DeadLetter)
+    if message.name == Decision.__name__:
+        out["headers"] = _SLICE_END
     return out
+
+
+_SLICE_END: Json = {
+    "type": "object",
+    "properties": {
+        SLICE_END: {
+            "type": "string",
+            "pattern": "^[0-9a-f]+-[0-9a-f]+$",
+            "description": "How far the slice that placed had read the lane's impressions and clicks: the offsets "
+            "that come next, in hex. They grow along a partition, so that a binary search finds a receipt by the two "
+            "numbers in its `placement_id`. Former versions wrote none.",
+        }
+    },
+}
 
 
 def _headers(origin: type[Struct]) -> Json:

@@ -1,5 +1,6 @@
 """Reads topics once, from their beginning to their present end, outside any group: for commands and checks."""
 
+import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 
@@ -22,8 +23,16 @@ LAST_BATCH_MS = 100
 """Wait for the last batch. If there is one it comes at once; if the log ends in a transaction marker, none comes."""
 
 
+CUT_S = 10.0
+"""A log may seem shorter for a moment, while another broker becomes its leader."""
+
+
 class MissingTopicError(MendableError):
     """A topic that does not exist."""
+
+
+class CutLogError(MendableError):
+    """A log that ends before its end when the reading began."""
 
 
 def remedy(bootstrap: str, topic: str) -> str:
@@ -154,8 +163,10 @@ async def _until(
     committed: bool = True,
     progress: Callable[[int, int], None] = lambda _read, _there: None,
 ) -> AsyncIterator[Sequence[Record]]:
+    loop = asyncio.get_running_loop()
     there = left = await _left(consumer, ends)
     progress(0, there)
+    whole_s = loop.time()
     while left:
         batches = await fetch(
             consumer, [*ends], bootstrap,
@@ -165,6 +176,19 @@ async def _until(
             yield records
         left = await _left(consumer, ends)
         progress(there - left, there)
+        if batches or not (cut := [tp for tp, end in ends.items() if await _is_cut(consumer, tp, end)]):
+            whole_s = loop.time()
+        elif loop.time() - whole_s >= CUT_S:
+            named = ", ".join(f"partition {tp.partition} of {tp.topic}" for tp in cut)
+            raise CutLogError(
+                f"{named} has become shorter while it was read: it was made anew, or a broker lost its end; try again"
+            )
+
+
+async def _is_cut(consumer: AIOKafkaConsumer, tp: TopicPartition, end: int) -> bool:
+    """Whether the log ends before ``end``, and all of it has been read; open transactions are of the log."""
+    there = consumer.highwater(tp)
+    return there is not None and there <= await consumer.position(tp) < end
 
 
 async def _left(consumer: AIOKafkaConsumer, ends: Mapping[TopicPartition, int]) -> int:

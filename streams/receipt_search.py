@@ -1,11 +1,11 @@
 """Finds a placement's receipt on the topic decisions by its id: some twenty reads, however long the topic is.
 
-An id tells the lane, which is the partition, and the ends of the user's events on both input topics
-(`streams.placement_ids`). Along a lane's log the ends grow from slice to slice: who is placed has an event of that
-slice, so one of the two ends is newer than all before, while the other may be old. The larger ends of a few receipts
-in a row are therefore as good as sorted, and a binary search comes close. From there receipts are read in ever wider
-rings, until the right one is among them or all have been read: what the order does not hold for, such as a lane whose
-input topics were made anew, is found too, only later.
+An id tells the lane, which is the partition, and how far the lane's inputs had to be read for it; a receipt's header
+tells how far its slice had read them (`streams.placement_ids`). Who is placed has an event of that very slice, so that
+the receipt is in the first slice that had read far enough: a binary search finds its beginning. From there receipts
+are looked through in ever wider rings, until the right one is among them or all have been seen: so the receipts of
+former versions, which have no such header, are found too, and those of slices that were run again, or of a lane whose
+input topics were made anew. There an id may be given a second time; then either receipt may be the one found.
 """
 
 from collections.abc import Awaitable, Callable, Iterable, Sequence
@@ -17,33 +17,36 @@ from aiokafka import TopicPartition
 from streams.aside import aside
 from streams.decode import Record
 from streams.fetching import fetch
-from streams.placement_ids import Origin
+from streams.placement_ids import Origin, slice_end_of
 from streams.reading import log_ends, partitions_of, read_between, reader
 from streams.topics import DECISIONS
 from streams.wire import UNREADABLE, Decision
 
-WINDOW = 64
-"""Receipts looked at together, a megabyte: among so many, somebody has clicked and somebody was shown something."""
+SLICE = 512
+"""Receipts of the first ring: most slices leave fewer. Seven megabytes."""
 WIDER = 8
 """How many times as wide each ring is as the one before."""
+LOOKED_AT = 16
+"""Receipts whose headers one read of the binary search looks at: one tells, unless it is of a former version."""
 POLL_MS = 500
 Read = Callable[[int], Awaitable[Sequence[Record]]]
-"""The first records from an offset on, a `WINDOW` at most; none at the log's end."""
+"""The first records from an offset on; none at the log's end."""
 
-
-class _Head(msgspec.Struct):
-    """What the search needs of a receipt; the rest, some 18 KB, is not decoded."""
-
-    placement_id: str
-    offsets: tuple[int, int]
-
-
-_head = msgspec.json.Decoder(_Head).decode
 _decision = msgspec.json.Decoder(Decision).decode
 
 
-async def find_receipt(bootstrap: str, prefix: str, placement_id: str) -> Decision | None:
+async def find_receipt(
+    bootstrap: str,
+    prefix: str,
+    placement_id: str,
+    *,
+    most: int | None = None,
+    progress: Callable[[int, int], None] = lambda _read, _there: None,
+) -> Decision | None:
     """The receipt of a placement, if it is on the topic.
+
+    ``most``: look through no more than so many receipts before and after its place. ``progress`` is called with how
+    many have been looked through, of how many.
 
     Raises `MissingTopicError` without the topic, and `TopicsError` where no broker answers.
     """
@@ -56,11 +59,17 @@ async def find_receipt(bootstrap: str, prefix: str, placement_id: str) -> Decisi
     tp = partitions[sought.lane]
     end = (await log_ends(bootstrap, [tp], committed=True))[tp]
     begin, near = await _approach(bootstrap, tp, end, sought)
+    if most is not None:
+        begin, end = max(begin, near - most), min(end, near + most)
+    looked = 0
     for low, high in rings(begin, near, end):
         async with aclosing(read_between(bootstrap, {tp: low}, {tp: high})) as batches:
             async for records in batches:
                 if (decision := receipt_among(records, placement_id)) is not None:
                     return decision
+                progress(looked + records[-1].offset + 1 - low, end - begin)
+        looked += high - low
+        progress(looked, end - begin)
     return None
 
 
@@ -76,14 +85,14 @@ def receipt_among(records: Iterable[Record], placement_id: str) -> Decision | No
 
 
 async def _approach(bootstrap: str, tp: TopicPartition, end: int, sought: Origin) -> tuple[int, int]:
-    """Where the log begins, and where the receipt may be."""
+    """Where the log begins, and where the receipt's slice does."""
     async with reader(bootstrap, [tp], committed=True) as consumer:
         begin: int = (await consumer.beginning_offsets([tp]))[tp]
 
         async def read(offset: int) -> Sequence[Record]:
             consumer.seek(tp, offset)
             while await consumer.position(tp) < end:
-                if batch := (await fetch(consumer, [tp], bootstrap, timeout_ms=POLL_MS, max_records=WINDOW)).get(tp):
+                if batch := (await fetch(consumer, [tp], bootstrap, timeout_ms=POLL_MS, max_records=LOOKED_AT)).get(tp):
                     return batch
             return ()
 
@@ -91,7 +100,7 @@ async def _approach(bootstrap: str, tp: TopicPartition, end: int, sought: Origin
 
 
 async def approach(read: Read, begin: int, end: int, sought: Origin) -> int:
-    """Past the first window whose ends reach those sought, by binary search over ``begin`` to ``end``."""
+    """Where the first slice that had read far enough begins, by binary search over ``begin`` to ``end``."""
     low, high = begin, end
     while low < high:
         middle = (low + high) // 2
@@ -99,24 +108,20 @@ async def approach(read: Read, begin: int, end: int, sought: Origin) -> int:
             high = middle
         else:
             low = middle + 1
-    return min(low + WINDOW, end)
+    return low
 
 
 def reached(records: Sequence[Record], sought: Origin) -> bool:
-    """Whether both ends of the events behind these receipts are as far as those sought; so it is for none."""
-    ends = [head.offsets for record in records if (head := _head_of(record)) is not None]
-    return not ends or all(max(of) >= end for of, end in zip(zip(*ends, strict=True), sought.offsets, strict=True))
-
-
-def _head_of(record: Record) -> _Head | None:
-    with suppress(*UNREADABLE):
-        return _head(record.value or b"")
-    return None
+    """Whether the slice of these receipts had read far enough; at the log's end it had, and where none tells, not."""
+    for record in records:
+        if (ends := slice_end_of(record.headers)) is not None:
+            return all(end >= wanted for end, wanted in zip(ends, sought.next_offsets, strict=True))
+    return not records
 
 
 def rings(begin: int, near: int, end: int) -> Sequence[tuple[int, int]]:
     """Ranges of offsets that together are all from ``begin`` to ``end``, those closest to ``near`` first."""
-    found, low, high, reach = list[tuple[int, int]](), near, near, WINDOW
+    found, low, high, reach = list[tuple[int, int]](), near, near, SLICE
     while low > begin or high < end:
         further = min(end, near + reach)
         if high < further:

@@ -27,7 +27,7 @@ from scoring.feedback import NOTHING_OBSERVED, Learning, Observed
 from scoring.ledger import DAY_MS
 from scoring.order import stream_times
 from scoring.pool import Pool
-from scoring.rows import Rows, RowStore
+from scoring.rows import Rows, RowStore, row_bytes
 from scoring.traffic import Traffic
 from scoring.update import Applied, apply
 from streams import topics
@@ -41,6 +41,7 @@ from streams.letters import REROUTED, letter
 from streams.message import Message
 from streams.models.news import ModelNews
 from streams.outcomes import encoded, told
+from streams.placement_ids import slice_end
 from streams.placing import Published, place
 from streams.privacy.consent import Gate, Watermarks
 from streams.privacy.guests import Guests, placements, tombstones, unremembered
@@ -183,9 +184,10 @@ class Step:
         score = state.flood.observe(fastest(rows, decoded.events["stream_ms"][0])) if len(rows) else 0.0
         changes = [*unlearned, *learned, *state.clicks.forget(expired), *state.guests.changes()]
         kept, campaigns = state.ledger.commit(state.lane, self._budgets, time_ms)
+        of_slice = slice_end(ends := _ends(state, taken))
         messages = {
             topics.PLACEMENTS: placements(published, gone, forgotten),
-            topics.DECISIONS: [Message(p.user, p.decision) for p in published if p.decision is not None],
+            topics.DECISIONS: [Message(p.user, p.decision, of_slice) for p in published if p.decision is not None],
             topics.SHADOW_SCORES: [Message(None, encode_json(p.beside)) for p in published if p.beside is not None],
             topics.OUTCOMES: self._outcomes(state, seen),
             topics.DEAD_LETTERS: [letter(*dead) for dead in [*decoded.dead, *self._refused_ads(state, counts)]],
@@ -196,7 +198,7 @@ class Step:
         }
         marks = [*starmap(Message, state.erased.changes())]
         rerouted = self._rerouted(decoded.misplaced)
-        lane_row = _advance(state, taken, counts, score)
+        lane_row = _advance(state, taken, ends, counts, score)
         arms = Counter(p.arm for p in published)
         control = self._control(state, published) + self._traffic(state, decoded.events, applied, time_ms)
         effects = Effects(messages, marks, rerouted, lane_row, counts, tally(decoded, applied), arms, seen, control)
@@ -362,20 +364,18 @@ def _late(taken: Slice, decoded: Decoded, applied: Applied) -> list[Message]:
     return out
 
 
-def row_bytes(rows: Rows) -> list[bytes]:
-    """The bytes of each row, in one conversion."""
-    values: list[bytes] = np.ascontiguousarray(rows).view(f"V{rows.itemsize}").tolist()
-    return values
-
-
-def _advance(state: LaneState, taken: Slice, counts: Counter[str], flood_score: float) -> LaneRow:
-    """Move the lane past the slice; return the lane row that records it."""
-    before = state.next_offsets
-    after = list(before)
+def _ends(state: LaneState, taken: Slice) -> tuple[int, int]:
+    """The lane's next offsets after the slice."""
+    after = list(state.next_offsets)
     for source in Source:
         for last in np.flatnonzero(taken.order == source)[-1:].tolist():
             after[source] = taken.records[last].offset + 1
-    state.next_offsets = after[Source.IMPRESSION], after[Source.CLICK]
+    return after[Source.IMPRESSION], after[Source.CLICK]
+
+
+def _advance(state: LaneState, taken: Slice, ends: tuple[int, int], counts: Counter[str], score: float) -> LaneRow:
+    """Move the lane past the slice, to ``ends``; return the lane row that records it."""
+    before, state.next_offsets = state.next_offsets, ends
     state.watermarks_ms = taken.watermarks_ms
     # Replaced in one go, not changed in place: the gauges read it on another thread.
     totals = state.totals.copy()
@@ -392,7 +392,7 @@ def _advance(state: LaneState, taken: Slice, counts: Counter[str], flood_score: 
         topic_ids=state.topic_ids,
         lanes=state.lanes,
         totals=dict(state.totals),
-        flood_score=round(flood_score, 6),
+        flood_score=round(score, 6),
         ads_next=state.ads_next,
         control_id=state.control_id,
         control_next=state.control_next,

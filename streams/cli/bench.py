@@ -124,6 +124,19 @@ def learn(runs: Runs = 1, as_json: Json = False) -> None:
         _tell(repeated("learn", runs, benchmark.run, say), as_json)
 
 
+@app.command(epilog="Example: salience bench receipts --events 20000 --json")
+def receipts(events: Events = 100_000, runs: Runs = 1, as_json: Json = False) -> None:
+    """Measure finding a placement's receipt by its id, beside looking through the topic.
+
+    Starts its own Apache Kafka, in a temporary folder (2 GB a run); a worker
+    makes the receipts.
+    """
+    with _measuring() as say:
+        from tests.bench import receipts as benchmark
+
+        _tell(benchmark.run(events, runs, say), as_json)
+
+
 @app.command(epilog="Example: salience bench score --runs 5 --json")
 def score(quick: Quick = False, runs: Runs = 1, as_json: Json = False) -> None:
     """Measure one placement without a broker, from rows to encoded messages, beside onnxruntime alone."""

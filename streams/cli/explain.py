@@ -2,6 +2,7 @@
 
 import asyncio
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -9,7 +10,7 @@ from rich.console import Console
 
 from streams.cli.failing import fail
 from streams.cli.options import Bootstrap, Json, Model, Prefix, answer, as_text, settings_of
-from streams.cli.screen import Table, coloured, screen
+from streams.cli.screen import Table, coloured, reading, screen
 
 if TYPE_CHECKING:
     from scoring.attention import AttentionModel
@@ -40,9 +41,12 @@ def explain(
     from streams.receipt_search import find_receipt
     from streams.receipts import check_receipt
     from streams.rules import RulesError
+    from streams.topics import DECISIONS
 
     settings = settings_of(bootstrap=bootstrap, topic_prefix=prefix, model=model)
-    decision = asyncio.run(find_receipt(settings.bootstrap, settings.topic_prefix, as_text(placement_id)))
+    with reading(as_json) as progress:
+        where, looked = (settings.bootstrap, settings.topic_prefix), partial(progress, DECISIONS)
+        decision = asyncio.run(find_receipt(*where, as_text(placement_id), progress=looked))
     if decision is None:
         fail(_missing(settings, placement_id))
     try:

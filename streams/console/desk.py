@@ -154,7 +154,7 @@ class Desk:
             except UNREADABLE:
                 self.malformed += 1
                 continue
-            self.people.add(Found(one, record.partition, record.timestamp))
+            self.people.add(Found(one, record.partition))
             placed.append(one)
             written_ms.append(record.timestamp)
         self._flow.take(records[0].partition, placed, written_ms)

@@ -14,11 +14,10 @@ RECENT = 20
 
 
 class Found(msgspec.Struct, frozen=True):
-    """A person's newest placement, and where and when it was written."""
+    """A person's newest placement, and its lane."""
 
     placed: Placed
     lane: int
-    written_ms: int
 
 
 class People:

@@ -26,13 +26,14 @@ from streams.aside import aside
 from streams.clock import wall_ms
 from streams.compute import Compute
 from streams.console.desk import Desk, Snapshot
-from streams.console.receipts import find_receipt
 from streams.console.tails import Tails
 from streams.console.why import Explainer
 from streams.guard import Handler, guard, json_response, named
 from streams.lag.monitor import LagMonitor
 from streams.listening import listen, runner_of
+from streams.mendable import MendableError
 from streams.reading import MissingTopicError, remedy
+from streams.receipt_search import find_receipt
 from streams.receipts import check_receipt
 from streams.rules import RulesError
 from streams.settings import Settings
@@ -46,6 +47,10 @@ STALE_S = 10.0
 """A snapshot that is older is stale."""
 LISTENERS_MAX = 64
 """Most pages that listen; each holds a connection for as long as it is open."""
+FIND_S = 10.0
+"""To find a receipt: as long as a person waits for an answer."""
+NEAR = 10_000
+"""Receipts looked through before and after the place where one should be: 150 MB."""
 USER_MAX = 64
 """Most characters of a user's id, as on the wire."""
 HEADERS = {
@@ -114,7 +119,9 @@ class Live:
             return _no_answer(404, "nobody", user=user)
         if found.placed.context_only:
             return _no_answer(404, "context", user=user)
-        decision = await find_receipt(self._settings.bootstrap, self._settings.topic_prefix, found)
+        where, wanted = (self._settings.bootstrap, self._settings.topic_prefix), found.placed.placement_id
+        async with asyncio.timeout(FIND_S):
+            decision = await find_receipt(*where, wanted, most=NEAR)
         if decision is None:
             return _no_answer(404, "gone", user=user)
         check_receipt(decision)
@@ -216,7 +223,7 @@ async def _why(request: web.Request) -> web.Response:
         return _no_answer(500, "version", said=f"the receipt is not of this version: {type(error).__name__}")
     except TimeoutError:
         return _no_answer(504, "silent", said=f"{user}: no broker has answered in time")
-    except (KafkaError, KafkaException) as error:
+    except (KafkaError, KafkaException, MendableError) as error:
         return _no_answer(504, "silent", said=f"{user}: no broker has answered: {type(error).__name__}")
 
 

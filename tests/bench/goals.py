@@ -56,7 +56,7 @@ GOALS: dict[str, tuple[Goal, ...]] = {
         Goal("recover_snapshot_s", most=10),
     ),
 }
-"""By benchmark. `e2e` and `overload` tell what bounds the others, and are wanted to find nothing."""
+"""By benchmark. Nothing is wanted of `e2e` and `overload`, which tell what bounds the others, and of `receipts`."""
 
 
 def judged(report: Mapping[str, Any]) -> dict[str, dict[str, float | str | bool | None]]:

@@ -80,7 +80,6 @@ CONSUMERS: Mapping[str, str] = {
     "streams/reviews/feed.py": "the reviews, which is another process",
     "streams/cli/tail.py": "a person who watches",
     "streams/console/tails.py": "the console, which is another process",
-    "streams/console/receipts.py": "a receipt, when a person asks the console",
 }
 
 # Modules that nothing imports and no command names.

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from deploy.brokers import Broker, BrokerError
-from tests.bench import e2e, ingest, latency, overload, recovery, scale, swap
+from tests.bench import e2e, ingest, latency, overload, receipts, recovery, scale, swap
 from tests.bench.bed import Bed, BenchError
 from tests.bench.bed import bed as bed_in
 from tests.bench.goals import GOALS
@@ -81,6 +81,15 @@ def test_every_touched_user_gets_a_placement_in_the_e2e_benchmark(bed: Bed) -> N
     report = e2e.measure(bed, LOAD)
     for guarantee in ("at_least_once", "exactly_once"):
         assert users / LOAD.events - 0.001 <= report["placements_per_event"][guarantee] <= 1
+
+
+def test_every_receipt_that_the_benchmark_seeks_is_found_on_every_lane(bed: Bed) -> None:
+    report = receipts.measure(bed, LOAD)
+    users = len(set(LOAD.user_numbers().tolist()))
+    assert users <= report["receipts"] <= LOAD.events
+    assert 0 < report["found_s"]["median"] <= report["found_s"]["longest"]
+    assert report["missing_s"] > 0
+    assert report["topic_s"] > 0
 
 
 def test_the_generator_has_every_event_answered_by_placements_and_by_the_echo(

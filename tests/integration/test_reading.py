@@ -13,8 +13,9 @@ from typer.testing import CliRunner, Result
 from deploy.brokers import Broker
 from streams import topic_admin
 from streams.cli import app
-from streams.reading import log_ends, read_between, read_topic
+from streams.reading import CutLogError, log_ends, read_between, read_topic
 from tests.cancelling import cancelled_after
+from tests.integration.lanes import DEADLINE_S
 
 pytestmark = pytest.mark.integration
 
@@ -66,6 +67,21 @@ def test_what_is_read_between_two_places_ends_where_it_was_told_though_more_is_t
 
     assert sorted(asyncio.run(read((2, 7), (5, 8)))) == [(0, 2), (0, 3), (0, 4), (1, 7)]
     assert asyncio.run(read((5, 8), (5, 8))) == []
+
+
+def test_a_log_that_has_become_shorter_while_it_is_read_is_told_and_not_waited_for(
+    shop: Broker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("streams.reading.CUT_S", 0.0)
+    lane = TopicPartition(f"{PREFIX}clicks", 0)
+
+    async def read() -> None:
+        async with asyncio.timeout(DEADLINE_S):
+            async for _ in read_between(shop.bootstrap, {lane: RECORDS // 2 - 5}, {lane: RECORDS}):
+                pass
+
+    with pytest.raises(CutLogError, match=f"partition 0 of {PREFIX}clicks has become shorter"):
+        asyncio.run(read())
 
 
 def test_who_reads_is_cancelled_at_whatever_step_of_its_client_s_closing_that_comes(

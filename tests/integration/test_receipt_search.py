@@ -3,16 +3,13 @@
 import asyncio
 from pathlib import Path
 
-import msgspec
 import pytest
 from aiokafka import AIOKafkaProducer
 
 from deploy.brokers import Broker
-from streams.asyncapi_examples import DECISION
 from streams.receipt_search import find_receipt
-from streams.wire import encode_json
 from tests.integration.lanes import DEADLINE_S, shop_on
-from tests.unit.test_receipt_search import log_of, name_of
+from tests.unit.test_receipt_search import EVENTS, log_of, name_of
 
 pytestmark = pytest.mark.integration
 
@@ -36,14 +33,22 @@ class Receipts:
 
     async def send(self, producer: AIOKafkaProducer, at: int) -> None:
         """Write one."""
-        offsets = tuple(msgspec.json.decode(self._log[at].value or b"")["offsets"])
-        receipt = msgspec.structs.replace(DECISION, placement_id=self.names[at], offsets=offsets)
-        await producer.send(self._prefix + "decisions", encode_json(receipt), b"u", LANE)
+        record, topic = self._log[at], self._prefix + "decisions"
+        await producer.send(topic, record.value, record.key, LANE, headers=list(record.headers))
 
-    async def find(self, name: str) -> str | None:
+    async def find(self, name: str, most: int | None = None) -> str | None:
         """The id of the receipt that is found."""
-        receipt = await find_receipt(self._bootstrap, self._prefix, name)
+        receipt = await find_receipt(self._bootstrap, self._prefix, name, most=most)
         return None if receipt is None else receipt.placement_id
+
+    async def progress(self, name: str) -> list[tuple[int, int]]:
+        """How much has been looked through, of how much, as is told while a receipt is sought."""
+        told: list[tuple[int, int]] = []
+        await find_receipt(self._bootstrap, self._prefix, name, progress=lambda *of: told.append(of))
+        return told
+
+
+UNKNOWN = f"{LANE}-fffff-1-{0:016x}"
 
 
 @pytest.mark.parametrize("of", ["kafka", "embedded"])
@@ -57,9 +62,9 @@ def test_a_receipt_is_found_wherever_it_is_on_its_lane_and_no_other_is(
         assert await receipts.find(names[0]) is None  # the topic is empty
         await receipts.fill()
         for name in (names[0], names[1], *names[:: len(names) // 5], names[-1]):
-            assert await receipts.find(name) == name
+            assert await receipts.find(name) == await receipts.find(name, most=EVENTS) == name
         rest = names[7].removeprefix(f"{LANE}")
-        for unknown in ("", "p", f"0{rest}", f"2{rest}", f"{LANE}{rest[:-1]}x", f"{LANE}-fffff-1-{0:016x}"):
+        for unknown in ("", "p", f"0{rest}", f"2{rest}", f"{LANE}{rest[:-1]}x", UNKNOWN):
             assert await receipts.find(unknown) is None
 
     asyncio.run(scenario())
@@ -79,7 +84,24 @@ def test_a_slice_that_is_being_written_holds_up_no_search(kafka: Broker, topic_p
             await producer.flush()
             async with asyncio.timeout(DEADLINE_S):
                 assert await receipts.find(receipts.names[-1]) == receipts.names[-1]
-                assert await receipts.find(f"{LANE}-fffff-1-{0:016x}") is None
+                assert await receipts.find(UNKNOWN) is None
             await producer.abort_transaction()
+
+    asyncio.run(scenario())
+
+
+def test_who_waits_for_a_receipt_that_is_not_there_sees_how_far_the_search_is(
+    embedded: Broker, topic_prefix: str, tmp_path: Path
+) -> None:
+    receipts = Receipts(embedded, topic_prefix, tmp_path)
+
+    async def scenario() -> None:
+        await receipts.fill()
+        told = await receipts.progress(UNKNOWN)
+        there = len(receipts.names)
+        assert len(told) > 2
+        assert told == sorted(told)
+        assert {of for _, of in told} == {there}
+        assert told[-1] == (there, there)
 
     asyncio.run(scenario())

@@ -105,12 +105,12 @@ def test_a_clock_that_was_set_back_makes_no_rate_of_all_that_was_there_before() 
 def test_people_are_bounded_the_newest_stay_and_the_forgotten_go_at_once() -> None:
     people = People(people_max=3)
     for user in ("a", "b", "c", "a", "d"):
-        people.add(Found(placed(user), 0, START_MS))
+        people.add(Found(placed(user), 0))
     assert people.recent() == ["d", "a", "c"]
     assert people.find("b") is None
     people.forget("a")
     assert people.find("a") is None
-    people.add(Found(placed("e", context_only=True), 0, START_MS))
+    people.add(Found(placed("e", context_only=True), 0))
     assert "e" not in people.recent()  # there is no receipt to tell why
 
 

@@ -7,7 +7,6 @@ from collections.abc import Callable
 from typing import Any, get_args
 
 import aiohttp
-import msgspec
 import pytest
 from aiohttp import web
 from aiokafka.errors import NodeNotReadyError
@@ -25,7 +24,7 @@ from streams.console.tails import Tails
 from streams.lag.monitor import LagMonitor
 from streams.lag.poller import Poller
 from streams.settings import Settings
-from streams.topic_admin import Found
+from streams.topic_admin import Found, TopicsError
 from streams.wire import Decision
 from tests.builders import START_MS
 from tests.unit.test_console import receipt
@@ -39,7 +38,7 @@ def ask(path: str, headers: dict[str, str] | None = None, **settings: Any) -> tu
     async def scenario() -> tuple[int, Any, Any]:
         given, compute = Settings(bootstrap="127.0.0.1:1", **settings), Compute()
         desk = Desk(given, 2)
-        desk.people.add(Person(PLACED, 0, START_MS))
+        desk.people.add(Person(PLACED, 0))
         live = Live(
             given, LagMonitor(Poller("127.0.0.1:1")), desk, Tails("127.0.0.1:1", desk.tails(), compute), compute
         )
@@ -107,10 +106,6 @@ def test_a_user_who_has_no_placement_and_a_question_without_one_get_a_clear_answ
     assert ask("/../pyproject.toml")[0] == 404
 
 
-def of_another_version() -> Decision:
-    return msgspec.json.decode(b"{}", type=Decision)
-
-
 def mangled() -> Decision:
     return receipt([1.0], [Fate.WON])  # it names no model
 
@@ -123,6 +118,10 @@ def of_a_broker_that_goes_away() -> Decision:
     raise NodeNotReadyError
 
 
+def of_a_broker_that_is_away() -> Decision:
+    raise TopicsError("127.0.0.1:1 does not answer")
+
+
 def of_a_topic_that_is_gone() -> Decision:
     raise KafkaException(KafkaError(KafkaError.UNKNOWN_TOPIC_OR_PART))
 
@@ -130,17 +129,17 @@ def of_a_topic_that_is_gone() -> Decision:
 @pytest.mark.parametrize(
     ("found", "expected", "code", "said"),
     [
-        (of_another_version, 500, "version", "the receipt is not of this version: ValidationError"),
         (mangled, 500, "version", "the receipt is not of this version: ValueError"),
         (of_a_broker_that_is_silent, 504, "silent", "placed: no broker has answered in time"),
         (of_a_broker_that_goes_away, 504, "silent", "placed: no broker has answered: NodeNotReadyError"),
+        (of_a_broker_that_is_away, 504, "silent", "placed: no broker has answered: TopicsError"),
         (of_a_topic_that_is_gone, 504, "silent", "placed: no broker has answered: KafkaException"),
     ],
 )
 def test_a_receipt_that_cannot_be_had_is_told_by_a_code_that_the_page_has_a_sentence_for(
     found: Callable[[], Decision], expected: int, code: str, said: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def find_receipt(*_: object) -> Decision:
+    async def find_receipt(*_: object, **__: object) -> Decision:
         return found()
 
     monkeypatch.setattr("streams.console.serve.find_receipt", find_receipt)

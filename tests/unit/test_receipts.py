@@ -6,6 +6,7 @@ from typer.testing import CliRunner
 
 from scoring.ids import id64s
 from streams.cli import app
+from streams.placement_ids import Origin, slice_end_of
 from streams.receipt_search import receipt_among
 from streams.receipts import kept
 from streams.step import Effects
@@ -41,6 +42,17 @@ def test_a_share_of_placements_leaves_receipts_and_all_else_is_as_it_was(share: 
     assert counts[1] > 80
 
 
+def test_a_receipt_tells_how_far_its_slice_had_read_which_no_slice_before_had() -> None:
+    for effects in played(1.0):
+        before, ends = effects.lane_row.from_offsets, effects.lane_row.next_offsets
+        for message, name in zip(effects.messages["decisions"], receipts(effects), strict=True):
+            origin = Origin.of(name)
+            assert origin is not None
+            assert slice_end_of(message.headers) == ends
+            assert all(at <= end for at, end in zip(origin.next_offsets, ends, strict=True))
+            assert any(at > end for at, end in zip(origin.next_offsets, before, strict=True))
+
+
 def test_who_leaves_a_receipt_goes_by_the_placements_name_alone() -> None:
     few, more = kept(IDS, 0.05), kept(IDS, 0.5)
     assert few.mean() == pytest.approx(0.05, abs=0.01)
@@ -65,7 +77,7 @@ def test_a_person_whose_placement_leaves_no_receipt_is_no_guest() -> None:
 def test_who_asks_for_a_receipt_that_was_never_left_is_told_so(
     monkeypatch: pytest.MonkeyPatch, share: str, said: str
 ) -> None:
-    async def nowhere(*_: str) -> None: ...
+    async def nowhere(*_: str, **__: object) -> None: ...
 
     monkeypatch.setattr("streams.receipt_search.find_receipt", nowhere)
     told = CliRunner().invoke(app, ["explain", f"0-1-1-{0xAB:016x}"], env={"SALIENCE_RECEIPTS_SHARE": share})

@@ -10,11 +10,10 @@ import pytest
 from aiokafka import TopicPartition
 from aiokafka.errors import OffsetOutOfRangeError
 
-from scoring.rows import ROW_BYTES, RowStore
+from scoring.rows import ROW_BYTES, RowStore, row_bytes
 from streams.lanes.clicks import person_key
 from streams.lanes.recovery import Recovered, RecoveryError, _load, recover
 from streams.settings import Settings
-from streams.step import row_bytes
 from streams.wire import LANE_KEY
 from tests.builders import Record
 from tests.cancelling import cancelled_after

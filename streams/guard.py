@@ -4,13 +4,57 @@ import hmac
 from collections.abc import Awaitable, Callable, Mapping
 
 import msgspec
+import structlog
 from aiohttp import web
 from aiohttp.typedefs import Middleware
 
-from streams.settings import is_loopback
+from streams.settings import Settings, is_loopback
+
+log = structlog.get_logger()
 
 LOOPBACK_NAMES = frozenset({"127.0.0.1", "localhost", "[::1]"})
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+Token = Callable[[], str | None]
+"""The token that requests must bear now; None: none is required."""
+
+
+class Bearer:
+    """The token of ``settings``, read again from its file whenever that changes: it is rotated without a restart.
+
+    Probes and Prometheus read the same file at each request, so a server that did not would refuse them all at once.
+    While the file is gone, unreadable or empty, the former token holds. Raises as `Settings.bearer_token`.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._version = self._stat()
+        self._token = settings.bearer_token()
+
+    def __call__(self) -> str | None:
+        version = self._stat()
+        if version != self._version:  # looked at before it is read: what comes meanwhile is read next time
+            self._version = version
+            self._renew()
+        return self._token
+
+    def _stat(self) -> tuple[int, int, int] | None:
+        file = self._settings.web_token_file
+        try:
+            told = file.stat() if file is not None else None
+        except OSError:
+            return None
+        return None if told is None else (told.st_mtime_ns, told.st_ino, told.st_size)
+
+    def _renew(self) -> None:
+        try:
+            token, why = self._settings.bearer_token(), "it is empty"
+        except (OSError, ValueError) as error:
+            token, why = None, type(error).__name__
+        if token is None:
+            log.warning("the web token's file cannot be read, the former token holds", reason=why)
+        else:
+            self._token = token
+            log.info("the web token was read again")
 
 
 def authorised(headers: Mapping[str, str], token: str | None) -> bool:
@@ -48,12 +92,12 @@ def named(host: str) -> Middleware:
     return middleware
 
 
-def guard(token: str | None) -> Middleware:
-    """Answer 401 to requests that do not bear ``token``; None lets all pass."""
+def guard(token: Token = lambda: None) -> Middleware:
+    """Answer 401 to requests that do not bear ``token``."""
 
     @web.middleware
     async def middleware(request: web.Request, handler: Handler) -> web.StreamResponse:
-        if not authorised(request.headers, token):
+        if not authorised(request.headers, token()):
             response = json_response(
                 401, {"error": "expected the header Authorization: Bearer with SALIENCE_WEB_TOKEN"}
             )

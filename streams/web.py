@@ -12,7 +12,7 @@ import structlog
 from aiohttp import web
 from mode import Service
 
-from streams.guard import Handler, guard, json_response, named
+from streams.guard import Bearer, Handler, Token, guard, json_response, named
 from streams.listening import ListenError, listen, runner_of
 from streams.settings import Settings
 from streams.vitals import Vitals
@@ -39,7 +39,7 @@ def check_port(settings: Settings) -> None:
 
 
 def make_app(
-    vitals: Callable[[], Vitals], token: str | None, host: str, routes: Mapping[str, Handler] = {}
+    vitals: Callable[[], Vitals], token: Token, host: str, routes: Mapping[str, Handler] = {}
 ) -> web.Application:
     """The server for ``host``; its routes call ``vitals`` at each request. ``routes``: further ones by path."""
 
@@ -67,7 +67,7 @@ class Web(Service):
     def __init__(self, settings: Settings, vitals: Callable[[], Vitals], routes: Mapping[str, Handler] = {}) -> None:
         super().__init__()
         self._host, self._port = settings.web_host, settings.web_port
-        app = make_app(vitals, settings.bearer_token(), settings.web_host, routes)
+        app = make_app(vitals, Bearer(settings), settings.web_host, routes)
         self._routes = sorted({resource.canonical for resource in app.router.resources()})
         self._runner = runner_of(app, line_bytes_max=LINE_BYTES_MAX)
         self.url = ""

@@ -51,7 +51,10 @@ def lag(
     group: Groups = None,
     watch: Annotated[bool, typer.Option("--watch", help="Keep watching until Ctrl-C.")] = False,
     seconds: Annotated[
-        float, typer.Option(min=0, max=3_600, help="Seconds to measure before the answer; not with --watch.")
+        float,
+        typer.Option(
+            min=0, max=3_600, help="Least seconds to measure before the answer; 0: look once. Not with --watch."
+        ),
     ] = 2.0,
     by: Annotated[By, typer.Option(help="Show a row per partition, topic or group.")] = "partition",
     every: Every = 1.0,
@@ -66,7 +69,8 @@ def lag(
     STOP: nobody makes progress; REWIND: offsets went back;
     UNKNOWN: no offset committed.
 
-    Rates and statuses need time: --seconds, --watch. A time lag marked > is at
+    Rates and statuses need time: --seconds, --watch. A partition that is behind and
+    does not move is watched for --stuck-after before the answer. A time lag marked > is at
     least that: the record is older than the watch. Terminals of less than 110
     columns show rates only by topic and by group. With --watch, --json prints an
     object after every poll.
@@ -83,7 +87,7 @@ def lag(
         with suppress(KeyboardInterrupt):  # which is how a watch is meant to end
             asyncio.run(_watch(monitor, people, by, group or [], as_json))
         return
-    news = asyncio.run(_after(monitor, seconds))
+    news = asyncio.run(_after(monitor, seconds, stuck_after))
     _tell(news, as_json)
     if news.time_ms and (news.report.groups or not group):
         people.print(_table(news, by, people.width))
@@ -117,6 +121,7 @@ def serve(
     """Serve the lag for Prometheus (/metrics), pages (/lag, /events) and probes (/healthz), until stopped."""
     import structlog
 
+    from streams.guard import Bearer
     from streams.lag import serve as server
     from streams.running import configure_logging
 
@@ -137,7 +142,7 @@ def serve(
         def ready(url: str) -> None:
             log.info("serving", metrics=f"{url}/metrics")
 
-        await server.serve(monitor, (settings.web_host, port), settings.bearer_token(), ready, stop.wait)
+        await server.serve(monitor, (settings.web_host, port), Bearer(settings), ready, stop.wait)
 
     asyncio.run(run())
 
@@ -172,15 +177,28 @@ def _monitor(
     return LagMonitor(Poller(settings.bootstrap, groups or None, settings.topic_prefix), rules, every, failing=failing)
 
 
-async def _after(monitor: "LagMonitor", seconds: float) -> "News":
-    """Poll for ``seconds``, at least once; return what is known then."""
+async def _after(monitor: "LagMonitor", seconds: float, stuck_after: float) -> "News":
+    """Poll for ``seconds``, at least once; return what is known then.
+
+    Where a partition is behind and has not moved meanwhile, poll on until it does, or has been stuck for
+    ``stuck_after``: a shorter look takes one that stands still for one that is read.
+    """
     loop = asyncio.get_running_loop()
-    end = loop.time() + seconds
+    end, first_ms = loop.time() + seconds, 0
     while True:
         await monitor.poll()
-        if loop.time() >= end:
-            return monitor.latest
-        await asyncio.sleep(min(monitor.every_s, end - loop.time()))
+        news = monitor.latest
+        first_ms = first_ms or news.time_ms
+        left_s = end - loop.time()
+        if left_s <= 0 and not (seconds and _undecided(news, (news.time_ms - first_ms) / 1000, stuck_after)):
+            return news
+        await asyncio.sleep(min(monitor.every_s, left_s) if left_s > 0 else monitor.every_s)
+
+
+def _undecided(news: "News", looked_s: float, stuck_after: float) -> bool:
+    """Whether a partition that is behind has not moved in the last half of the look, and is not told to be stuck."""
+    stuck = [one.stuck_s for group in news.report.groups for one in group.partitions if one.lag]
+    return not news.error and any(looked_s / 2 < stuck_s < stuck_after for stuck_s in stuck)
 
 
 async def _watch(monitor: "LagMonitor", people: Console, by: By, asked: list[str], as_json: bool) -> None:

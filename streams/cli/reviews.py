@@ -113,7 +113,7 @@ async def _served(
     from streams.metrics.serve import serving
     from streams.reviews.exporter import ReviewCollector
 
-    async with feed, serving(ReviewCollector(feed.reviewer), settings, port, say):
+    async with feed, serving(ReviewCollector(feed.reviewer), settings, port, say, feed.unwell):
         with progress:
             await feed.run(follow=follow, on_read=_Start(feed, say, progress))
 

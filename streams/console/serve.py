@@ -28,7 +28,7 @@ from streams.compute import Compute
 from streams.console.desk import Desk, Snapshot
 from streams.console.tails import Tails
 from streams.console.why import Explainer
-from streams.guard import Handler, guard, json_response, named
+from streams.guard import Bearer, Handler, guard, json_response, named
 from streams.lag.monitor import LagMonitor
 from streams.listening import listen, runner_of
 from streams.mendable import MendableError
@@ -140,7 +140,7 @@ def make_app(live: Live, settings: Settings) -> web.Application:
     for path, handler in _static().items():
         app.router.add_get(path, handler)
     app.router.add_get("/healthz", _healthz(live))
-    api = web.Application(middlewares=[guard(settings.bearer_token())])
+    api = web.Application(middlewares=[guard(Bearer(settings))])
     api[LIVE] = live
     api.router.add_get("/events", _events)
     api.router.add_get("/snapshot", _snapshot)

@@ -11,7 +11,7 @@ import msgspec
 from aiohttp import web
 from prometheus_client import CollectorRegistry
 
-from streams.guard import guard, named
+from streams.guard import Token, guard, named
 from streams.lag.exporter import LagCollector
 from streams.lag.monitor import LagMonitor
 from streams.listening import listen, runner_of
@@ -24,8 +24,8 @@ MONITOR: web.AppKey[LagMonitor] = web.AppKey("monitor", LagMonitor)
 LISTENERS: web.AppKey[set[web.StreamResponse]] = web.AppKey("listeners", set)
 
 
-def make_app(monitor: LagMonitor, token: str | None = None, host: str = "127.0.0.1") -> web.Application:
-    """The pages on ``host``; a ``token``, if given, is required. The caller runs the monitor."""
+def make_app(monitor: LagMonitor, token: Token = lambda: None, host: str = "127.0.0.1") -> web.Application:
+    """The pages on ``host``; a ``token``, if there is one, is required. The caller runs the monitor."""
     app = web.Application(middlewares=[named(host), guard(token)])
     app[MONITOR] = monitor
     app[LISTENERS] = set()
@@ -71,7 +71,7 @@ async def _events(request: web.Request) -> web.StreamResponse:
 async def serve(
     monitor: LagMonitor,
     at: tuple[str, int],
-    token: str | None,
+    token: Token,
     ready: Callable[[str], None],
     until: Callable[[], Awaitable[object]],
 ) -> None:

@@ -21,8 +21,10 @@ from scoring.rows import RowStore
 from streams.aside import aside
 from streams.connection import aiokafka_options
 from streams.identity import TopicIdentity, identify
+from streams.lag.poller import Poller
 from streams.lanes.outbox import Outbox, transactional_id
 from streams.lanes.recovery import Recovered, recover
+from streams.mendable import MendableError
 from streams.message import Message
 from streams.reading import log_ends
 from streams.settings import Settings
@@ -31,6 +33,10 @@ from streams.wire import LANE_KEY, LaneRow
 
 ROWS_PER_TRANSACTION = 20_000
 """About 30 MB, written well within a transaction's timeout."""
+
+
+class WorkersRunError(MendableError):
+    """Workers of the group still run, or have not been missed yet."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,10 +49,23 @@ class Adopted:
 
 
 async def adopt(settings: Settings) -> list[Adopted]:
-    """Adopt the topics in every lane that cannot go on in them. No worker may run: each lane is fenced."""
+    """Adopt the topics in every lane that cannot go on in them. Each lane is fenced.
+
+    Raises `WorkersRunError` while the group has members: fencing would end them.
+    """
+    await aside(_check_nobody_runs, settings)
     identity = await aside(identify, settings)
     adopted = [await _adopt_lane(settings, identity, lane) for lane in range(identity.lanes)]
     return [lane for lane in adopted if lane is not None]
+
+
+def _check_nobody_runs(settings: Settings) -> None:
+    seen = Poller(settings.bootstrap, [settings.group], settings.topic_prefix).poll().groups.get(settings.group)
+    if seen is not None and seen.state != "empty":
+        raise WorkersRunError(
+            f"workers of the group {settings.group} still run; stop them first. One that was killed is missed after "
+            f"SALIENCE_SESSION_TIMEOUT_MS, {settings.session_timeout_ms / 1000:g} s"
+        )
 
 
 async def _adopt_lane(settings: Settings, identity: TopicIdentity, lane: int) -> Adopted | None:

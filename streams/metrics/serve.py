@@ -7,7 +7,7 @@ from aiohttp import web
 from prometheus_client import CollectorRegistry
 from prometheus_client.registry import Collector
 
-from streams.guard import guard, named
+from streams.guard import Bearer, guard, named
 from streams.listening import listen, runner_of
 from streams.metrics.page import metrics_page
 from streams.settings import Settings
@@ -35,7 +35,7 @@ async def serving(
 
     registry = CollectorRegistry()
     registry.register(collector)
-    app = web.Application(middlewares=[named(settings.web_host), guard(settings.bearer_token())])
+    app = web.Application(middlewares=[named(settings.web_host), guard(Bearer(settings))])
     app.router.add_get("/metrics", metrics_page(registry))
     app.router.add_get("/healthz", healthz)
     runner = runner_of(app)

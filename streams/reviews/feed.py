@@ -20,6 +20,7 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.errors import KafkaConnectionError, KafkaError, ProducerFenced
 
 from streams.aside import aside
+from streams.clock import wall_ms
 from streams.connection import aiokafka_options
 from streams.dead_letters import Filter, read
 from streams.decode import Record
@@ -42,6 +43,8 @@ log = structlog.get_logger()
 POLL_MS = 500
 RECORDS_PER_READ = 1_000
 """At most a second's work: a review takes a fifth of a millisecond."""
+SILENT_MS = 30_000
+"""Without an answer for so long, reviews count as not read. A broker answers twice a second, also without records."""
 
 
 class ReviewError(RuntimeError):
@@ -66,6 +69,12 @@ class ReviewFeed:
         self.end = 0
         """End of the reviews' topic at the start: the reader publishes nothing before it has read up to there."""
         self.reviewer = Reviewer()
+        self._answered_ms = wall_ms()
+
+    def unwell(self) -> str:
+        """Why reviews are not read now; empty while they are."""
+        silent_ms = wall_ms() - self._answered_ms
+        return f"no broker has answered for {silent_ms / 1000:.0f} s" if silent_ms > SILENT_MS else ""
 
     async def __aenter__(self) -> Self:
         """Take over from the reader before. Raises `MissingTopicError`, `ReviewError`, and `TopicsError` where no
@@ -170,7 +179,9 @@ class ReviewFeed:
     async def _read(self, consumer: AIOKafkaConsumer, partitions: Sequence[TopicPartition]) -> Batches:
         bootstrap = self._settings.bootstrap
         await self._followed.look()
-        return await fetch(consumer, partitions, bootstrap, timeout_ms=POLL_MS, max_records=RECORDS_PER_READ)
+        batches = await fetch(consumer, partitions, bootstrap, timeout_ms=POLL_MS, max_records=RECORDS_PER_READ)
+        self._answered_ms = max(self._answered_ms, *(consumer.last_poll_timestamp(tp) or 0 for tp in partitions))
+        return batches
 
     def _take(self, batches: Mapping[TopicPartition, list[Record]]) -> list[Message]:
         letters: list[Message] = []

@@ -34,7 +34,7 @@ def promtool(*arguments: str) -> None:
 
 
 def test_promtool_takes_the_rules_and_the_configuration() -> None:
-    promtool("check", "rules", str(RULES))
+    promtool("check", "rules", "--lint-fatal", str(RULES))
     promtool("check", "config", "--syntax-only", str(DEPLOY / "prometheus" / "prometheus.yml"))
 
 

@@ -21,7 +21,7 @@ def _http() -> Check:
     path = str(folder() / "socket")
 
     async def serve() -> None:
-        runner = runner_of(make_app(lambda: WELL, "s3cret", "127.0.0.1"), line_bytes_max=LINE_BYTES_MAX)
+        runner = runner_of(make_app(lambda: WELL, lambda: "s3cret", "127.0.0.1"), line_bytes_max=LINE_BYTES_MAX)
         await runner.setup()
         await web.UnixSite(runner, path).start()
 

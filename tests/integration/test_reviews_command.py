@@ -86,3 +86,35 @@ def test_a_reader_that_follows_hears_of_new_ads_and_reviews_and_ends_when_told(
         assert {json.loads(line)["name"] for line in told.splitlines()} == {"shoe", "boot", "acme"}
 
     play(scenario)
+
+
+def test_a_reader_is_well_while_a_broker_answers_and_says_for_how_long_none_has(
+    topic_prefix: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("streams.reviews.feed.SILENT_MS", 2_000)
+
+    async def scenario() -> None:
+        with EmbeddedBroker(tmp_path / "broker") as broker:
+            shop = shop_on(broker, topic_prefix, tmp_path, "at_least_once")
+            await shop.publish([*SHOP, *raw(stream(10))])
+            async with ReviewFeed(shop.settings, lambda _: None) as feed:
+                looks = asyncio.Queue[str]()
+                reading = asyncio.create_task(feed.run(on_read=lambda _: looks.put_nowait(feed.unwell())))
+                while await looks.get():  # the first may be late
+                    pass
+                said = [await looks.get() for _ in range(6)]  # three seconds without a review
+                (pid,) = broker.pids
+                os.kill(pid, signal.SIGSTOP)
+                try:
+
+                    async def unwell() -> bool:
+                        return bool(re.fullmatch("no broker has answered for [2-9] s", feed.unwell()))
+
+                    await until(unwell, "it says so")
+                finally:
+                    os.kill(pid, signal.SIGCONT)
+                    reading.cancel()
+                    await asyncio.wait([reading])
+        assert said == [""] * 6
+
+    asyncio.run(scenario())

@@ -8,6 +8,7 @@ import pytest
 from aiokafka import AIOKafkaProducer
 
 from deploy.brokers import Broker
+from streams.lanes.adopt import WorkersRunError, adopt
 from streams.wire import encode_json
 from tests.builders import ad
 from tests.integration.lanes import ADS, events, play, recreate, repartition, shop_on
@@ -55,6 +56,21 @@ def test_partitions_of_ads_that_came_under_a_running_worker_are_read_by_the_next
             await producer.send_and_wait(name, encode_json(ad("ad-new")), key=b"ad-new", partition=1)
         with Worker(shop, tmp_path / "next.log") as worker:
             await until(_logs(worker, "topic caught up", name, f"records={len(ADS) + 1}"), "a whole catalogue")
+
+    play(scenario)
+
+
+def test_lanes_are_not_adopted_from_under_a_running_worker(kafka: Broker, topic_prefix: str, tmp_path: Path) -> None:
+    async def scenario() -> None:
+        shop = shop_on(kafka, topic_prefix, tmp_path, "at_least_once")
+        await shop.publish([*ADS, *events()])
+        with Worker(shop, tmp_path / "log") as worker:
+            await until(lambda: shop.has_applied(80), "80 events")
+            with pytest.raises(WorkersRunError, match=f"workers of the group {shop.settings.group} still run"):
+                await adopt(shop.settings)
+            await shop.publish(events(15, start=60))
+            await until(lambda: shop.has_applied(100), "the worker goes on")
+            assert "the worker ended" not in worker.said
 
     play(scenario)
 

@@ -1,4 +1,6 @@
-"""``salience lag --watch`` where something that was asked for is not told."""
+"""``salience lag`` over several polls: what it says of what is not told, and how long it looks at what stands still."""
+
+import json
 
 import pytest
 from typer.testing import CliRunner
@@ -7,6 +9,7 @@ from streams.cli import app
 from streams.lag.board import Observation
 from streams.lag.monitor import LagMonitor
 from streams.lag.poller import Poller
+from tests.unit.test_lag_monitor import Broker
 
 NOW_MS = 1_000_000
 
@@ -46,3 +49,24 @@ def test_a_watch_says_what_of_that_which_was_asked_for_is_not_there(
     shown = result.stdout
     assert shown.startswith(said)
     assert ("No consumer group" in shown) == ("No consumer group" in said)
+
+
+@pytest.mark.parametrize(
+    ("committed", "worst", "polls"),
+    [
+        ([90], "STALL", 11),  # stands still: looked at until it has done so for --stuck-after
+        ([90, 90, 90, 90, 91, 92], "OK", 5),  # moves at last
+        ([90, 91, 92, 93, 94, 95], "OK", 3),
+        ([100], "OK", 3),  # nothing to do
+    ],
+)
+def test_one_look_lasts_until_what_is_behind_has_moved_or_is_known_to_be_stuck(
+    committed: list[int | None], worst: str, polls: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    broker = Broker(committed)  # a poll is a second of its clock
+    first_ms = broker.now_ms
+    monitor = LagMonitor(broker, every_s=0.02, clock=lambda: broker.now_ms)
+    monkeypatch.setattr("streams.cli.lag._monitor", lambda *_: monitor)
+    result = CliRunner().invoke(app, ["lag", "--seconds", "0.03", "--json"])
+    assert (result.exit_code, json.loads(result.stdout)["worst"]) == (1 if worst == "STALL" else 0, worst)
+    assert (broker.now_ms - first_ms) / 1_000 == pytest.approx(polls, abs=0 if worst == "STALL" else 1)

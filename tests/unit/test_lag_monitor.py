@@ -193,7 +193,7 @@ def test_beyond_loopback_only_the_bearer_of_the_token_is_told() -> None:
     monitor, _ = monitor_of(90)
 
     async def run() -> list[int]:
-        async with TestClient(TestServer(serve.make_app(monitor, "secret"))) as client:
+        async with TestClient(TestServer(serve.make_app(monitor, lambda: "secret"))) as client:
             given = [{}, {"Authorization": "Bearer wrong"}, {"Authorization": "Bearer secret"}]
             return [(await client.get("/metrics", headers=headers)).status for headers in given]
 

@@ -11,7 +11,7 @@ from pydantic import ValidationError
 from typer.testing import CliRunner
 
 from streams.cli import app
-from streams.guard import authorised
+from streams.guard import Bearer, authorised
 from streams.listening import ListenError
 from streams.settings import Settings
 from streams.vitals import LaneVitals, Vitals
@@ -104,3 +104,39 @@ def test_an_address_beyond_loopback_needs_a_token() -> None:
         Settings(web_host=host)
     told = Settings(web_host="0.0.0.0", web_token="s3cret")
     assert "s3cret" not in repr(told) + told.model_dump_json()
+
+
+def test_a_token_is_rotated_by_writing_its_file_and_one_that_cannot_be_read_changes_nothing(tmp_path: Path) -> None:
+    file = tmp_path / "token"
+    file.write_text("first\n")
+    file.chmod(0o600)
+    token = Bearer(Settings(web_token_file=file, web_host="0.0.0.0"))
+    assert token() == "first"
+    file.write_text("the second\n")
+    assert token() == "the second"
+    for unreadable in (b"", b"\n", b"\xff\xfe", b"not for a header\x07"):
+        file.write_bytes(unreadable)
+        assert token() == "the second"
+    file.unlink()
+    assert token() == "the second"
+    file.write_text("the third\n")
+    assert token() == "the third"
+
+
+def test_a_server_answers_the_bearer_of_the_token_that_its_file_has_now(tmp_path: Path) -> None:
+    file = tmp_path / "token"
+    file.write_text("first\n")
+    file.chmod(0o600)
+
+    async def scenario() -> list[int]:
+        server = Web(Settings(web_token_file=file), lambda: WELL)
+        await server.on_start()
+        try:
+            file.write_text("the second\n")
+            async with aiohttp.ClientSession() as client:
+                asked = [{"Authorization": f"Bearer {token}"} for token in ("first", "the second")]
+                return [(await client.get(f"{server.url}/healthz", headers=each)).status for each in asked]
+        finally:
+            await server.on_stop()
+
+    assert asyncio.run(scenario()) == [401, 200]

@@ -14,6 +14,7 @@ from streams.clock import tick_ms
 from streams.connection import librdkafka_options
 from streams.lag.board import GroupSeen, Observation, Partition
 from streams.lag.roll import Roll
+from streams.mendable import MendableError
 
 ANSWER_S = 5.0
 """A healthy broker answers within milliseconds, one in an election within seconds."""
@@ -25,7 +26,7 @@ PARTITIONS_MAX = 20_000
 _NO_MEMBERS = (ConsumerGroupState.EMPTY, ConsumerGroupState.DEAD)
 
 
-class LagError(RuntimeError):
+class LagError(MendableError):
     """The lag cannot be measured; the message says why and what to do."""
 
 

@@ -53,8 +53,8 @@ async def adopt(settings: Settings) -> list[Adopted]:
 
     Raises `WorkersRunError` while the group has members: fencing would end them.
     """
-    await aside(_check_nobody_runs, settings)
     identity = await aside(identify, settings)
+    await aside(_check_nobody_runs, settings)
     adopted = [await _adopt_lane(settings, identity, lane) for lane in range(identity.lanes)]
     return [lane for lane in adopted if lane is not None]
 

@@ -33,6 +33,7 @@ ASKING = (
     "experiment start warmth",
     "experiment stop warmth",
     "explain 0-1a22-81e-ce3204e5831d6fd5",
+    "lanes adopt",
     "lanes show",
     "model list",
     "model promote demo-1a2b3c4d",

@@ -278,6 +278,9 @@ class Busy:
     def seek(self, partition: TopicPartition, offset: int) -> None:
         self.at[partition] = offset
 
+    def last_poll_timestamp(self, partition: TopicPartition) -> int:
+        return START_MS + self.at[partition]
+
     async def position(self, partition: TopicPartition) -> int:
         return self.at[partition]
 

@@ -1,7 +1,10 @@
 """The made-up shop's ads, as the engine gets them; the same seed gives the same ads."""
 
+import math
+
 import numpy as np
 
+from scoring.ids import id64s, uniform
 from streams.demo.words import ADJECTIVES, BRANDS, SHELVES, TAGS
 from streams.wire import Ad
 
@@ -11,6 +14,14 @@ PRICE_SPREAD = 0.45
 """Standard deviation of log price around the middle price of the sub-category."""
 BID_SPREAD = 0.2
 """Standard deviation of log bid: money breaks ties between ads; it does not drown taste."""
+DAY_MS = 86_400_000
+LOG_START_MS = 1_760_000_000_000
+"""When a simulated log begins: a day in October 2025."""
+AGES_DAYS = 730
+"""Age of the oldest ad that tells its start, when a log begins. Logs of ages are spread evenly, as the model is told
+them: so it learns of every age that it means nothing here, and thinks no worse of a shop's new ads than of old ones."""
+AGELESS = 0.1
+"""Share of ads that do not tell their start."""
 
 
 def catalogue(seed: int) -> list[Ad]:
@@ -30,8 +41,9 @@ def catalogue(seed: int) -> list[Ad]:
 def _ad(rng: np.random.Generator, number: int, campaign: int, category: str, price: float, title: str) -> Ad:
     units = max(1, round(price * float(np.exp(rng.normal(0, PRICE_SPREAD)))))
     tags = rng.choice(TAGS, rng.integers(1, 4), replace=False).tolist()
+    ad_id = f"ad-{number:04d}"
     return Ad(
-        ad_id=f"ad-{number:04d}",
+        ad_id=ad_id,
         campaign_id=f"campaign-{campaign:02d}",
         advertiser_id=f"advertiser-{campaign // 2:02d}",
         bid_micros=round(350_000 * float(np.exp(rng.normal(0, BID_SPREAD)))),
@@ -40,4 +52,12 @@ def _ad(rng: np.random.Generator, number: int, campaign: int, category: str, pri
         price_micros=units * 1_000_000,
         tags=tuple(tags),
         title=f"{BRANDS[campaign]} {title}",
+        start_ms=_start_ms(ad_id),
     )
+
+
+def _start_ms(ad_id: str) -> int:
+    """When the ad began, before any log does; 0 where it does not tell. By its id, since age says nothing of taste."""
+    untold, spread = uniform(id64s([f"{ad_id} untold", f"{ad_id} age"])).tolist()
+    age_days = math.expm1(spread * math.log1p(AGES_DAYS))
+    return 0 if untold < AGELESS else LOG_START_MS - round(age_days * DAY_MS)

@@ -11,13 +11,13 @@ from functools import partial
 import numpy as np
 import numpy.typing as npt
 
-from streams.demo.catalogue import catalogue
+from streams.demo.catalogue import LOG_START_MS, catalogue
 from streams.demo.reviews import reviews, tones
 from streams.demo.tastes import Floats, Ints, Tastes
 from streams.logs import Event, Log, in_order
 from streams.wire import Click, EventKind, Impression
 
-__all__ = ["Log", "Pace", "Shoppers", "catalogue", "simulate_log"]
+__all__ = ["LOG_START_MS", "Log", "Pace", "Shoppers", "catalogue", "simulate_log"]
 
 Bools = npt.NDArray[np.bool_]
 
@@ -35,8 +35,6 @@ JUMP_IN_SESSION = 0.06
 """Chance, at each act, that another sub-category comes to mind."""
 SHOP = 1
 """Seed of the default shop: the shipped model has learnt its ads."""
-LOG_START_MS = 1_760_000_000_000
-"""When a simulated log begins: a day in October 2025."""
 LOG_SLOTS = 10
 """Ads of each of its placements."""
 SURFACES = ("home", "search", "category")

@@ -5,7 +5,7 @@ import msgspec
 import numpy as np
 import pytest
 
-from streams.demo.shop import Shoppers, catalogue, simulate_log
+from streams.demo.shop import LOG_START_MS, SHOP, Shoppers, catalogue, simulate_log
 from streams.logs import in_order
 from streams.wire import Ad, Click, Impression
 
@@ -158,3 +158,14 @@ def test_the_past_of_a_shop_tells_how_its_ads_are_reviewed() -> None:
     told = simulate_log(3, 2, 1).tones
     assert {tone.of for tone in told} == {"ad", "brand"}
     assert len({tone.name for tone in told if tone.of == "ad"}) > 10
+
+
+def test_ads_tell_starts_of_all_ages_before_any_log_and_some_tell_none() -> None:
+    starts = np.array([ad.start_ms for ad in catalogue(SHOP)])
+    age_days = (LOG_START_MS - starts[starts > 0]) / DAY_MS
+
+    assert 0.05 < (starts == 0).mean() < 0.15
+    assert age_days.min() >= 0
+    assert age_days.max() <= 730
+    for share in np.histogram(np.log1p(age_days), bins=6, range=(0, np.log1p(730)))[0] / len(age_days):
+        assert share == pytest.approx(1 / 6, abs=0.06)

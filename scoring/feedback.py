@@ -12,7 +12,7 @@ on how they are cut into calls; training, evaluation and the worker all run this
 
 import math
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -347,10 +347,12 @@ class ClickLayer:
             return
         clicked = 1 - int(row[OPEN])
         self._judged.append((row[PREDICTED], clicked))
-        if learner := self.learners.get(int(row[MODEL])):
-            self.alarms += learner.outcome(clicked, row[PREDICTED], row[CLOSENESS])
+        number = int(row[MODEL])
+        if learner := self.learners.get(number):
+            alarms = learner.outcome(clicked, row[PREDICTED], row[CLOSENESS])
+            self.alarms += [replace(alarm, model=number) for alarm in alarms]
         if row[SHADOW] and _known(row) and (shadow := self.learners.get(int(row[SHADOW]))):
-            live = row[PREDICTED] if int(row[MODEL]) == self.live else None
+            live = row[PREDICTED] if number == self.live else None
             shadow.beside(clicked, row[SHADOW_PREDICTED], live, int(row[SHOWN]), self.clock_ms)
 
 

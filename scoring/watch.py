@@ -73,13 +73,17 @@ class Answer(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Alarm:
-    """A drift: the watched mean before and after, the outcomes learned until then, and the answer."""
+    """A drift: the watched mean before and after, the outcomes learned until then, and the answer.
+
+    ``model``: the number of the attention model beneath, which the layer knows (`scoring.feedback.ClickLayer`).
+    """
 
     detector: Detector
     answer: Answer
     learned: int
     was: float
     now: float
+    model: int = 0
 
 
 class KeptError(ValueError):

@@ -91,7 +91,7 @@ CARRIED: Mapping[str, tuple[Message, ...]] = {
         Message("Consent", "`consent/` and the user_id.", examples.CONSENT),
         Message("Erasure", "`erasure/` and the user_id.", examples.ERASURE),
         Message("ExperimentSetting", "`experiment/` and its name.", examples.EXPERIMENT),
-        Message("Drift", "`drift/`, the lane, a slash and the detector.", examples.DRIFT),
+        Message("Drift", "`drift/`, the lane, a slash, the detector, a slash and the model's version.", examples.DRIFT),
         Message("HourlyTraffic", "`traffic/` and the lane.", examples.TRAFFIC),
         Message("PushedModel", "`model/` and the version.", examples.PUSHED_MODEL),
         Message("Allocation", "`allocation/` and the experiment's name.", examples.ALLOCATION),

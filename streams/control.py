@@ -153,7 +153,7 @@ def read_message(key: bytes | None, value: bytes) -> ControlMessage:
     An id that begins like the lane's own keys would have those erased.
     """
     message: ControlMessage = decode_control(value)
-    if message.key != key:
+    if key != message.key and key not in message.former_keys:
         raise ValueError(f"the record's key is {key!r}, expected {message.key!r}")
     if isinstance(message, Consent | Erasure) and not is_plain(message.user_id):
         raise ValueError(f"user_id {message.user_id!r} holds a control character; no user's does")

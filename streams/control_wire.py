@@ -26,6 +26,11 @@ class ControlMessage(Struct, frozen=True, kw_only=True, tag_field="kind"):
         return f"{kind_of(type(self))}/{self.name}".encode()
 
     @property
+    def former_keys(self) -> tuple[bytes, ...]:
+        """Keys that former versions gave it; what is on the topic under them is read, and stays beside what is new."""
+        return ()
+
+    @property
     def sequence(self) -> int:
         """Its place among its key's messages: a tombstone for this message leaves those with a higher one alone."""
         return 0
@@ -258,7 +263,8 @@ class Drift(ControlMessage, frozen=True, kw_only=True, tag="drift"):
     """A detector found drift in a lane's click layer, and the lane answered it (`scoring.watch`).
 
     ``was`` and ``now``: means of the watched quantity before and after; ``learnt``: outcomes learned until then;
-    ``model``: the attention model beneath, to be replaced if the answer is ``retrain``. ``time_ms``: the lane's time.
+    ``model``: the attention model whose predictions they are, live or not, to be replaced if the answer is ``retrain``;
+    "" where the lane no longer knows its name. ``time_ms``: the lane's time.
     """
 
     lane: int
@@ -272,8 +278,13 @@ class Drift(ControlMessage, frozen=True, kw_only=True, tag="drift"):
 
     @property
     def name(self) -> str:
-        """The lane and the detector."""
-        return f"{self.lane}/{self.detector}"
+        """The lane, the detector and the model: of two models, the drift of one does not replace that of the other."""
+        return f"{self.lane}/{self.detector}/{self.model}"
+
+    @property
+    def former_keys(self) -> tuple[bytes, ...]:
+        """Without the model."""
+        return (f"drift/{self.lane}/{self.detector}".encode(),)
 
 
 class HourlyTraffic(ControlMessage, frozen=True, kw_only=True, tag="traffic"):

@@ -111,8 +111,8 @@ def columns(outcomes: Sequence[Outcome]) -> npt.NDArray[Any]:
     return rows
 
 
-def told(alarms: Iterable[Alarm], lane: int, model: str, time_ms: int) -> list[Drift]:
-    """What a lane has detected, as messages for the control topic."""
+def told(alarms: Iterable[Alarm], lane: int, models: dict[int, str], time_ms: int) -> list[Drift]:
+    """What a lane has detected, as messages for the control topic; ``models``: names of the attention models."""
     return [
         Drift(
             lane=lane,
@@ -121,7 +121,7 @@ def told(alarms: Iterable[Alarm], lane: int, model: str, time_ms: int) -> list[D
             was=alarm.was,
             now=alarm.now,
             learnt=alarm.learned,
-            model=model,
+            model=models.get(alarm.model, ""),
             time_ms=time_ms,
         )
         for alarm in alarms

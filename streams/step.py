@@ -227,8 +227,7 @@ class Step:
         if self._learns:
             state.clicks.heed(models)  # no event may have come since the models changed, or one may have just failed
         state.models.differ(p.beside for p in published if p.beside is not None)
-        alarms = state.clicks.alarms()
-        drifts = told(alarms, state.lane, models.live.version, state.stream_ms) if alarms else []
+        drifts = told(state.clicks.alarms(), state.lane, state.clicks.models, state.stream_ms)
         news = [*drifts, *state.models.tell(state.lane, models, layer, self.worker, state.stream_ms)]
         return [Message(each.key, encode_json(each)) for each in news]
 

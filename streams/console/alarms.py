@@ -117,6 +117,7 @@ def _of_clicks(models: Sequence[ModelQuality], drifts: Sequence[Drift], stream_m
                 red=False,
                 about={
                     "lane": drift.lane,
+                    "model": drift.model,
                     "detector": drift.detector,
                     "answer": drift.answer,
                     "was": round(drift.was, 4),

@@ -29,8 +29,6 @@ from scoring.policies import Policy
 from scoring.pool import Pool
 from scoring.rates import RATES_DIM, RateTable
 from scoring.rows import RowStore
-from scoring.watch import Alarm, Answer, Detector
-from streams.control_wire import Drift, decode_control
 from streams.explain import recompute
 from streams.lanes.clicks import KEY, LaneClicks, person_key, spread
 from streams.logs import Event, in_order
@@ -325,20 +323,6 @@ def test_what_the_model_was_trained_on_is_not_learned(model: AttentionModel) -> 
     lane, outcomes, _ = run(engine_of(trained), events, 50)
     assert outcomes == []
     assert lane.clicks.layer.learned == 0
-
-
-def test_a_drift_is_an_event_on_the_control_topic(model: AttentionModel) -> None:
-    given_ = records(made_up_log(seed=5, events=60).events)
-    lane = LaneState(0, ("a", "b"), 1)
-    lane.clicks.layer.alarms = [Alarm(Detector.SURPRISE, Answer.QUICKEN, 77, 0.0, 0.2)]
-    order = np.array([each.topic == "clicks" for each in given_], dtype=np.uint8)
-    step = Step(engine_of(model), lambda _: 0, 0, 10**12)
-    (message,) = step.run(lane, Slice(given_, order, (0, 0)), 2**42).control
-    drift = decode_control(message.value or b"")
-    assert isinstance(drift, Drift)
-    assert (drift.key, message.key) == (b"drift/0/surprise",) * 2
-    assert (drift.answer, drift.learnt, drift.now, drift.model) == ("quicken", 77, 0.2, model.version)
-    assert step.run(lane, Slice([], order[:0], (0, 0)), 2**42).control == []
 
 
 def told_of_all(clicks: LaneClicks) -> tuple[list[list[float]], list[list[float]]]:

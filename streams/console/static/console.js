@@ -107,7 +107,7 @@ const SHAPES = {
 };
 
 /** Of what an alarm is about, that which tells it from others of its name; the rest changes while it lasts. */
-const WHICH = ["partition", "topic", "lane", "detector", "time_ms", "of", "name"];
+const WHICH = ["partition", "topic", "lane", "detector", "model", "time_ms", "of", "name"];
 
 const Alarms = {
   draw(snapshot) {

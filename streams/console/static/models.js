@@ -20,7 +20,7 @@ export class Models {
 
   draw(snapshot, again = false) {
     keyed(this.table.tBodies[0], snapshot.models, (model) => model.model, () => this.create(), (node, model) => this.update(node, model, snapshot.time_ms, again), drop);
-    keyed(this.drifts.tBodies[0], snapshot.drifts, (drift) => keyOf(drift.lane, drift.detector, drift.time_ms), () => row(DRIFTS, ofDrift), (node, drift) => {
+    keyed(this.drifts.tBodies[0], snapshot.drifts, (drift) => keyOf(drift.lane, drift.detector, drift.model, drift.time_ms), () => row(DRIFTS, ofDrift), (node, drift) => {
       put(cell(node, "time"), moment(drift.time_ms), drift.time_ms);
       put(cell(node, "lane"), String(drift.lane), drift.lane);
       put(cell(node, "detector"), say(`detector.${drift.detector}`));

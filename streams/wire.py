@@ -100,7 +100,7 @@ class Ad(Struct, frozen=True, kw_only=True, omit_defaults=True):
     viewing (``attention``). ``attention_micros`` is offered and owed per second of viewing on top, for every bid type.
     ``budget_micros``: the campaign's budget per UTC day, from the record's day on. The largest of its ads' budgets
     counts; if all are null, there is no limit; 0 stops the ad. The ad is shown from ``start_ms`` until just before
-    ``end_ms``, if that is later.
+    ``end_ms``, if that is later. Without ``start_ms`` it has always been there, and is not explored as new.
     """
 
     ad_id: PlainId

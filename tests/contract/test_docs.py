@@ -152,6 +152,7 @@ def test_the_readmes_python_imports_and_makes_what_there_is() -> None:
         made = [node for node in tree.body if isinstance(node, ast.ImportFrom | ast.Assign)]
         exec(compile(ast.Module(made, []), "README.md", "exec"), found)
     assert msgspec.json.decode(encode_json(found["tent"]), type=Ad) == found["tent"]
+    assert found["tent"].start_ms > 0  # else it would not be tried out as new
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

@@ -330,19 +330,38 @@ def _forward(
     return outputs
 
 
+@dataclass(frozen=True, slots=True)
+class Ready:
+    """A network that has learnt, and its items encoded, as a worker has them before anybody asks."""
+
+    network: Network
+    items: _ItemTensors
+    vectors: Tensor  # [N + 1, D]
+
+    @classmethod
+    def of(cls, network: Network, items: Items) -> "Ready":
+        """Encode the items."""
+        tensors = _ItemTensors.of(items, network.vocabulary)
+        network.eval()
+        with torch.inference_mode():
+            return cls(network, tensors, _encoded(network, tensors.tokens, tensors))
+
+    def predict(self, examples: Examples) -> Floats:
+        """Click probabilities of the examples, ``[E]``."""
+        moments, out = _Moments.of(examples), np.zeros(len(examples), dtype=np.float32)
+        self.network.eval()
+        with torch.inference_mode():
+            for start in range(0, len(moments), MOMENTS_PER_CALL):
+                places = moments.places(np.arange(start, min(start + MOMENTS_PER_CALL, len(moments))))
+                logit, *_ = _forward(self.network, self.vectors, self.items, examples, places)
+                held = places >= 0
+                out[places[held]] = torch.sigmoid(logit).numpy()[held]
+        return out
+
+
 def predict(network: Network, examples: Examples, items: Items) -> Floats:
     """Click probabilities of the examples, ``[E]``."""
-    tensors, moments = _ItemTensors.of(items, network.vocabulary), _Moments.of(examples)
-    network.eval()
-    out = np.zeros(len(examples), dtype=np.float32)
-    with torch.inference_mode():
-        vectors = _encoded(network, tensors.tokens, tensors)
-        for start in range(0, len(moments), MOMENTS_PER_CALL):
-            places = moments.places(np.arange(start, min(start + MOMENTS_PER_CALL, len(moments))))
-            logit, *_ = _forward(network, vectors, tensors, examples, places)
-            held = places >= 0
-            out[places[held]] = torch.sigmoid(logit).numpy()[held]
-    return out
+    return Ready.of(network, items).predict(examples)
 
 
 def evaluate(network: Network, examples: Examples, items: Items) -> Metrics:

@@ -10,7 +10,7 @@ from onnx_models.alternatives import Chances
 from onnx_models.cold import unmet
 from onnx_models.examples import Examples, Items
 from onnx_models.network import DIM, MATCH, NARROW, WIDE, Attention, Linear
-from onnx_models.training import Config, Progress, TrainResult, predict, train
+from onnx_models.training import Config, Progress, Ready, TrainResult, predict, train
 from scoring.features import FEATURE_DIM
 from scoring.ids import MISSING
 from scoring.inputs import OF_AD, OF_RING, REVIEWED, STATS_DIM
@@ -116,15 +116,17 @@ class Net:
     kflop: float = (_REST + _DOTS) / 1000
     progress: Progress | None = None
     result: TrainResult | None = field(default=None, init=False)
+    ready: Ready | None = field(default=None, init=False)
 
     def fit(self, learn: Examples, items: Items) -> None:
         self._items = items if self.ids else nameless(items)
         before = None if self.before is None else self.change(self.before)
         self.result = train(self.change(learn), self._items, self.config, self.progress, before, self.attention)
+        self.ready = Ready.of(self.result.network, self._items)
 
     def predict(self, examples: Examples, *, follow: bool = False) -> Chances:  # noqa: ARG002 - its state is the inputs
-        assert self.result is not None, "fit comes first"
-        return predict(self.result.network, self.change(examples), self._items).astype(np.float64)
+        assert self.ready is not None, "fit comes first"
+        return self.ready.predict(self.change(examples)).astype(np.float64)
 
     def predict_unnamed(self, examples: Examples) -> Chances:
         """As `predict`, but without the ids of all items, past ones included: content alone."""

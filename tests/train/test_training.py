@@ -8,7 +8,8 @@ import pytest
 
 torch = pytest.importorskip("torch", reason="PyTorch is not installed: pip install 'salience[train]'")
 
-from onnx_models.examples import Examples, Items, collect  # noqa: E402 - only where PyTorch is
+from onnx_models.alternatives.nets import Net  # noqa: E402 - only where PyTorch is
+from onnx_models.examples import Examples, Items, collect  # noqa: E402 - as above
 from onnx_models.metrics import Metrics, measure  # noqa: E402 - as above
 from onnx_models.training import Config, Step, TrainResult, evaluate, predict, train  # noqa: E402 - as above
 from scoring.catalogue import Catalogue  # noqa: E402 - as above
@@ -194,3 +195,16 @@ def test_a_log_without_clicks_or_with_nothing_else_is_refused(log: tuple[Example
     flat.label[:] = label
     with pytest.raises(ValueError, match=f"click rate {label:g}; expected some with and some without a click"):
         train(flat, log[1], CONFIG)
+
+
+def test_items_are_encoded_before_anybody_is_scored_and_not_again_for_each_prediction(
+    log: tuple[Examples, Items],
+) -> None:
+    net, encoded = Net("attention", Config(vocabulary=256, epochs=1)), []
+    net.fit(*log)
+    assert net.result is not None
+    net.result.network.encoder.register_forward_hook(lambda *_: encoded.append(1))
+    few = log[0].at(np.arange(40))
+    chances = net.predict(few)
+    assert not encoded
+    assert chances == pytest.approx(predict(net.result.network, few, log[1]), abs=1e-6)

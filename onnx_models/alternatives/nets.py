@@ -144,7 +144,7 @@ def variants(config: Config, before: Examples | None, *, reviewed: bool) -> list
         Net("din", config, before, ActivationUnit, kflop=unit),
         Net("no_history", config, before, change=without_history),
         Net("no_interest", config, before, change=without_interest),
-        Net("no_time_decay", config, before, change=without_time),
+        Net("no_item_ages", config, before, change=without_time),
         Net("no_id", config, before, ids=False),
         *([Net("no_reviews", config, before, change=without_reviews)] if reviewed else []),
     ]

@@ -294,6 +294,7 @@ def test_ablations_take_away_what_they_say(trial: Trial) -> None:
     assert not without_history(examples).context[:, OF_RING].any()
     assert not without_interest(examples).interest.any()
     assert not without_time(examples).age.any()
+    np.testing.assert_array_equal(without_time(examples).interest, examples.interest)
     of_ring = without_time(examples).context[:, OF_RING]
     assert of_ring.any(axis=0).tolist() == [True, True, False, False, False, False, True]
     assert examples.context[:, OF_RING].any(axis=0).all()

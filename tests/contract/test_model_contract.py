@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import onnx
 import pytest
@@ -29,7 +30,8 @@ from scoring.update import apply
 from streams.demo.catalogue import catalogue
 from streams.demo.shop import SHOP
 from streams.feeds.catalogue import entry_of
-from tests.builders import columns_of, made_up_log
+from streams.wire import Ad
+from tests.builders import START_MS, columns_of, made_up_log
 from tests.models import DIM, drawn_inputs, toy_model
 
 
@@ -56,17 +58,35 @@ def test_a_model_of_anyones_that_keeps_the_contract_is_taken(tmp_path: Path) -> 
     assert model.dim == DIM
 
 
-def test_the_demos_model_thinks_better_of_what_is_reviewed_better_and_no_flood_of_reviews_outweighs_the_rest(
-    demo: AttentionModel,
-) -> None:
-    """The shop's ads, for 50 people in one placement each; as deploy/OPERATIONS.md says."""
+def of_the_shop(demo: AttentionModel, ads: list[Ad]) -> ModelInputs:
+    """What ``demo`` is told of all ``ads`` for each of 50 people."""
     shop = Catalogue(demo.encode, demo.dim)
-    shop.upsert([entry_of(ad) for ad in catalogue(SHOP)])
+    shop.upsert([entry_of(ad) for ad in ads])
     store = RowStore()
     apply(store, columns_of(store, made_up_log(1, events=500, users=50).events), shop)
     rows, everything = store.rows[:50], np.broadcast_to(np.arange(len(shop)), (50, len(shop)))
     inputs, _ = gather(shop, rows, rows["time_ms"], everything, rows["surface"])
-    odds = []
+    return inputs
+
+
+def test_the_demos_model_predicts_as_many_clicks_of_an_ad_whatever_its_age_and_where_it_tells_none(
+    demo: AttentionModel,
+) -> None:
+    """The means over all of the shop's ads, each of one age."""
+    day_ms, chances = 86_400_000, []
+    for age_days in (0, 1, 7, 30, 365, 3 * 365, None):
+        start_ms = 0 if age_days is None else START_MS - age_days * day_ms
+        ads = [msgspec.structs.replace(ad, start_ms=start_ms) for ad in catalogue(SHOP)]
+        odds, _ = demo.score(of_the_shop(demo, ads))
+        chances.append(float((1 / (1 + np.exp(-odds))).mean()))
+    assert max(chances) < 1.15 * min(chances)
+
+
+def test_the_demos_model_thinks_better_of_what_is_reviewed_better_and_no_flood_of_reviews_outweighs_the_rest(
+    demo: AttentionModel,
+) -> None:
+    """The shop's ads, for 50 people in one placement each; as deploy/OPERATIONS.md says."""
+    inputs, odds = of_the_shop(demo, catalogue(SHOP)), []
     for good in (0.0, 0.75, 1.0):  # of a hundred, where three quarters are good
         inputs.candidate_stats[:, :, REVIEWED:] = told(np.array([[100.0, good]]), 0.75)
         odds.append(demo.score(inputs)[0])

@@ -49,10 +49,10 @@ HAPPENED = np.dtype(
         ("answers", "?"),  # whether an action names the impression that it answers
     ]
 )
-DECIDED = np.dtype([("placement", "<u8"), ("control", "u1"), ("share", "<f8"), ("fixed", "<u8")])
-"""What a receipt says of its placement: whether the control arm made it, and the share of users meant for that arm.
-``fixed``: a bit for each slot below 64 that was not drawn, as of a pinned ad; never for the last slot, where only one
-ad may have been left."""
+DECIDED = np.dtype([("placement", "<u8"), ("user", "<u8"), ("control", "u1"), ("share", "<f8"), ("fixed", "<u8")])
+"""What a receipt says of its placement: for whom it was made, whether the control arm made it, and the share of users
+meant for that arm. ``fixed``: a bit for each slot below 64 that was not drawn, as of a pinned ad; never for the last
+slot, where only one ad may have been left."""
 
 Table = npt.NDArray[Any]
 
@@ -65,6 +65,7 @@ class _Decided(msgspec.Struct):
     """The fields read of a receipt, which has some kilobytes."""
 
     placement_id: str
+    user_id: str
     arm: str
     policy: dict[str, float] = {}
     propensities: list[float] = []
@@ -180,6 +181,7 @@ class Gatherer:
         told = self._receipts([value for value in values if value is not None])
         part = np.zeros(len(told), dtype=DECIDED)
         part["placement"] = id64s([each.placement_id for each in told])
+        part["user"] = id64s([each.user_id for each in told])
         part["control"] = [each.arm == CONTROL_ARM for each in told]
         part["share"] = [each.policy.get("control_share", 0.0) for each in told]
         part["fixed"] = [sum(1 << at for at, p in enumerate(each.propensities[:-1][:64]) if p >= 1) for each in told]

@@ -1,9 +1,10 @@
 """What personalisation changed: people for whom the engine ranked, against the control group, ranked at random.
 
-An impression counts if its placement left a receipt, in the receipt's arm, and while the control group's share of the
-people is the same as when the person first came: a change of the share moves people between the groups. People who came
-while there was only one group, or while one was meant for hardly anybody, do not count. Differences come from the
-experiments' own analysis (`scoring.trial`): the unit is the user, and the intervals hold however often one looks.
+An impression counts if its placement left a receipt and was made for the person who saw it (a page from before a login
+was not), in the receipt's arm, and while the control group's share of the people is the same as when the person first
+came: a change of the share moves people between the groups. People who came while there was only one group, or while
+one was meant for hardly anybody, do not count. Differences come from the experiments' own analysis (`scoring.trial`):
+the unit is the user, and the intervals hold however often one looks.
 """
 
 import math
@@ -89,6 +90,7 @@ def _divided(behaviour: Behaviour) -> tuple[Table, Ints, Ints, Floats]:
     decisions = behaviour.gathered.decisions
     decided = places(decisions["placement"], behaviour.impressions["placement"])
     chosen = np.flatnonzero((decided != MISSING) & (behaviour.impressions["placement"] != 0))
+    chosen = chosen[decisions["user"][decided[chosen]] == behaviour.impressions["user"][chosen]]
     told, user = decisions[decided[chosen]], behaviour.impression_user[chosen]
     people, first = np.unique(user, return_index=True)  # impressions are in time order
     share = np.zeros(behaviour.users)

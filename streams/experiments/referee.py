@@ -1,6 +1,7 @@
 """The referee of experiments: who was exposed to which arm, what they did, and what that shows. No I/O.
 
-An exposure is an impression whose placement's id names an arm. What a user did comes from their row on the changelog,
+An exposure is an impression whose placement's id names an arm and was made for the person who saw it: a page from
+before a login names the arm of the visitor who asked for it. What a user did comes from their row on the changelog,
 whose counters are exact: each event once, filtered as the engine filters. A user counts from the row that holds the
 exposing impression on; the counters before it are the user's past. How varied the ads shown were comes from the
 impressions themselves, from the exposing one on.
@@ -24,6 +25,7 @@ from streams.experiments.people import FROM_IMPRESSIONS, FROM_ROWS, SHOWN, USERS
 from streams.experiments.registry import definition, shared_number
 from streams.experiments.watched import Watched
 from streams.oldest import give_up_oldest
+from streams.placement_ids import made_for
 from streams.privacy.consent import Gate, Verdict, Watermarks
 from streams.privacy.requests import Request
 from streams.wire import UNREADABLE, Impression
@@ -167,10 +169,11 @@ class Referee:
         if not shown:
             return
         places = self._places(id64s([one.user_id for one in shown]))
-        for one, place in zip(shown, places.tolist(), strict=True):
+        own = made_for([one.placement_id or "" for one in shown], [one.user_id for one in shown])
+        for one, place, is_own in zip(shown, places.tolist(), own.tolist(), strict=True):
             if place == MISSING:
                 continue
-            for number, arm in arms_of(one.placement_id or ""):
+            for number, arm in arms_of(one.placement_id or "") if is_own else ():
                 watched = self.watched.get(number)
                 if watched is None or watched.setting.status != "running":
                     continue

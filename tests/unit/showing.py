@@ -5,7 +5,9 @@ from collections.abc import Iterable
 
 import msgspec
 
+from scoring.policies import arm_tag
 from streams.experiments.referee import Referee
+from streams.placement_ids import placement_id
 from streams.topics import AD_IMPRESSIONS
 from streams.wire import UNREADABLE
 from tests.builders import Record
@@ -13,6 +15,11 @@ from tests.builders import Record
 
 class _Whose(msgspec.Struct):
     user_id: str
+
+
+def placed(user: str, *arms: tuple[int, int]) -> str:
+    """The id of a placement that was made for ``user``, in ``arms`` by the numbers of their experiments."""
+    return placement_id(0, user.encode(), (0, 0)) + arm_tag([*arms])
 
 
 def record_of(value: bytes | None, offset: int = 0) -> Record:

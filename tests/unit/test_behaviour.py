@@ -248,7 +248,8 @@ def _groups(people: int, crossed: int = 0) -> tuple[list[Event], list[Ad], list[
             name, time_ms = f"p-{number}-{at}", START_MS + 1_000 * at
             seen = ads[int(draw.integers(4 if control else 2))].ad_id
             arm = CONTROL_ARM if control else ENGINE_ARM
-            decisions.append({"placement_id": name, "arm": arm, "policy": {"control_share": 0.5}})
+            made = {"placement_id": name, "user_id": f"u-{number}", "arm": arm}
+            decisions.append(made | {"policy": {"control_share": 0.5}})
             events.append(impression(f"u-{number}", seen, time_ms, placement_id=name))
             if draw.random() < (0.2 if control else 0.4):
                 answer = {"impression_time_ms": time_ms, "placement_id": name, "viewed_s": 2.0}
@@ -299,7 +300,8 @@ def test_a_change_of_the_control_groups_share_raises_no_alarm_of_its_own(shares:
         for at in (0, 1) if number < people // 2 else (1,):
             share, name = shares[at], f"p-{number}-{at}"
             arm = CONTROL_ARM if places[number] < share else ENGINE_ARM
-            decisions.append({"placement_id": name, "arm": arm, "policy": {"control_share": share}})
+            made = {"placement_id": name, "user_id": f"u-{number}", "arm": arm}
+            decisions.append(made | {"policy": {"control_share": share}})
             events.append(impression(f"u-{number}", "a", START_MS + 3_600_000 * at, placement_id=name))
     found = personalisation(behaviour_of(events, [ad("a")], decisions))
     assert found is not None

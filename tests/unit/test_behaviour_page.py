@@ -73,7 +73,8 @@ def whole() -> Report:
             name, time_ms = f"placement-{number}-{at}", START_MS + 86_400_000 * (at % 3) + 1_000 * number + 2_000 * at
             user, shown = f"person-{number}", f"ad-{(at + number) % 2}"
             arm = CONTROL_ARM if number % 3 == 0 else ENGINE_ARM
-            decisions.append(encode_json({"placement_id": name, "arm": arm, "policy": {"control_share": 0.33}}))
+            made = {"placement_id": name, "user_id": user, "arm": arm, "policy": {"control_share": 0.33}}
+            decisions.append(encode_json(made))
             events.append(impression(user, shown, time_ms, placement_id=name, event_id=f"i-{name}"))
             if (number + at) % 4 == 0:
                 answer = {"impression_time_ms": time_ms, "viewed_s": 3.5, "value_micros": 9, "kind": "purchase"}

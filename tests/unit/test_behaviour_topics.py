@@ -23,9 +23,9 @@ def _ads(*told: tuple[bytes, bytes | None]) -> list[Record]:
     return [Record("ads", 0, at, START_MS, key, value) for at, (key, value) in enumerate(told)]
 
 
-def _receipt(placement_id: str, arm: str) -> Record:
-    value = encode_json({"placement_id": placement_id, "arm": arm, "policy": {"control_share": 0.5}})
-    return Record("decisions", 0, 0, START_MS, b"u", value)
+def _receipt(placement_id: str, user: str, arm: str) -> Record:
+    told = {"placement_id": placement_id, "user_id": user, "arm": arm, "policy": {"control_share": 0.5}}
+    return Record("decisions", 0, 0, START_MS, user.encode(), encode_json(told))
 
 
 def _gathered(
@@ -84,8 +84,8 @@ def test_an_ad_that_workers_refuse_takes_no_other_ones_place() -> None:
 
 def test_receipts_are_kept_of_the_placements_that_were_shown_alone() -> None:
     shown = [record(impression(f"u{at}", time_ms=START_MS + at, placement_id=f"p{at}")) for at in range(40)]
-    older = [_receipt(f"of-last-month-{at}", ENGINE_ARM) for at in range(500)]
-    receipts = [_receipt(f"p{at}", CONTROL_ARM if at % 2 else ENGINE_ARM) for at in range(40)]
+    older = [_receipt(f"of-last-month-{at}", f"u{at}", ENGINE_ARM) for at in range(500)]
+    receipts = [_receipt(f"p{at}", f"u{at}", CONTROL_ARM if at % 2 else ENGINE_ARM) for at in range(40)]
     gatherer = _gathered(Gatherer(), {"ad-impressions": shown, "decisions": [*older, *receipts]})
     assert sum(map(len, gatherer._decided)) == 40
     found = report(gatherer.gathered(), "the topics")

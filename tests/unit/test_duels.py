@@ -20,7 +20,7 @@ from streams.experiments.store import load, save
 from streams.explain import recompute
 from streams.wire import Placement, encode_json
 from tests.models import fails_on_what_is_new, toy_model
-from tests.unit.showing import see
+from tests.unit.showing import placed, see
 from tests.unit.test_models import engine_of, lane, run, toy, users_of
 
 ARMS = (ArmSetting(arm="as-is", share=0.5), ArmSetting(arm="warmer", share=0.5, changes={"temperature": 0.3}))
@@ -95,7 +95,7 @@ def test_where_the_second_model_fails_the_placement_is_the_shops_own(tmp_path: P
 
 def shown(user: int, slot: int, event: str) -> bytes:
     told = {"user_id": f"u{user}", "ad_id": "ad", "time_ms": 10, "event_id": event, "slot": slot}
-    return encode_json(told | {"placement_id": f"0-1-1-{user:x}.1-2"})
+    return encode_json(told | {"placement_id": placed(f"u{user}", (1, 2))})
 
 
 def outcome(event: str, clicked: bool, shown_ms: int = 10) -> bytes:
@@ -110,7 +110,7 @@ def played(referee: Referee, users: range, share: float) -> None:
         wanted = int(draw.random() < share)
         for slot in range(2):
             shows.append(shown(user, slot, f"{user}/{slot}"))
-            told.append(outcome(f"{user}/{slot}", side_of(f"0-1-1-{user:x}.1-2", slot) == wanted))
+            told.append(outcome(f"{user}/{slot}", side_of(placed(f"u{user}", (1, 2)), slot) == wanted))
     see(referee, shows)
     referee.take_outcomes([*told, *told, b"{"])  # one that is told twice counts once
 
@@ -195,7 +195,7 @@ def test_the_end_of_a_duel_takes_nothing_from_another(tmp_path: Path) -> None:
     referee, setting = looked_at()
     other = msgspec.structs.replace(setting, experiment="colder", number=2)
     referee.follow(other)
-    name = {"placement_id": "0-1-1-5.2-2", "slot": 1}
+    name = {"placement_id": placed("u5", (2, 2)), "slot": 1}
     see(referee, [encode_json(msgspec.json.decode(shown(5, 0, "others")) | name)])
     referee.follow(stop(setting, "warmer won", 9))
     again = restarted(referee, tmp_path / "x.npz")
@@ -248,5 +248,5 @@ def test_people_whose_producer_counts_events_anew_for_each_are_all_in_the_duel()
     (watched,) = referee.look()
     assert watched.score is not None
     assert watched.score.people == len(people)
-    sides = [side_of(f"0-1-1-{user:x}.1-2", 0) for user in people if user % 2 == 0]
+    sides = [side_of(placed(f"u{user}", (1, 2)), 0) for user in people if user % 2 == 0]
     assert list(watched.score.clicks) == [sides.count(0), sides.count(1)]

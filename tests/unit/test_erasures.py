@@ -12,6 +12,7 @@ from streams.privacy.consent import Gate
 from streams.privacy.requests import Requests
 from tests.builders import START_MS, Record, click, impression, record
 from tests.unit.consenting import Bench, erasure, opened, refusal, told
+from tests.unit.showing import placed
 from tests.unit.slices import NOW_MS
 from tests.unit.test_experiments import running
 
@@ -64,7 +65,7 @@ def test_what_a_fast_clock_sent_before_an_erasure_is_in_no_experiments_books() -
     control.take([erased()])
     referee.settle(requests.since(0, 0), control.next_offset)
     for minute, people in ((9, 0), (12, 1)):
-        shown = impression("a", time_ms=START_MS + (minute + 4) * MINUTE_MS, placement_id="0-1-1-1.1")
+        shown = impression("a", time_ms=START_MS + (minute + 4) * MINUTE_MS, placement_id=placed("a", (1, 1)))
         referee.take_impressions([record(shown, minute, timestamp=START_MS + minute * MINUTE_MS)], NOW_MS)
         assert referee.people.number == people
 

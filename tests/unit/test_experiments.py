@@ -6,7 +6,7 @@ import pytest
 
 from scoring.assignment import OUTSIDE
 from scoring.ids import id64s
-from scoring.policies import Experiments, Policy, arm_tag
+from scoring.policies import Experiments, Policy
 from scoring.rows import ROW
 from streams.control import Control
 from streams.control_wire import ArmSetting, ExperimentSetting, Guardrail, ModelStatus, PushedModel
@@ -30,7 +30,7 @@ from streams.experiments.report import breached, decode_report, encode_report, r
 from streams.experiments.store import StoreError, load, save
 from streams.wire import encode_json
 from tests.builders import Record
-from tests.unit.showing import see
+from tests.unit.showing import placed, see
 
 ARMS = (ArmSetting(arm="as-is", share=0.5), ArmSetting(arm="warmer", share=0.5, changes={"temperature": 0.3}))
 RAIL = Guardrail(metric="ctr", most_loss=0.1)
@@ -213,9 +213,8 @@ def test_an_engine_follows_what_the_control_topic_says_and_refuses_what_cannot_r
 
 
 def shown(user: int, arm: int, time_ms: int, *, number: int = 1, ad: str = "ad-1") -> bytes:
-    name = f"0-1-1-{user:x}" + arm_tag([(number, arm)])
     told = {"event_id": f"{user:x}-{time_ms}", "user_id": f"u{user}", "ad_id": ad}
-    return encode_json(told | {"time_ms": time_ms, "placement_id": name})
+    return encode_json(told | {"time_ms": time_ms, "placement_id": placed(f"u{user}", (number, arm))})
 
 
 def row(time_ms: int, impressions: int, clicks: int) -> np.ndarray:

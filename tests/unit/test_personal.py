@@ -36,7 +36,8 @@ def compared(crowds: Sequence[Crowd]) -> Personalisation:
     for hour, crowd in enumerate(crowds):
         for number in range(crowd.control + crowd.engine):
             name, arm = f"{hour}-{number}", CONTROL_ARM if number < crowd.control else ENGINE_ARM
-            decisions.append({"placement_id": name, "arm": arm, "policy": {"control_share": crowd.share}})
+            made = {"placement_id": name, "user_id": name, "arm": arm}
+            decisions.append(made | {"policy": {"control_share": crowd.share}})
             for at in range(crowd.looks):
                 time_ms = START_MS + HOUR_MS * hour + 1_000 * at
                 events.append(impression(name, f"ad-{at % crowd.kinds}", time_ms, placement_id=name))

@@ -81,7 +81,8 @@ def test_a_report_tells_of_the_control_groups_impressions_alone():
     for number in range(200):
         control = number % 2 == 0
         name, arm = f"p-{number}", CONTROL_ARM if control else ENGINE_ARM
-        decisions.append({"placement_id": name, "arm": arm, "policy": {"control_share": 0.5}})
+        made = {"placement_id": name, "user_id": f"u-{number}", "arm": arm}
+        decisions.append(made | {"policy": {"control_share": 0.5}})
         for slot in range(2):
             told = {"placement_id": name, "slot": None if number == 0 else slot}
             time_ms = START_MS + 1_000 * slot
@@ -101,7 +102,8 @@ def test_a_report_tells_nothing_by_slots_that_were_not_drawn():
     events, decisions = [], []
     for number in range(200):
         name, propensities = f"p-{number}", [1.0 if number % 2 else 0.3, 1.0 if number % 4 == 0 else 0.5, 0.5, 1.0]
-        decisions.append({"placement_id": name, "arm": CONTROL_ARM, "policy": {}, "propensities": propensities})
+        made = {"placement_id": name, "user_id": f"u-{number}", "arm": CONTROL_ARM}
+        decisions.append(made | {"policy": {}, "propensities": propensities})
         for slot in range(4):
             time_ms = START_MS + 1_000 * slot
             events.append(impression(f"u-{number}", f"ad-{slot}", time_ms, placement_id=name, slot=slot))

@@ -21,7 +21,7 @@ from streams.experiments.store import StoreError, load, save
 from streams.experiments.watched import DAYS_MIN, Watched
 from streams.wire import encode_json
 from tests.builders import START_MS, catalogue, click, columns_of, impression
-from tests.unit.showing import see
+from tests.unit.showing import placed, see
 from tests.unit.test_duels import draft as duel_draft
 from tests.unit.test_experiments import draft, played, row, running, shown
 
@@ -39,9 +39,9 @@ def restarted(referee: Referee, home: Path) -> Referee:
 @pytest.mark.parametrize(
     "fields",
     [
-        {"placement_id": "0.1--2"},
-        {"placement_id": "0.1-3"},
-        {"placement_id": "0.1-ffffffffffffffffffff"},
+        {"placement_id": placed("u") + ".1--2"},
+        {"placement_id": placed("u", (1, 3))},
+        {"placement_id": placed("u", (1, 2**80 - 1))},
         {"time_ms": 2**63},
         {"time_ms": -1},
         {"slot": -1},
@@ -56,7 +56,7 @@ def test_an_impression_that_no_shop_means_exposes_nobody_and_ends_no_referee(
 ) -> None:
     referee = Referee()
     referee.follow(setting)
-    see(referee, [encode_json(SHOWN | {"placement_id": f"0.1-{arm}"} | fields)])
+    see(referee, [encode_json(SHOWN | {"placement_id": placed("u") + f".1-{arm}"} | fields)])
     referee.take_rows([b"u"], row(20, 1, 0))
     (watched,) = referee.look()
     assert watched.last is not None
@@ -347,7 +347,7 @@ def test_a_bandits_users_weigh_what_the_chances_of_their_own_cohort_say() -> Non
 
 
 def test_what_people_find_by_themselves_is_nothing_that_they_were_shown_has_earned() -> None:
-    shows = [impression("u1", f"ad-{at}", START_MS + at, placement_id="0.1-0") for at in range(4)]
+    shows = [impression("u1", f"ad-{at}", START_MS + at, placement_id=placed("u1", (1, 0))) for at in range(4)]
     told = {"impression_time_ms": START_MS, "viewed_s": 2.5}
     bought = {"kind": "purchase", "value_micros": 7}
     events = [

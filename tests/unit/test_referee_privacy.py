@@ -21,7 +21,7 @@ from streams.topics import CHANGELOG, CONTROL
 from streams.wire import LANE_KEY, encode_json
 from tests.builders import Record
 from tests.unit.consenting import erasure, grant, refusal
-from tests.unit.showing import see
+from tests.unit.showing import placed, see
 from tests.unit.test_duels import draft as duel_draft
 from tests.unit.test_duels import outcome
 from tests.unit.test_duels import shown as shown_both
@@ -84,7 +84,7 @@ class Books:
             self.referee,
             [
                 encode_json(msgspec.json.decode(shown(1, 1, time_ms)) | {"consent": consent}),
-                encode_json(msgspec.json.decode(shown_both(1, 0, "x")) | both | {"placement_id": "0-1-1-1.2-2"}),
+                encode_json(msgspec.json.decode(shown_both(1, 0, "x")) | both | {"placement_id": placed("u1", (2, 2))}),
             ],
         )
 

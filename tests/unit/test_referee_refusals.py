@@ -12,9 +12,10 @@ from streams.settings import Settings
 from streams.topics import AD_IMPRESSIONS
 from streams.wire import encode_json
 from tests.builders import Record
+from tests.unit.showing import placed
 from tests.unit.test_experiments import running
 
-SHOWN = {"event_id": "e", "user_id": "u", "ad_id": "a", "time_ms": 10, "slot": 0, "placement_id": "0.1-0"}
+SHOWN = {"event_id": "e", "user_id": "u", "ad_id": "a", "time_ms": 10, "slot": 0, "placement_id": placed("u", (1, 0))}
 DAY_MS = 86_400_000
 
 

@@ -235,7 +235,7 @@ class Referee:
             begins = (watched.exposed_arm[places] != OUTSIDE) & (rows["time_ms"] >= watched.exposed_ms[places])
             if len(at := places[begins]):
                 mixed = strangers[begins] | (first[begins] & watched.had_been_shown(at))
-                watched.begin(at, people.totals[: people.number], now[begins], mixed)
+                watched.begin(at, people.totals[: people.number], now[begins], rows["time_ms"][begins], mixed)
             watched.cross(places, rows["time_ms"])
         people.totals[places] = now
 

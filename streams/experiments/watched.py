@@ -94,7 +94,8 @@ class Watched:
             self.exposed_arm[place], self.exposed_ms[place], self.exposed_after[place] = arm, time_ms, after
 
     def days(self, now_ms: int) -> Floats:
-        """Days ``[U]`` from the exposing impression to ``now_ms``, `DAYS_MIN` at least.
+        """Days ``[U]`` from where the outcome begins (the exposing impression, or a first row that `begin` calls mixed)
+        to ``now_ms``, `DAYS_MIN` at least.
 
         Days count from the experiment's start at the earliest, or an impression dated in seconds would count for
         decades. An experiment that does not tell its start began when `EARLIEST` of its users were in: its last change,
@@ -109,17 +110,18 @@ class Watched:
         shown: Bools = self.exposed_after[people, FROM_IMPRESSIONS.index(SHOWN)] > 0
         return shown
 
-    def begin(self, people: Ints, totals: Floats, now: Floats, mixed: Bools) -> None:
+    def begin(self, people: Ints, totals: Floats, now: Floats, row_ms: Ints, mixed: Bools) -> None:
         """Let people, by their places, count from the rows on that hold their exposures.
 
-        ``totals [U, sums]``: everyone's sums before those rows; ``now [E, sums]``: with them. ``mixed [E]``: the row is
-        the person's first and mixes before and after the exposure. They count from after that row, and their past is
-        unknown, since the row has some of what the arm earned. Being mixed must not depend on the arm, or one arm would
-        lose more of its earnings than another.
+        ``totals [U, sums]``: everyone's sums before those rows; ``now [E, sums]``: with them; ``row_ms [E]``: the rows'
+        times. ``mixed [E]``: the row is the person's first and mixes before and after the exposure. They count from
+        after that row, their days, too, and their past is unknown, since the row has some of what the arm earned. Being
+        mixed must not depend on the arm, or one arm would lose more of its earnings than another.
         """
         new = self.trial.expose(people, self.exposed_arm[people].astype(np.int64), totals)
         late = mixed & np.isin(people, new)
         self.trial.before[people[late]], self.trial.blank[people[late]] = now[late], True
+        self.exposed_ms[people[late]] = row_ms[late]
         self.trial.before[new[:, None], FROM_IMPRESSIONS] = self.exposed_after[new]
         self.exposed_arm[people] = OUTSIDE
 

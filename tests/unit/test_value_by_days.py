@@ -217,3 +217,21 @@ def test_an_experiment_knows_when_it_was_started_however_often_more_users_are_le
     setting = ramp_to(start(draft(), 0.1, 20), 0.5, 30)
     assert (setting.started_ms, setting.time_ms) == (20, 30)
     assert stop(setting, "", 40).started_ms == 20
+
+
+def test_who_is_judged_anew_by_a_row_of_two_weeks_is_judged_by_the_days_after_it() -> None:
+    people, newest = range(400), STARTED_MS + 16 * DAY_MS
+    for begun in (RAILED, UNTOLD):
+        referee = Referee()
+        referee.follow(begun)
+        see(referee, [shown(user, user % 2, STARTED_MS + user) for user in people])
+        for day, spent in ((14, 14_000), (16, 16_000)):  # a thousand a day, and all rows before these are lost
+            rows = np.concatenate([row(STARTED_MS + day * DAY_MS, 10 * day, 0)] * len(people))
+            rows["answered_value_micros"] = spent
+            referee.take_rows([f"u{user}".encode() for user in people], rows)
+        assert referee.now_ms == newest
+        assert values(referee) == pytest.approx([1_000, 1_000])
+        see(referee, [shown(400, 0, newest)])  # somebody new, whose days begin with the impression
+        referee.take_rows([b"u400"], row(newest, 1, 0))
+        one = referee.watched[1]
+        assert one.days(newest + DAY_MS)[[0, 400]] == pytest.approx([3, 1])

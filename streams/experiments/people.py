@@ -16,6 +16,8 @@ Bools = npt.NDArray[np.bool_]
 
 USERS_MAX = 2_000_000
 """Users watched: 190 bytes each, and 100 more for each experiment. Users beyond are only counted (`unwatched`)."""
+ROOM = 50_000
+"""Places that are made free at once: a few tenths of a second, and enough for a while."""
 _FIRST_SLAB = 1_024
 _OF_ROW = {
     "impressions": ("impressions", 1.0),
@@ -57,6 +59,18 @@ class People:
     def room(self) -> int:
         """Length of the arrays."""
         return len(self.ids)
+
+    @property
+    def left(self) -> int:
+        """How many people there is a place for."""
+        return len(self._free) + self.most - self.number
+
+    def idle(self) -> Bools:
+        """Whose rows have counted nothing since their last one expired, ``[U]``: the past of others is still needed."""
+        size = self.number
+        done = (self.totals[:size, FROM_ROWS] == self.gone[:size]).all(axis=1)
+        found: Bools = done & self.seen[:size] & (self.ids[:size] != EMPTY)
+        return found
 
     def known(self, ids: Ids) -> Ints:
         """Places of people; `MISSING` for those who have none."""

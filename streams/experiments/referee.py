@@ -12,6 +12,7 @@ from itertools import compress
 from typing import cast
 
 import msgspec
+import numpy as np
 
 from scoring.assignment import BOTH, OUTSIDE
 from scoring.events import Source
@@ -21,7 +22,18 @@ from scoring.rows import Rows
 from streams.control_wire import Allocation, Consent, ExperimentSetting
 from streams.decode import Record, sent, valid
 from streams.experiments.duels import Credits, Drafted, showing_of, side_of
-from streams.experiments.people import FROM_IMPRESSIONS, FROM_ROWS, SHOWN, USERS_MAX, Ids, Ints, People, counted, ids_of
+from streams.experiments.people import (
+    FROM_IMPRESSIONS,
+    FROM_ROWS,
+    ROOM,
+    SHOWN,
+    USERS_MAX,
+    Ids,
+    Ints,
+    People,
+    counted,
+    ids_of,
+)
 from streams.experiments.registry import definition, shared_number
 from streams.experiments.watched import Watched
 from streams.oldest import give_up_oldest
@@ -77,6 +89,8 @@ class Referee:
         self.credits = Credits()
         self.latest: dict[int, None] = {}
         """Impressions by the 64-bit id of person and event, `REPEATS_MAX` of them at most, oldest first."""
+        self._may_give_up = True
+        """Whether some places may be idle people's; looked for only when there are too few, and new idle people."""
         self.malformed = 0
 
     def _going_on(self) -> list[Watched]:
@@ -124,6 +138,7 @@ class Referee:
     def _end(self, watched: Watched, setting: ExperimentSetting) -> None:
         """Drop an ended experiment's users, and their impressions whose outcome is not known."""
         self.watched[setting.number] = watched.ended(setting)
+        self._may_give_up = True
         if watched.duel is not None:  # only once, not when each start reads the stop again: it scans all that waits
             self.credits.give_up(setting.number)
 
@@ -249,10 +264,24 @@ class Referee:
 
     def _places(self, ids: Ids) -> Ints:
         """Places of people; makes room for them in every experiment."""
+        left = self.people.left
+        if self._may_give_up and left < len(ids) and left < np.count_nonzero(self.people.known(ids) == MISSING):
+            self._give_up()
         places = self.people.places(ids)
         for watched in self._going_on():
             watched.grow(self.people.room)
         return places
+
+    def _give_up(self) -> None:
+        """Free places of idle people who are in no experiment: visitors of the past would keep newer ones out of all.
+
+        If they come back, their past is what they do from then on.
+        """
+        others = self.people.idle()
+        for watched in self._going_on():
+            others &= ~watched.holds(len(others))
+        self._may_give_up = int(others.sum()) > ROOM
+        self.people.forget(self.people.ids[np.flatnonzero(others)[:ROOM]])
 
     # --- who leaves ----------------------------------------------------------------------------------------
 
@@ -288,6 +317,7 @@ class Referee:
         """Learn that rows have expired, as of idle people: what the rows counted stays."""
         if users:
             self.people.begin_anew(ids_of(users))
+            self._may_give_up = True
 
     def forget(self, users: Sequence[bytes]) -> None:
         """Let people leave every experiment, as if they had never come."""

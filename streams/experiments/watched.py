@@ -130,6 +130,14 @@ class Watched:
         crossed = people[row_ms >= self.other_ms[people]]
         self.trial.crossed[crossed], self.other_ms[crossed] = True, NEVER_MS
 
+    def holds(self, users: int) -> Bools:
+        """Whom of the first ``users`` places it counts, or will once a row holds their exposure."""
+        held: Bools = self.exposed_arm[:users] != OUTSIDE
+        held[: len(self.trial.arm)] |= self.trial.arm[:users] != OUTSIDE
+        if self.duel is not None:
+            held[: len(self.duel.shown)] |= self.duel.shown[:users]
+        return held
+
     def forget(self, people: Ints) -> None:
         """Remove people, by their places, as if they had never come."""
         self.exposed_arm[people], self.exposed_ms[people], self.exposed_after[people] = OUTSIDE, 0, 0

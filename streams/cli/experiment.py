@@ -294,6 +294,9 @@ def _print(found: "ExperimentReport") -> None:
                 told = ("", "one decides" if decided else "too little yet" if metric in METRICS else "")
             table.add_row("", arm.arm, _number(arm.metrics[metric]), *told)
     console.print(table)
+    if found.last_finding is not None:
+        broken = found.last_finding.code == "unequal_shares"
+        console.print(coloured(f"the last look found: {found.last_finding.sentence}", "yellow" if broken else ""))
     for doubt in found.doubts:
         if doubt.words != found.verdict:
             console.print(coloured(doubt.words, "yellow"))

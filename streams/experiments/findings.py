@@ -70,10 +70,13 @@ class Finding(Struct, frozen=True, kw_only=True):
 
 
 def trial_finding(setting: ExperimentSetting, look: Look) -> Finding:
-    """What ``look`` shows of an experiment."""
+    """What an experiment shows: that it was stopped, or what ``look`` does."""
+    return _stopped(setting, setting.primary) or trial_look(setting, look)
+
+
+def trial_look(setting: ExperimentSetting, look: Look) -> Finding:
+    """What ``look`` shows of an experiment, stopped or not."""
     first, metric = setting.arms[0].arm, setting.primary
-    if (ended := _stopped(setting, metric)) is not None:
-        return ended
     if look.split_p_value < SPLIT_P_MIN:
         return Finding(code="unequal_shares", first=first, metric=metric)
     found = look.differences[metric]
@@ -100,10 +103,13 @@ def one_decides(setting: ExperimentSetting, metric: str, at: int, share: float) 
 
 
 def duel_finding(setting: ExperimentSetting, score: Score) -> Finding:
-    """What an interleaved experiment shows."""
+    """What an interleaved experiment shows: that it was stopped, or what ``score`` does."""
+    return _stopped(setting, PREFERENCE) or duel_look(setting, score)
+
+
+def duel_look(setting: ExperimentSetting, score: Score) -> Finding:
+    """What ``score`` shows of an interleaved experiment, stopped or not."""
     first, metric = setting.arms[0].arm, PREFERENCE
-    if (ended := _stopped(setting, metric)) is not None:
-        return ended
     if score.heaviest is not None:
         return Finding(code="one_clicks", first=first, metric=metric, by=score.heaviest)
     if (found := score.preference) is None:

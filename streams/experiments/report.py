@@ -9,7 +9,15 @@ from scoring.confidence import ONE_SHARE_MAX
 from scoring.interleaving import Score
 from scoring.trial import Difference, Look
 from streams.control_wire import Allocation, ExperimentSetting
-from streams.experiments.findings import PREFERENCE, Finding, duel_finding, one_decides, trial_finding
+from streams.experiments.findings import (
+    PREFERENCE,
+    Finding,
+    duel_finding,
+    duel_look,
+    one_decides,
+    trial_finding,
+    trial_look,
+)
 from streams.experiments.registry import definition
 from streams.wire import encode_json
 
@@ -57,9 +65,10 @@ class Doubt(Struct, frozen=True, kw_only=True):
 class ExperimentReport(Struct, frozen=True, kw_only=True):
     """What an experiment shows at ``time_ms``. Topic ``experiment-reports`` (compacted), key ``experiment``.
 
-    ``verdict``: what ``finding`` says, for people; a referee of before it has told the sentence alone. ``cohorts``: of
-    a bandit, how many have come in, each with shares of its own; 1 of any other. ``value_per``: whose
-    ``revenue_micros`` is told; a user's of what had been stopped before a day of theirs was.
+    ``verdict``: what ``finding`` says, for people; a referee of before it has told the sentence alone.
+    ``last_finding``: of a stopped experiment, what the last look had found; null where it runs, or the referee told
+    only the stop. ``cohorts``: of a bandit, how many have come in, each with shares of its own; 1 of any other.
+    ``value_per``: whose ``revenue_micros`` is told; a user's of what had been stopped before a day of theirs was.
     """
 
     experiment: str
@@ -70,6 +79,7 @@ class ExperimentReport(Struct, frozen=True, kw_only=True):
     value_per: Literal["user", "user_day"] = "user_day"
     verdict: str
     finding: Finding | None = None
+    last_finding: Finding | None = None
     split_p_value: float
     crossed_users: int
     cohorts: int = 1
@@ -101,6 +111,7 @@ def report(
         value_per="user_day" if look.by_days else "user",
         verdict=found.sentence,
         finding=found,
+        last_finding=trial_look(setting, look) if setting.status == "stopped" else None,
         split_p_value=look.split_p_value,
         crossed_users=look.crossed,
         cohorts=len(shares),
@@ -161,6 +172,7 @@ def duel_report(setting: ExperimentSetting, score: Score, time_ms: int) -> Exper
         primary=PREFERENCE,
         verdict=shown.sentence,
         finding=shown,
+        last_finding=duel_look(setting, score) if setting.status == "stopped" else None,
         split_p_value=1.0,
         crossed_users=0,
         arms=arms,

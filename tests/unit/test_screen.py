@@ -93,6 +93,7 @@ def test_a_report_of_an_experiment_shows_arms_as_they_are(
         crossed_users=0,
         primary="ctr",
         doubts=(),
+        last_finding=None,
     )
     experiment._print(found)
     assert name in capsys.readouterr().out
@@ -112,7 +113,7 @@ def test_a_report_of_an_experiment_tells_whole_numbers_on_a_line_each_in_a_narro
     ]  # fmt: skip
     found: Any = SimpleNamespace(
         experiment="e", verdict="too little yet", arms=arms, cohorts=1, split_p_value=0.5, crossed_users=0,
-        primary="ctr", value_per="user_day", doubts=(),
+        primary="ctr", value_per="user_day", doubts=(), last_finding=None,
     )  # fmt: skip
     experiment._print(found)
     told = capsys.readouterr().out.splitlines()

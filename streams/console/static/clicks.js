@@ -60,7 +60,8 @@ export class Clicks {
   updateTrial(node, { report, bands }) {
     const [title, verdict, table] = node.children;
     put(title, say("experiments.one", { name: report.experiment, status: say(`experiments.${report.status}`), time: moment(report.time_ms) }));
-    put(verdict, shows(report));
+    const found = report.last_finding;
+    put(verdict, found ? say("finding.at_last", { stop: shows(report), found: shows({ finding: found }) }) : shows(report));
     keyed(table.tBodies[0], report.arms, (arm) => arm.arm, () => this.create(TRIAL, true), (line, arm) => {
       put(cell(line, "arm"), arm.arm, arm.arm);
       put(cell(line, "users"), number(arm.users, 0), arm.users);

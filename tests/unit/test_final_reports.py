@@ -1,0 +1,66 @@
+"""What a report says once its experiment has been stopped."""
+
+import numpy as np
+import pytest
+
+from streams.cli import experiment
+from streams.experiments.findings import SPLIT_P_MIN
+from streams.experiments.referee import Referee
+from streams.experiments.registry import start, stop
+from streams.experiments.report import ExperimentReport, decode_report, duel_report, encode_report, report
+from tests.unit.showing import see
+from tests.unit.test_duels import draft as duel_draft
+from tests.unit.test_experiments import played, row, running, shown
+from tests.unit.test_findings import score
+
+
+def ended(referee: Referee) -> ExperimentReport:
+    """The report of an experiment that is stopped by hand after a look."""
+    referee.look()
+    referee.follow(stop(running(), "warmer won", 9))
+    (watched,) = referee.look()
+    assert watched.last is not None
+    return decode_report(encode_report(report(watched.setting, watched.last, 10)))
+
+
+def losing_users() -> Referee:
+    """Of whose users a fifth should be half."""
+    referee, users = Referee(), range(600)
+    referee.follow(running())
+    see(referee, [shown(user, int(user % 5 == 0), 10) for user in users])
+    referee.take_rows([f"u{user}".encode() for user in users], np.concatenate([row(10, 1, 0)] * len(users)))
+    return referee
+
+
+def said(told: ExperimentReport, capsys: pytest.CaptureFixture[str]) -> str:
+    experiment._print(told)
+    return " ".join(capsys.readouterr().out.split())
+
+
+def test_a_stop_hides_no_split_that_was_broken(capsys: pytest.CaptureFixture[str]) -> None:
+    told = ended(losing_users())
+    assert told.split_p_value < SPLIT_P_MIN
+    assert told.finding is not None
+    assert told.last_finding is not None
+    assert (told.finding.code, told.last_finding.code) == ("stopped", "unequal_shares")
+    assert f"the last look found: {told.last_finding.sentence}" in said(told, capsys)
+
+
+def test_a_stop_hides_nothing_that_the_last_look_had_found(capsys: pytest.CaptureFixture[str]) -> None:
+    told = ended(played(1))
+    assert "warmth: stopped: warmer won" in said(told, capsys)
+    assert "the last look found: as-is is better than every other arm in ctr" in said(told, capsys)
+
+
+def test_a_duels_stop_is_told_with_what_its_clicks_had_shown() -> None:
+    setting = start(duel_draft(), 1.0, 2)
+    assert duel_report(setting, score(None), 9).last_finding is None
+    told = duel_report(stop(setting, "enough", 9), score(None), 10)
+    assert told.last_finding is not None
+    assert told.last_finding.code == "too_few_clicks"
+
+
+def test_what_runs_has_no_finding_beside_its_finding() -> None:
+    (watched,) = played(1).look()
+    assert watched.last is not None
+    assert report(watched.setting, watched.last, 9).last_finding is None

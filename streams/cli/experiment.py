@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from streams.cli.ending import until_told
+from streams.cli.experiment_report import newest, show
 from streams.cli.failing import fail, or_fail
 from streams.cli.options import Bootstrap, Json, LogJson, PagesPort, Prefix, answer, control_of, settings_of
-from streams.cli.screen import Table, coloured, percent, screen
+from streams.cli.screen import Table, percent, screen
 from streams.clock import wall_ms
 
 if TYPE_CHECKING:
@@ -18,9 +19,6 @@ if TYPE_CHECKING:
     from streams.experiments.changes import Known
     from streams.experiments.report import ExperimentReport
     from streams.settings import Settings
-
-WHOLE_FROM = 10_000
-"""Larger numbers are never shown in powers of ten: people read a shop's revenue in micros as money."""
 
 app = typer.Typer(help="Create, start, ramp, stop, list and report live experiments.", no_args_is_help=True)
 
@@ -209,7 +207,7 @@ def report(name: Name, bootstrap: Bootstrap = None, prefix: Prefix = None, as_js
     from streams.control_wire import ExperimentSetting
 
     settings = settings_of(bootstrap=bootstrap, topic_prefix=prefix)
-    found = _reports(settings).get(name)
+    found = newest(settings).get(name)
     if found is None:
         known = control_of(settings).all(ExperimentSetting)
         if name not in known:
@@ -220,7 +218,7 @@ def report(name: Name, bootstrap: Bootstrap = None, prefix: Prefix = None, as_js
     elif as_json:
         answer(found)
     else:
-        _print(found)
+        show(found)
 
 
 @app.command(epilog="Example: salience experiment referee --every 10")
@@ -271,54 +269,6 @@ def referee(
         fail(error)
 
 
-def _print(found: "ExperimentReport") -> None:
-    from scoring.trial import METRICS
-
-    console = screen()
-    first, *others = found.arms
-    title = f"{found.experiment}: {found.verdict}"
-    table = Table(title=title, title_justify="left", box=None, padding=(0, 1, 0, 0))
-    table.add_column("metric")
-    table.add_column("arm")
-    for name in ("value", f"less {first.arm}"):
-        table.add_column(name, justify="right")
-    table.add_column("its interval", justify="right")
-    doubted = {(doubt.metric, doubt.arm) for doubt in found.doubts}
-    for metric in first.metrics:
-        table.add_row(metric, first.arm, _number(first.metrics[metric]))
-        for arm in others:
-            if (against := arm.against_first.get(metric)) is not None:
-                told = (_number(against.value, "+"), f"{_number(against.low, '+')} to {_number(against.high, '+')}")
-            else:
-                decided = not doubted.isdisjoint({(metric, first.arm), (metric, arm.arm)})
-                told = ("", "one decides" if decided else "too little yet" if metric in METRICS else "")
-            table.add_row("", arm.arm, _number(arm.metrics[metric]), *told)
-    console.print(table)
-    if found.last_finding is not None:
-        broken = found.last_finding.code == "unequal_shares"
-        console.print(coloured(f"the last look found: {found.last_finding.sentence}", "yellow" if broken else ""))
-    for doubt in found.doubts:
-        if doubt.words != found.verdict:
-            console.print(coloured(doubt.words, "yellow"))
-    console.print(f"users: {', '.join(f'{arm.arm} {arm.users:,}' for arm in found.arms)}")
-    if found.cohorts > 1:
-        shares = ", ".join(f"{arm.arm} {percent(arm.share)}" for arm in found.arms)
-        console.print(
-            f"bandit: {found.cohorts} cohorts, the newest in shares {shares}; every user weighs one over the chance of "
-            "their arm, and the split is tested cohort by cohort against these chances"
-        )
-    console.print(
-        f"split p {found.split_p_value:.3g}, users who saw two arms {found.crossed_users}, "
-        f"primary metric {found.primary}; intervals hold 95 % at all times"
-        + (f"; value is that of a {found.value_per.replace('_', ' and ')}" if "revenue_micros" in first.metrics else "")
-    )
-
-
-def _number(value: float, sign: str = "") -> str:
-    """Four digits; from `WHOLE_FROM` on, all digits."""
-    return f"{value:{sign},.0f}" if abs(value) >= WHOLE_FROM else f"{value:{sign}.4g}"
-
-
 def _written(
     settings: "Settings", draft: "Callable[[Known], ExperimentSetting]", made: "ExperimentSetting"
 ) -> "ExperimentSetting":
@@ -336,29 +286,6 @@ def _written(
 def _check_models(setting: "ExperimentSetting", found: Sequence[str]) -> None:
     if found:
         fail(f"{setting.experiment}: {'; '.join(found)}")
-
-
-def _reports(settings: "Settings") -> "dict[str, ExperimentReport]":
-    from streams.experiments.report import decode_report
-    from streams.reading import read_topic
-    from streams.topics import EXPERIMENT_REPORTS
-    from streams.wire import UNREADABLE
-
-    async def read() -> "dict[str, ExperimentReport]":
-        found = {}
-        async for records in read_topic(settings.bootstrap, settings.topic_prefix + EXPERIMENT_REPORTS):
-            for record in filter(lambda each: each.value, records):
-                try:
-                    one = decode_report(record.value or b"")
-                except UNREADABLE as error:
-                    whose = (record.key or b"").decode(errors="backslashreplace")
-                    told = f"the report of {whose!r} at offset {record.offset} cannot be read: {error}"
-                    screen(stderr=True, soft_wrap=True).print(f"Note: {told}")
-                else:
-                    found[one.experiment] = one
-        return found
-
-    return or_fail(lambda: asyncio.run(read()))
 
 
 def _alter(

@@ -35,6 +35,11 @@ class RefereeCollector(Collector):
         for topic, records in seen.behind.items():
             behind.add_metric([topic], records)
         yield behind
+        yield CounterMetricFamily(
+            "salience_referee_unwatched",
+            "Times that the referee had no place for somebody, who then counts in no experiment.",
+            seen.unwatched,
+        )
         experiments = GaugeMetricFamily(
             "salience_experiments", "Experiments, as they were last judged, by what they show.", labels=["finding"]
         )

@@ -122,8 +122,9 @@ class Referee:
         elif setting.status == "stopped":
             self._over[setting.number] = setting.experiment
         elif setting.status == "running":
-            self.watched[setting.number] = Watched.of(setting)
-            self.watched[setting.number].grow(self.people.room)
+            self.watched[setting.number] = made = Watched.of(setting)
+            made.unwatched_before = self.people.unwatched
+            made.grow(self.people.room)
             if (told := self._allocations.get(setting.experiment)) is not None:
                 self.allocate(told)
 
@@ -329,13 +330,17 @@ class Referee:
 
     # --- what it shows -------------------------------------------------------------------------------------
 
-    def look(self) -> list[Watched]:
+    def look(self, judged_ms: int = 0) -> list[Watched]:
         """Judge every running experiment; a stopped one keeps its last look. Returns those that have a look.
+
+        ``judged_ms``: the time up to which all that people did has been read, which reports tell; 0: not known.
 
         What users do after the end counts for the shop's own policy. An experiment that ended before any look has none.
         """
         for watched in self.watched.values():
             if watched.setting.status == "running":
+                watched.judged_ms = judged_ms
+                watched.unwatched = self.people.unwatched - watched.unwatched_before
                 watched.score = watched.duel.score() if watched.duel else None
                 cohort = (
                     watched.experiment.cohort(self.people.ids[: self.people.number]) if watched.allocation else None

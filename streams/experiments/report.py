@@ -19,6 +19,7 @@ from streams.experiments.findings import (
     trial_look,
 )
 from streams.experiments.registry import definition
+from streams.experiments.watched import Watched
 from streams.wire import encode_json
 
 
@@ -63,12 +64,14 @@ class Doubt(Struct, frozen=True, kw_only=True):
 
 
 class ExperimentReport(Struct, frozen=True, kw_only=True):
-    """What an experiment shows at ``time_ms``. Topic ``experiment-reports`` (compacted), key ``experiment``.
+    """What an experiment shows, published at ``time_ms``. Topic ``experiment-reports`` (compacted), key ``experiment``.
 
     ``verdict``: what ``finding`` says, for people; a referee of before it has told the sentence alone.
     ``last_finding``: of a stopped experiment, what the last look had found; null where it runs, or the referee told
     only the stop. ``cohorts``: of a bandit, how many have come in, each with shares of its own; 1 of any other.
     ``value_per``: whose ``revenue_micros`` is told; a user's of what had been stopped before a day of theirs was.
+    ``judged_ms``: up to when the last look knew what people had done; 0 where a referee of before does not tell.
+    ``unwatched``: how many times, meanwhile, the referee had no place for somebody, who then counts in no experiment.
     """
 
     experiment: str
@@ -85,6 +88,20 @@ class ExperimentReport(Struct, frozen=True, kw_only=True):
     cohorts: int = 1
     arms: tuple[ArmReport, ...]
     doubts: tuple[Doubt, ...] = ()
+    judged_ms: int = 0
+    unwatched: int = 0
+
+
+def report_of(watched: Watched, time_ms: int) -> ExperimentReport:
+    """What the last look at an experiment shows, of the experiment's kind. Raises `ValueError` where there was none."""
+    setting = watched.setting
+    if watched.score is not None:
+        made = duel_report(setting, watched.score, time_ms)
+    elif watched.last is not None:
+        made = report(setting, watched.last, time_ms, watched.allocation)
+    else:
+        raise ValueError(f"{setting.experiment} has not been looked at")
+    return msgspec.structs.replace(made, judged_ms=watched.judged_ms, unwatched=watched.unwatched)
 
 
 def report(

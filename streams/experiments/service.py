@@ -28,7 +28,7 @@ from streams.decode import Record
 from streams.experiments.changelog import Changelog
 from streams.experiments.referee import Referee
 from streams.experiments.registry import stop
-from streams.experiments.report import ExperimentReport, breached, duel_report, encode_report, report
+from streams.experiments.report import ExperimentReport, breached, encode_report, report_of
 from streams.experiments.store import Offsets, StoreError, alone, load, save
 from streams.experiments.vitals import Vitals
 from streams.experiments.watched import Watched
@@ -259,6 +259,7 @@ class RefereeService:
 
         A bandit lets a cohort in only when the referee has caught up, since its shares cannot be taken back.
         """
+        read_all = caught_up
         if caught_up:
             self._referee.keep(self._control.all(ExperimentSetting))  # not earlier: the file may know newer settings
             # The last record of these keys does not stand: its writer may have been killed, or have been too late.
@@ -270,7 +271,8 @@ class RefereeService:
             log.warning("people beyond the bound count in no experiment", times=people.unwatched, bound=people.most)
             self._unwatched = people.unwatched
         now_ms, reports = wall_ms(), []
-        for looked in await asyncio.to_thread(self._referee.look):
+        judged_ms = now_ms if read_all else min(now_ms, self._referee.now_ms)
+        for looked in await asyncio.to_thread(self._referee.look, judged_ms):
             watched = await self._guarded(looked, now_ms)
             setting = watched.setting
             cohorts = self._control.get(Allocation, setting.experiment)
@@ -278,11 +280,7 @@ class RefereeService:
                 await self._tell(further)
                 self._referee.allocate(further)
                 log.info("cohort let in", experiment=setting.experiment, shares=further.cohorts[-1].shares)
-            assert watched.last is not None, "look() looks at everything that is watched"
-            if watched.score is not None:
-                reports.append(duel_report(setting, watched.score, now_ms))
-            else:
-                reports.append(report(setting, watched.last, now_ms, watched.allocation))
+            reports.append(report_of(watched, now_ms))
         topic = self._settings.topic_prefix + EXPERIMENT_REPORTS
         news = [one for one in reports if one.number not in self._over]
         sent = [await producer.send(topic, encode_report(one), key=one.experiment.encode()) for one in news]
@@ -290,6 +288,7 @@ class RefereeService:
             await delivery
         self._over |= {one.number for one in news if one.status == "stopped"}
         await self._save(last=last)
+        self.vitals.unwatched = people.unwatched
         self.vitals.judged(reports, now_ms, caught_up=caught_up)
         self._on_reports(reports)
 

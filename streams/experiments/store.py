@@ -34,6 +34,7 @@ VERSION = 5
 - up to 3: impressions were known by their event's id alone, which other people's may have, too: these are dropped
 - up to 4: value was by user, not by user and day: its plans and evidence are dropped, and the last look keeps its unit;
   the newest row's time was not kept: the newest exposure's stands in for it
+- some of version 5: until when was judged, and who found no place meanwhile, was not kept: reports do not tell it
 """
 _UNREADABLE = (OSError, EOFError, BadZipFile, ValueError, KeyError, TypeError, msgspec.ValidationError)
 Offsets = dict[tuple[str, int], int]
@@ -106,6 +107,8 @@ def save(file: Path, referee: Referee, offsets: Mapping[tuple[str, int], int], i
             "split_evidence": trial.split_evidence,
             "last": None if watched.last is None else _told(watched.last),
             "score": None if watched.score is None else dataclasses.asdict(watched.score),
+            "judged_ms": watched.judged_ms,
+            "unwatched": [watched.unwatched_before, watched.unwatched],
         }
         if (duel := watched.duel) is not None:
             arrays |= {f"{number}.credit": duel.credit[:users], f"{number}.shown": duel.shown[:users]}
@@ -205,6 +208,7 @@ def _watched(number: str, told: dict[str, Any], saved: Mapping[str, npt.NDArray[
         split_evidence=told["split_evidence"],
     )
     exposed_ms = saved[f"{number}.exposed_ms"]
+    before, unwatched = told.get("unwatched", (0, 0))
     duel = None
     if f"{number}.credit" in saved:
         duel = Duel(credit=saved[f"{number}.credit"], shown=saved[f"{number}.shown"])
@@ -219,6 +223,9 @@ def _watched(number: str, told: dict[str, Any], saved: Mapping[str, npt.NDArray[
         other_ms=saved.get(f"{number}.other_ms", np.full(len(exposed_ms), NEVER_MS)),
         last=None if told["last"] is None else _look(told["last"]),
         score=None if told["score"] is None else _score(**told["score"]),
+        judged_ms=told.get("judged_ms", 0),
+        unwatched_before=before,
+        unwatched=unwatched,
     )
 
 

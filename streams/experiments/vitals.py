@@ -24,6 +24,8 @@ class Vitals:
         """Experiments by their finding, at the last look that could judge."""
         self.broken = 0
         """Guardrails broken since the start."""
+        self.unwatched = 0
+        """Times that somebody found no place in the referee's file, at the last look that could judge."""
         self.behind: dict[str, int] = {}
         """Records still to be read, by topic without prefix."""
         self._caught_up = False

@@ -45,6 +45,11 @@ class Watched:
     last: Look | None = None
     score: Score | None = None
     """For an interleaved experiment: what the last look showed of its clicks."""
+    judged_ms: int = 0
+    """UTC time up to which the last look knew what people had done; 0 where a referee of before did not keep it."""
+    unwatched_before: int = 0
+    unwatched: int = 0
+    """`People.unwatched` when it was first watched, and how many times more at the last look."""
 
     @classmethod
     def of(cls, setting: ExperimentSetting) -> Self:
@@ -55,7 +60,10 @@ class Watched:
         """The experiment once it has stopped: it keeps the last look, but nothing of its users."""
         end = {field: getattr(setting, field) for field in ("status", "reason", "time_ms", "revision")}
         told = msgspec.structs.replace(self.setting, **end)
-        return Watched(told, Trial(self.trial.shares), self.allocation, last=self.last, score=self.score)
+        seen = {
+            field: getattr(self, field) for field in ("last", "score", "judged_ms", "unwatched_before", "unwatched")
+        }
+        return Watched(told, Trial(self.trial.shares), self.allocation, **seen)
 
     @property
     def experiment(self) -> Experiment:

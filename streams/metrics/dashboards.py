@@ -184,6 +184,7 @@ EXPERIMENTS = (
     Panel("Judging", {"{{instance}}": "salience_referee_judging"}, kind="state-timeline"),
     Panel("Since the last look", {"{{instance}}": "time() - salience_referee_judged_timestamp_seconds"}, "s"),
     Panel("Records behind", {"{{topic}}": "sum by (topic) (salience_referee_lag_records)"}),
+    Panel("No place for somebody", {"times": "sum(increase(salience_referee_unwatched_total[$__rate_interval]))"}),
 )
 
 

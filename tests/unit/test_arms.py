@@ -94,7 +94,7 @@ def test_a_report_that_is_not_there_is_told_by_whether_there_is_such_an_experime
     control = Control()
     control.take([Record("control", 0, at, 1, one.key, encode_json(one)) for at, one in enumerate((made, over))])
     monkeypatch.setattr("streams.cli.experiment.control_of", lambda _settings: control)
-    monkeypatch.setattr("streams.cli.experiment._reports", lambda _settings: {})
+    monkeypatch.setattr("streams.cli.experiment.newest", lambda _settings: {})
 
     said = [CliRunner().invoke(app, ["experiment", "report", name]).stderr for name in ("warmht", "warmth", "over")]
     assert said == [

@@ -1,13 +1,19 @@
 """What a report says once its experiment has been stopped."""
 
+from pathlib import Path
+
+import msgspec
 import numpy as np
 import pytest
 
-from streams.cli import experiment
+from streams.cli import experiment_report
 from streams.experiments.findings import SPLIT_P_MIN
 from streams.experiments.referee import Referee
 from streams.experiments.registry import start, stop
-from streams.experiments.report import ExperimentReport, decode_report, duel_report, encode_report, report
+from streams.experiments.report import ExperimentReport, decode_report, duel_report, encode_report, report, report_of
+from streams.experiments.store import load, save
+from streams.experiments.watched import DAY_MS
+from streams.wire import encode_json
 from tests.unit.showing import see
 from tests.unit.test_duels import draft as duel_draft
 from tests.unit.test_experiments import played, row, running, shown
@@ -33,7 +39,7 @@ def losing_users() -> Referee:
 
 
 def said(told: ExperimentReport, capsys: pytest.CaptureFixture[str]) -> str:
-    experiment._print(told)
+    experiment_report.show(told)
     return " ".join(capsys.readouterr().out.split())
 
 
@@ -64,3 +70,28 @@ def test_what_runs_has_no_finding_beside_its_finding() -> None:
     (watched,) = played(1).look()
     assert watched.last is not None
     assert report(watched.setting, watched.last, 9).last_finding is None
+
+
+JUDGED_MS = 1_764_500_000_000
+
+
+@pytest.mark.parametrize("told", [True, False], ids=["by this version", "by one of before"])
+def test_a_final_report_tells_up_to_when_it_was_judged_however_long_the_referee_was_down(
+    told: bool, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file, referee, again = tmp_path / "x.npz", played(1), Referee()
+    referee.look(JUDGED_MS)
+    save(file, referee, {}, {})
+    if not told:
+        with np.load(file) as npz:
+            saved = dict(npz)
+        about = msgspec.json.decode(saved["about"].tobytes())
+        for name in ("judged_ms", "unwatched"):
+            del about["experiments"]["1"][name]
+        np.savez(file, allow_pickle=False, **saved | {"about": np.frombuffer(encode_json(about), dtype=np.uint8)})
+    load(file, again)
+    again.follow(stop(running(), "warmer won", JUDGED_MS + 12 * DAY_MS))
+    (watched,) = again.look(JUDGED_MS + 12 * DAY_MS)
+    found = decode_report(encode_report(report_of(watched, JUDGED_MS + 13 * DAY_MS)))
+    assert (found.judged_ms, found.unwatched) == (JUDGED_MS if told else 0, 0)
+    assert ("judged up to 2025-11-30 10:53 UTC" in said(found, capsys)) == told

@@ -9,7 +9,7 @@ import pytest
 from scoring.confidence import ONE_SHARE_MAX
 from scoring.interleaving import SECOND, Duel
 from scoring.trial import METRICS, SUMS, Look, Trial
-from streams.cli import experiment
+from streams.cli import experiment_report
 from streams.control_wire import Guardrail
 from streams.experiments.findings import duel_finding, trial_finding
 from streams.experiments.registry import start
@@ -114,7 +114,7 @@ def test_while_fewer_people_than_would_have_a_tenth_each_have_clicked_they_are_t
 
 def test_a_report_on_the_screen_says_of_which_metric_one_person_decides(capsys: pytest.CaptureFixture[str]) -> None:
     told = report(msgspec.structs.replace(SETTING, primary="viewed_s"), alike(3, heavy=50_000), 9)
-    experiment._print(told)
+    experiment_report.show(told)
     said = " ".join(capsys.readouterr().out.split())
     assert "one decides" in said
     assert "one person has 86.3% of what ctr of warmer is divided by" in said

@@ -5,8 +5,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from streams.cli.experiment_report import show
+from streams.experiments.exporter import RefereeCollector
 from streams.experiments.referee import Referee
 from streams.experiments.registry import start, stop
+from streams.experiments.report import decode_report, encode_report, report_of
+from streams.experiments.vitals import Vitals
 from tests.unit.showing import see
 from tests.unit.test_duels import draft as duel_draft
 from tests.unit.test_duels import shown as shown_both
@@ -87,3 +91,33 @@ def test_no_more_places_are_freed_at_once_than_take_a_moment(monkeypatch: pytest
     assert referee.people.left == 5
     shown_to(referee, range(25, 35))
     assert (counted(referee), referee.people.unwatched) == (35, 0)
+
+
+def test_a_report_and_the_exporter_tell_how_often_somebody_found_no_place(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    referee = Referee(users_max=2)
+    shown_to(referee, range(3))  # before the experiment: the third finds no place, twice
+    referee.follow(running())
+    assert (told_of(referee), referee.people.unwatched) == (0, 2)
+    shown_to(referee, range(3, 5))
+    shown_to(referee, range(5, 6))
+    assert (told_of(referee), referee.people.unwatched) == (6, 8)
+    assert "had no place for somebody 6 times" in " ".join(capsys.readouterr().out.split())
+    again = restarted(referee, tmp_path)
+    again.follow(stop(running(), "over", 30))
+    again.people.unwatched = 99
+    assert told_of(again) == 6
+    vitals = Vitals(1_000)
+    vitals.unwatched = 8
+    (metric,) = [one for one in RefereeCollector(vitals).collect() if one.name == "salience_referee_unwatched"]
+    assert metric.samples[0].value == 8
+
+
+def told_of(referee: Referee) -> int:
+    """What the only experiment's report tells, on the screen, too."""
+    (watched,) = referee.look(7)
+    told = decode_report(encode_report(report_of(watched, 9)))
+    show(told)
+    assert told.judged_ms == 7 or told.status == "stopped"
+    return told.unwatched

@@ -15,7 +15,7 @@ import pytest
 from typer.testing import CliRunner
 
 from streams import checkup, dead_letters
-from streams.cli import app, campaigns, experiment, explain, lag, tail
+from streams.cli import app, campaigns, experiment_report, explain, lag, tail
 from streams.cli.screen import _needed, harmless, screen
 from streams.lag.arithmetic import PartitionLag, Status
 from streams.wire import Placement
@@ -94,8 +94,10 @@ def test_a_report_of_an_experiment_shows_arms_as_they_are(
         primary="ctr",
         doubts=(),
         last_finding=None,
+        judged_ms=0,
+        unwatched=0,
     )
-    experiment._print(found)
+    experiment_report.show(found)
     assert name in capsys.readouterr().out
 
 
@@ -113,9 +115,9 @@ def test_a_report_of_an_experiment_tells_whole_numbers_on_a_line_each_in_a_narro
     ]  # fmt: skip
     found: Any = SimpleNamespace(
         experiment="e", verdict="too little yet", arms=arms, cohorts=1, split_p_value=0.5, crossed_users=0,
-        primary="ctr", value_per="user_day", doubts=(), last_finding=None,
+        primary="ctr", value_per="user_day", doubts=(), last_finding=None, judged_ms=0, unwatched=0,
     )  # fmt: skip
-    experiment._print(found)
+    experiment_report.show(found)
     told = capsys.readouterr().out.splitlines()
     (first,) = [line for line in told if "revenue_micros" in line]
     assert "20,600,000" in first
@@ -126,7 +128,7 @@ def test_a_report_of_an_experiment_tells_whole_numbers_on_a_line_each_in_a_narro
     assert any("as-is 12, warmer 9" in line for line in told)
 
     monkeypatch.setenv("COLUMNS", "40")
-    experiment._print(found)
+    experiment_report.show(found)
     assert Counter("".join(capsys.readouterr().out.split())) == Counter("".join("".join(told).split()))
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from scoring.trial import SUMS, Look, Trial
-from streams.cli import experiment
+from streams.cli import experiment_report
 from streams.control_wire import ExperimentSetting, Guardrail
 from streams.experiments.referee import Referee
 from streams.experiments.registry import ramp_to, start, stop
@@ -143,7 +143,7 @@ def test_a_stopped_experiments_value_is_told_in_the_unit_that_it_was_found_in(
         (one,) = again.look()
         assert one.last is not None
         told.append(decode_report(encode_report(report(one.setting, one.last, 10))))
-        experiment._print(told[-1])
+        experiment_report.show(told[-1])
     assert [one.value_per for one in told] == ["user_day", "user"]
     said = " ".join(capsys.readouterr().out.split())
     assert re.findall("value is that of a user( and day)?", said) == [" and day", ""]

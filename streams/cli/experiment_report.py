@@ -1,0 +1,113 @@
+"""What ``salience experiment`` tells of reports: reads them off their topic, and shows one to people."""
+
+import asyncio
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from streams.cli.failing import or_fail
+from streams.cli.screen import Table, coloured, moment, percent, screen
+
+if TYPE_CHECKING:
+    from streams.experiments.report import ExperimentReport
+    from streams.settings import Settings
+
+WHOLE_FROM = 10_000
+"""Larger numbers are never shown in powers of ten: people read a shop's revenue in micros as money."""
+
+
+def newest(settings: "Settings") -> "dict[str, ExperimentReport]":
+    """The newest report of each experiment, by name; what cannot be read is told, and hides no other."""
+    from streams.experiments.report import decode_report
+    from streams.reading import read_topic
+    from streams.topics import EXPERIMENT_REPORTS
+    from streams.wire import UNREADABLE
+
+    async def read() -> "dict[str, ExperimentReport]":
+        found = {}
+        async for records in read_topic(settings.bootstrap, settings.topic_prefix + EXPERIMENT_REPORTS):
+            for record in filter(lambda each: each.value, records):
+                try:
+                    one = decode_report(record.value or b"")
+                except UNREADABLE as error:
+                    whose = (record.key or b"").decode(errors="backslashreplace")
+                    told = f"the report of {whose!r} at offset {record.offset} cannot be read: {error}"
+                    screen(stderr=True, soft_wrap=True).print(f"Note: {told}")
+                else:
+                    found[one.experiment] = one
+        return found
+
+    return or_fail(lambda: asyncio.run(read()))
+
+
+def show(found: "ExperimentReport") -> None:
+    """Print a report for people."""
+    console = screen()
+    console.print(_table(found))
+    for said, style in _beside(found):
+        console.print(coloured(said, style))
+    console.print(f"users: {', '.join(f'{arm.arm} {arm.users:,}' for arm in found.arms)}")
+    if found.cohorts > 1:
+        shares = ", ".join(f"{arm.arm} {percent(arm.share)}" for arm in found.arms)
+        console.print(
+            f"bandit: {found.cohorts} cohorts, the newest in shares {shares}; every user weighs one over the chance of "
+            "their arm, and the split is tested cohort by cohort against these chances"
+        )
+    if found.judged_ms:
+        console.print(f"judged up to {moment(found.judged_ms, '%Y-%m-%d %H:%M')} UTC")
+    console.print(
+        f"split p {found.split_p_value:.3g}, users who saw two arms {found.crossed_users}, "
+        f"primary metric {found.primary}; intervals hold 95 % at all times"
+        + (
+            f"; value is that of a {found.value_per.replace('_', ' and ')}"
+            if "revenue_micros" in found.arms[0].metrics
+            else ""
+        )
+    )
+
+
+def _table(found: "ExperimentReport") -> Table:
+    """Each metric of every arm, and its difference to the first arm's."""
+    from scoring.trial import METRICS
+
+    first, *others = found.arms
+    table = Table(title=f"{found.experiment}: {found.verdict}", title_justify="left", box=None, padding=(0, 1, 0, 0))
+    table.add_column("metric")
+    table.add_column("arm")
+    for name in ("value", f"less {first.arm}"):
+        table.add_column(name, justify="right")
+    table.add_column("its interval", justify="right")
+    doubted = {(doubt.metric, doubt.arm) for doubt in found.doubts}
+    for metric in first.metrics:
+        table.add_row(metric, first.arm, _number(first.metrics[metric]))
+        for arm in others:
+            if (against := arm.against_first.get(metric)) is not None:
+                told = (_number(against.value, "+"), f"{_number(against.low, '+')} to {_number(against.high, '+')}")
+            else:
+                decided = not doubted.isdisjoint({(metric, first.arm), (metric, arm.arm)})
+                told = ("", "one decides" if decided else "too little yet" if metric in METRICS else "")
+            table.add_row("", arm.arm, _number(arm.metrics[metric]), *told)
+    return table
+
+
+def _beside(found: "ExperimentReport") -> Iterator[tuple[str, str]]:
+    """What is to be known beside the verdict and the table, and in which style it is told."""
+    from streams.experiments.people import USERS_MAX
+
+    if (last := found.last_finding) is not None:
+        yield f"the last look found: {last.sentence}", "yellow" if last.code == "unequal_shares" else ""
+    if found.unwatched:
+        yield (
+            (
+                f"the referee had no place for somebody {found.unwatched:,} times, and they are not counted: "
+                f"it watches {USERS_MAX:,} people at most"
+            ),
+            "yellow",
+        )
+    for doubt in found.doubts:
+        if doubt.words != found.verdict:
+            yield doubt.words, "yellow"
+
+
+def _number(value: float, sign: str = "") -> str:
+    """Four digits; from `WHOLE_FROM` on, all digits."""
+    return f"{value:{sign},.0f}" if abs(value) >= WHOLE_FROM else f"{value:{sign}.4g}"

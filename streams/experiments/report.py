@@ -11,6 +11,7 @@ from scoring.trial import Difference, Look
 from streams.control_wire import Allocation, ExperimentSetting
 from streams.experiments.findings import (
     PREFERENCE,
+    SPLIT_P_MIN,
     Finding,
     duel_finding,
     duel_look,
@@ -197,7 +198,12 @@ def duel_report(setting: ExperimentSetting, score: Score, time_ms: int) -> Exper
 
 
 def breached(setting: ExperimentSetting, look: Look) -> str | None:
-    """Why a running experiment must end: an arm surely loses more than a guardrail allows. None if no arm does."""
+    """Why a running experiment must end: an arm surely loses more than a guardrail allows. None if no arm does.
+
+    Nor where the arms do not have their shares of the users: whoever is missing may be all the loss, or hide one.
+    """
+    if look.split_p_value < SPLIT_P_MIN:
+        return None
     for rail in setting.guardrails:
         first = look.values[rail.metric][0]
         for at, found in look.differences[rail.metric].items():

@@ -1,5 +1,6 @@
 """What a report says once its experiment has been stopped."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import msgspec
@@ -10,7 +11,15 @@ from streams.cli import experiment_report
 from streams.experiments.findings import SPLIT_P_MIN
 from streams.experiments.referee import Referee
 from streams.experiments.registry import start, stop
-from streams.experiments.report import ExperimentReport, decode_report, duel_report, encode_report, report, report_of
+from streams.experiments.report import (
+    ExperimentReport,
+    breached,
+    decode_report,
+    duel_report,
+    encode_report,
+    report,
+    report_of,
+)
 from streams.experiments.store import load, save
 from streams.experiments.watched import DAY_MS
 from streams.wire import encode_json
@@ -95,3 +104,10 @@ def test_a_final_report_tells_up_to_when_it_was_judged_however_long_the_referee_
     found = decode_report(encode_report(report_of(watched, JUDGED_MS + 13 * DAY_MS)))
     assert (found.judged_ms, found.unwatched) == (JUDGED_MS if told else 0, 0)
     assert ("judged up to 2025-11-30 10:53 UTC" in said(found, capsys)) == told
+
+
+def test_no_guardrail_acts_on_arms_that_do_not_have_their_shares_of_the_users() -> None:
+    (watched,) = played(1).look()
+    assert watched.last is not None
+    assert breached(watched.setting, watched.last) is not None
+    assert breached(watched.setting, replace(watched.last, split_p_value=0.99 * SPLIT_P_MIN)) is None

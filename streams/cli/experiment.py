@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from streams.cli.ending import until_told
-from streams.cli.experiment_report import newest, show
+from streams.cli.experiment_report import newest, show, warn_unjudged
 from streams.cli.failing import fail, or_fail
 from streams.cli.options import Bootstrap, Json, LogJson, PagesPort, Prefix, answer, control_of, settings_of
 from streams.cli.screen import Table, percent, screen
@@ -157,11 +157,15 @@ def stop(
     prefix: Prefix = None,
     as_json: Json = False,
 ) -> None:
-    """End an experiment for good: everyone gets the shop's policy again."""
+    """End an experiment for good: everyone gets the shop's policy again.
+
+    What came since the referee's last look stays unjudged: start a referee that
+    is down first, and let it catch up.
+    """
     from streams.experiments import registry
 
     settings = settings_of(bootstrap=bootstrap, topic_prefix=prefix)
-    _alter(settings, name, lambda setting: registry.stop(setting, reason, wall_ms()), as_json)
+    warn_unjudged(settings, _alter(settings, name, lambda setting: registry.stop(setting, reason, wall_ms()), as_json))
 
 
 @app.command("list", epilog="Example: salience experiment list --json")
@@ -213,7 +217,10 @@ def report(name: Name, bootstrap: Bootstrap = None, prefix: Prefix = None, as_js
         if name not in known:
             fail(f"there is no experiment {name!r}; there are: {', '.join(sorted(known)) or 'none'}")
         if known[name].status == "stopped":
-            fail(f"{name!r} was stopped before the referee had judged it: there is no report of it")
+            fail(
+                f"{name!r} was stopped before the referee had judged it: there is no report of it. "
+                "The referee must run while an experiment runs: salience experiment referee"
+            )
         fail(f"no report of {name!r} yet; reports are written by: salience experiment referee")
     elif as_json:
         answer(found)
@@ -290,11 +297,14 @@ def _check_models(setting: "ExperimentSetting", found: Sequence[str]) -> None:
 
 def _alter(
     settings: "Settings", name: str, change: Callable[["ExperimentSetting"], "ExperimentSetting"], as_json: bool
-) -> None:
+) -> "ExperimentSetting":
+    """Change an experiment, and tell what stands now."""
     from streams.experiments.changes import alter
 
     read, write = partial(control_of, settings), partial(_write, settings)
-    _tell(or_fail(lambda: alter(name, change, read, write)), as_json)
+    stands = or_fail(lambda: alter(name, change, read, write))
+    _tell(stands, as_json)
+    return stands
 
 
 def _write(

@@ -8,9 +8,13 @@ from streams.cli.failing import or_fail
 from streams.cli.screen import Table, coloured, moment, percent, screen
 
 if TYPE_CHECKING:
+    from streams.control_wire import ExperimentSetting
     from streams.experiments.report import ExperimentReport
     from streams.settings import Settings
 
+STALE_MS = 600_000
+"""Where the last look is older than that, a stop leaves so much unjudged that people are told: most referees look every
+ten seconds."""
 WHOLE_FROM = 10_000
 """Larger numbers are never shown in powers of ten: people read a shop's revenue in micros as money."""
 
@@ -37,6 +41,29 @@ def newest(settings: "Settings") -> "dict[str, ExperimentReport]":
         return found
 
     return or_fail(lambda: asyncio.run(read()))
+
+
+def warn_unjudged(settings: "Settings", over: "ExperimentSetting") -> None:
+    """Tell where the referee did not judge lately what is now ``over``: it heeds a stop before all else that came.
+
+    Whether the reports can be read hinders no stop.
+    """
+    from aiokafka.errors import KafkaError
+
+    from streams.mendable import MendableError
+
+    try:
+        found = newest(settings).get(over.experiment)
+    except (KafkaError, MendableError):
+        return
+    mine = found is not None and found.number == over.number
+    judged_ms = (found.judged_ms or found.time_ms) if found is not None and mine else over.started_ms
+    if judged_ms and over.time_ms - judged_ms > STALE_MS:
+        since = f"has judged it up to {moment(judged_ms, '%Y-%m-%d %H:%M')} UTC alone" if mine else "never judged it"
+        screen(stderr=True, soft_wrap=True).print(
+            f"Note: the referee {since}, and what came since stays unjudged. "
+            "It must run while an experiment runs: salience experiment referee"
+        )
 
 
 def show(found: "ExperimentReport") -> None:

@@ -31,6 +31,11 @@ PEOPLE_MIN, REWARDED_MIN = 30, 20
 88 % with 10 people of very different tastes, 92 % with 30; 90 % with 5 clicks, 93 % with 20. Both are effective
 numbers: with a rare action's weight of 50 beside .5 it covers 48 % though 60 choices earned something, and with eleven
 people who have 98 % of all choices 88 % though there are 61 people."""
+WEIGHT_OFF_MAX, WEIGHT_OFF_MIN, WEIGHT_ERRORS = 0.1, 0.01, 3
+"""How far the mean weight may be from 1: never more than the first; where it is more than the second, not by as many
+standard errors as the third."""
+WEIGHT_ROUNDING = 1e-6
+"""Rounding error of a weight: a receipt has worth in single precision."""
 ROUNDING = 1e-12
 """Relative rounding error by which the mean of equal terms may differ from each."""
 
@@ -172,11 +177,33 @@ def doubts(log: Weighted) -> list[str]:
     if total and (share := float(weight.max()) / total) > ONE_SHARE_MAX:
         who = "choice" if log.person is None else "person"
         found.append(f"one {who} has {share:.0%} of all weight; expected {ONE_SHARE_MAX:.0%} at most")
-    if (mean := float(log.weight.mean())) < 0.9 or mean > 1.1:
-        found.append(
-            f"mean weight {mean:.3f}; expected 1: propensities are wrong, or the policy chooses what was never logged"
-        )
+    if (why := _uncovered(log)) is not None:
+        found.append(f"mean weight {log.weight.mean():.3f}; expected 1: {why}")
     return found
+
+
+def _uncovered(log: Weighted) -> str | None:
+    """What speaks against the mean weight, which is 1 where every choice of the policy had a chance to be logged.
+
+    A log that drew nothing has propensities of 1. No weight is above 1 then, and each choice that the policy makes
+    less often than always is one that the log lacks, however near to 1 the mean is.
+    """
+    mean, people = float(log.weight.mean()), log.of_people(log.weight - log.weight.mean())
+    error = (
+        float(np.sqrt(len(people) / (len(people) - 1) * (people**2).sum())) / len(log.weight)
+        if len(people) > 1
+        else np.inf
+    )
+    off = abs(mean - 1)
+    drew_nothing = log.weight.max() <= 1 + WEIGHT_ROUNDING and log.weight.min() < 1 - WEIGHT_ROUNDING
+    if not (drew_nothing or off > WEIGHT_OFF_MAX or (off > WEIGHT_OFF_MIN and off > WEIGHT_ERRORS * error)):
+        return None
+    if mean > 1:
+        return "propensities are wrong"
+    return (
+        "this policy would show ads that the log never shows, so ips and snips cannot be believed, and the others "
+        "only as far as their model"
+    )
 
 
 def fitted_means(action: Ints, reward: Floats, fold: Ints, actions: int, prior: float = 20.0) -> Floats:

@@ -218,3 +218,33 @@ def test_an_estimates_standard_error_is_how_far_estimates_of_other_logs_lie_apar
         found.append(evaluate(Logged(reward, weight, model, model))[estimator])
     apart = np.std([one.value for one in found])
     assert np.mean([one.standard_error for one in found]) == pytest.approx(apart, rel=0.1)
+
+
+def greedy(temperature: float, choices: int = 20_000, seed: int = 1) -> Logged:
+    """What a shop without a temperature logs: the ad predicted best, with a propensity of 1. People click on it as is
+    predicted, and on ads that never were shown far more often.
+    """
+    draw = np.random.default_rng(seed)
+    pctr = np.sort(draw.lognormal(np.log(0.03), 1.0, (choices, 20)), axis=1)[:, ::-1].clip(0, 0.9)
+    asked = np.stack([first_chances(row, temperature) for row in pctr])
+    reward = (draw.random(choices) < pctr[:, 0]).astype(float)
+    return Logged(reward, asked[:, 0], pctr[:, 0], (asked * pctr).sum(axis=1))
+
+
+@pytest.mark.parametrize("temperature", [0.01, 0.05, 0.15, 0.3])
+def test_a_log_that_drew_nothing_is_doubted_where_the_policy_spreads_its_choice(temperature: float) -> None:
+    (doubt,) = doubts(greedy(temperature))
+    assert "this policy would show ads that the log never shows, so ips and snips cannot be believed" in doubt
+    assert not doubts(greedy(0.0))
+
+
+def test_a_mean_weight_that_is_surely_off_is_doubted_and_one_that_may_be_chance_is_not() -> None:
+    weight = np.tile([0.5, 1.5], 5_000)
+    person = np.repeat(np.arange(len(weight) // 50), 50)  # half of each one's choices have either weight
+    for off, doubted in ((0.005, False), (0.02, True), (-0.02, True)):
+        assert bool(doubts(Weighted(np.ones(len(weight)), weight + off))) is doubted, off
+        assert bool(doubts(Weighted(np.ones(len(weight)), weight + off, person=person))) is doubted, off
+    alike = np.repeat(weight[: len(weight) // 50], 50) + 0.02  # each one's are all of one: the mean may be chance
+    assert not doubts(Weighted(np.ones(len(weight)), alike, person=person))
+    (told,) = doubts(Weighted(np.ones(len(weight)), weight + 0.02))
+    assert told == "mean weight 1.020; expected 1: propensities are wrong"

@@ -1,6 +1,7 @@
 """Read an experiment's options; an error names the option and says what is expected."""
 
 import re
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, get_args
 
 if TYPE_CHECKING:
@@ -10,6 +11,9 @@ if TYPE_CHECKING:
 MINIMUM, EPOCH_S = 0.1, 3_600
 """A bandit's defaults: the least share of every arm, and the seconds between cohorts."""
 ARM = "NAME=SHARE, or NAME=SHARE:setting=value,model=VERSION"
+EXAMPLE = "--arm as-is=0.5 --arm warmer=0.5:temperature=0.3"
+SHARES_OFF_MAX = 1e-9
+"""As for experiments: three thirds of ten digits are near enough."""
 
 
 def named(option: str, name: str) -> str:
@@ -32,6 +36,19 @@ def metric(option: str, name: str) -> "Metric":
     raise ValueError(f"{option}: the metric {name!r}; expected one of {', '.join(known)}")
 
 
+def arms(texts: Sequence[str]) -> "list[ArmSetting]":
+    """Parse every ``--arm``: two or more, of different names, whose shares are all there is. Raises `ValueError`."""
+    found = [arm(text) for text in texts]
+    names = [one.arm for one in found]
+    if len(found) < 2:
+        raise ValueError(f"--arm: only {names[0]}; give two or more, the first to compare with: {EXAMPLE}")
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        raise ValueError(f"--arm: {', '.join(twice)} twice; give each arm a name of its own: {EXAMPLE}")
+    if abs((total := sum(one.share for one in found)) - 1) > SHARES_OFF_MAX:
+        raise ValueError(f"--arm: the shares sum to {total:.10g}; expected 1 (write a third as 0.3333333333)")
+    return found
+
+
 def arm(text: str) -> "ArmSetting":
     """Parse ``--arm``; the experiment checks the changes' values. Raises `ValueError`."""
     from streams.control_wire import ArmSetting, ModelOrNone
@@ -51,6 +68,10 @@ def arm(text: str) -> "ArmSetting":
     values = {
         key: value if key == "explore" else _number(option, value, f"{key}=NUMBER") for key, value in changes.items()
     }
+    if values.get("explore") == "thompson" and "temperature" in values:
+        raise ValueError(
+            f"{option}: thompson draws by what is unknown of each ad, and has no temperature; leave one out"
+        )
     return ArmSetting(arm=named(option, name), share=_share(option, share, ARM), changes=values, model=model)
 
 
@@ -60,7 +81,7 @@ def guardrail(text: str) -> "Guardrail":
 
     option = f"--guardrail {text}"
     name, _, loss = text.partition("=")
-    found, most = metric(option, name), _share(option, loss, "METRIC=LOSS, such as ctr=0.05")
+    found, most = metric(option, name), _share(option, loss, "METRIC=LOSS, such as ctr=0.05", "a loss of ")
     if most == 1:
         raise ValueError(f"{option}: an arm never surely loses more than all; expected less than 1")
     return Guardrail(metric=found, most_loss=most)
@@ -88,8 +109,12 @@ def _number(option: str, text: str, expected: str) -> float:
         raise ValueError(f"{option}: {text!r} is no number; expected {expected}") from None
 
 
-def _share(option: str, text: str, expected: str) -> float:
-    share = _number(option, text, expected)
+def _share(option: str, text: str, expected: str, what: str = "") -> float:
+    """A share from 0 to 1; who gives it in per cent is told how to write it. ``what``: of which it is one."""
+    per_cent = text.endswith("%")
+    share = _number(option, text.removesuffix("%").strip(), expected)
+    if per_cent or 1 < share <= 100:
+        raise ValueError(f"{option}: {text} is no share; expected 0 to 1: write {what}{share:g} % as {share / 100:g}")
     if not 0 <= share <= 1:
         raise ValueError(f"{option}: {text} is no share; expected 0 to 1")
     return share

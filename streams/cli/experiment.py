@@ -27,11 +27,25 @@ Arms = Annotated[
     list[str],
     typer.Option(
         "--arm",
-        help="NAME=SHARE, or NAME=SHARE:setting=value,model=VERSION with its changes. The first is the baseline.",
+        help="NAME=SHARE, or NAME=SHARE:setting=value,model=VERSION with its changes; two or more, whose shares sum to "
+        "1. The others are compared with the first.",
+    ),
+]
+Primary = Annotated[
+    str,
+    typer.Option(
+        help="Metric that decides: ctr (clicks per impression), cvr (purchases per click), revenue_micros (value "
+        "per user and day), viewed_s (seconds viewed per impression) or diversity (changes of category per "
+        "impression)."
     ),
 ]
 Guardrails = Annotated[
-    list[str], typer.Option("--guardrail", help="METRIC=LOSS: end it if an arm surely loses a larger share (below 1).")
+    list[str],
+    typer.Option(
+        "--guardrail",
+        help="METRIC=LOSS, such as ctr=0.05: stop the experiment once an arm surely has over 5 % less of that metric "
+        "than the first arm. Metrics as for --primary.",
+    ),
 ]
 Ramp = Annotated[
     float | None,
@@ -43,7 +57,10 @@ Ramp = Annotated[
 ]
 Minimum = Annotated[
     float | None,
-    typer.Option(help="Bandit: least share of every arm, 0.1 or more, lest a few users decide; else 0.1."),
+    typer.Option(
+        help="Bandit: the share of new users that even the worst arm gets, 0.1 or more (else 0.1). With fewer, a few "
+        "users would decide."
+    ),
 ]
 Every = Annotated[float, typer.Option("--every", min=0.2, max=3_600, help="Seconds between two looks at the data.")]
 
@@ -54,10 +71,7 @@ def create(
     arm: Arms,
     layer: Annotated[str, typer.Option(help="Layer; experiments of one layer share no user.")] = "ranking",
     width: Annotated[float, typer.Option(min=0.001, max=1, help="Share of the layer's users to reserve.")] = 1.0,
-    primary: Annotated[
-        str,
-        typer.Option(help="Metric of responses to impressions: ctr, cvr, revenue_micros a day, viewed_s or diversity."),
-    ] = "ctr",
+    primary: Primary = "ctr",
     guardrail: Guardrails = [],  # noqa: B006 - typer copies it
     allocation: Annotated[
         str, typer.Option(help="fixed; or bandit: better arms get more of the next users.")
@@ -94,7 +108,7 @@ def create(
         lambda: partial(
             registry.create,
             name=arms.named("NAME", name),
-            arms=[arms.arm(one) for one in arm],
+            arms=arms.arms(arm),
             layer=arms.named("--layer", layer),
             width=width,
             primary=arms.metric("--primary", primary),

@@ -5,7 +5,7 @@ import pytest
 from typer.testing import CliRunner
 
 from streams.cli import app
-from streams.cli.arms import arm, bandit
+from streams.cli.arms import arm, arms, bandit
 from streams.control import Control
 from streams.control_wire import ArmSetting, ExperimentSetting
 from streams.experiments.registry import Bandit, create, stop
@@ -60,9 +60,9 @@ def test_a_bandit_has_a_minimum_and_an_epoch_where_none_is_given() -> None:
 
 
 def test_an_arm_is_read_with_its_changes_and_its_model() -> None:
-    made = arm("warmer=0.5:temperature=0.3,explore=thompson,model=m-00c0ffee")
+    made = arm("warmer=0.5:ucb_alpha=0.3,explore=linucb,model=m-00c0ffee")
 
-    changes = {"temperature": 0.3, "explore": "thompson"}
+    changes = {"ucb_alpha": 0.3, "explore": "linucb"}
     assert made == ArmSetting(arm="warmer", share=0.5, changes=changes, model="m-00c0ffee")
 
 
@@ -77,8 +77,8 @@ def test_an_arm_that_cannot_be_is_told_before_a_layer_that_is_full_and_of_that_w
     assert control.get(ExperimentSetting, "first") == first
     monkeypatch.setattr("streams.cli.experiment.control_of", lambda _settings: control)
 
-    assert refused(*GOOD, "--arm", "none=0.1:slots=0") == "Error: warmth: slots 0.0; expected 1 to 100\n"
-    half = refused(*GOOD, "--arm", "half=0.1:slots=2.5")
+    assert refused(*GOOD[:3], "--arm", "none=0.5:slots=0") == "Error: warmth: slots 0.0; expected 1 to 100\n"
+    half = refused(*GOOD[:3], "--arm", "half=0.5:slots=2.5")
     assert half == "Error: warmth: slots 2.5; expected a whole number: say 2 or 3\n"
     full = refused(*GOOD)
     assert full.endswith("stop an experiment or use another layer, or a smaller --width\n")
@@ -119,3 +119,34 @@ def test_a_setting_that_is_wrong_is_told_in_our_own_words_alone(setting: str) ->
 
     assert told.exit_code == 2
     assert told.stderr.startswith(f"Error: {setting} ")
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        (["--arm", "a=1"], "--arm: only a; give two or more, the first to compare with: --arm as-is=0.5 --arm warmer="),
+        (["--arm", "a=0.5", "--arm", "a=0.5"], "--arm: a twice; give each arm a name of its own: --arm as-is=0.5"),
+        (["--arm", "a=0.333", "--arm", "b=0.333", "--arm", "c=0.333"], "the shares sum to 0.999; expected 1 (write a"),
+        (["--arm", "a=50%", "--arm", "b=50%"], "50% is no share; expected 0 to 1: write 50 % as 0.5"),
+        (["--arm", "a=50", "--arm", "b=50"], "--arm a=50: 50 is no share; expected 0 to 1: write 50 % as 0.5"),
+        (
+            ["--arm", "a=0.5", "--arm", "b=0.5", "--guardrail", "ctr=5"],
+            "ctr=5: 5 is no share; expected 0 to 1: write a loss of 5 % as 0.05",
+        ),
+        (
+            ["--arm", "a=0.5", "--arm", "b=0.5", "--guardrail", "ctr=5%"],
+            "5% is no share; expected 0 to 1: write a loss of 5 % as 0.05",
+        ),
+        (["--arm", "a=500", "--arm", "b=0.5"], "--arm a=500: 500 is no share; expected 0 to 1"),
+        (["--arm", "a=half", "--arm", "b=0.5"], "'half' is no number; expected NAME=SHARE"),
+        (["--arm", "a=0.5", "--arm", "b=0.5:explore=thompson,temperature=0.3"], "has no temperature; leave one out"),
+    ],
+)
+def test_arms_that_cannot_be_are_told_with_how_to_write_them(options: list[str], says: str) -> None:
+    told = CliRunner().invoke(app, ["experiment", "create", "x", *options, "--bootstrap", "127.0.0.1:1"])
+    assert told.exit_code == 1
+    assert says in " ".join(told.stderr.split())
+
+
+def test_three_thirds_are_all_there_is() -> None:
+    assert len(arms([f"{name}=0.3333333333" for name in "abc"])) == 3

@@ -79,17 +79,27 @@ def show(found: "ExperimentReport") -> None:
             f"bandit: {found.cohorts} cohorts, the newest in shares {shares}; every user weighs one over the chance of "
             "their arm, and the split is tested cohort by cohort against these chances"
         )
-    if found.judged_ms:
-        console.print(f"judged up to {moment(found.judged_ms, '%Y-%m-%d %H:%M')} UTC")
-    console.print(
-        f"split p {found.split_p_value:.3g}, users who saw two arms {found.crossed_users}, "
-        f"primary metric {found.primary}; intervals hold 95 % at all times"
-        + (
-            f"; value is that of a {found.value_per.replace('_', ' and ')}"
-            if "revenue_micros" in found.arms[0].metrics
-            else ""
-        )
-    )
+    for said, style in _how_it_was_judged(found):
+        console.print(coloured(said, style))
+
+
+def _how_it_was_judged(found: "ExperimentReport") -> Iterator[tuple[str, str]]:
+    """Up to when, by what, of whom, and how sure the intervals are."""
+    from streams.experiments.findings import PREFERENCE, SPLIT_P_MIN
+
+    upto = f" up to {moment(found.judged_ms, '%Y-%m-%d %H:%M')} UTC" if found.judged_ms else ""
+    yield f"judged{upto}, by {found.primary}", ""
+    if found.primary != PREFERENCE:  # of two rankings that take turns everybody sees both
+        if found.split_p_value < SPLIT_P_MIN:
+            broken = f"users are NOT split as meant, p {found.split_p_value:.2g}"
+            yield f"{broken}: believe nothing here until you know why", "yellow"
+        else:
+            yield "users are split as meant", ""
+        if found.crossed_users:
+            yield f"{found.crossed_users:,} users saw two arms and are left out", ""
+    yield "each interval holds the truth in 95 % of experiments, however often one looks", ""
+    if "revenue_micros" in found.arms[0].metrics:
+        yield f"value is that of a {found.value_per.replace('_', ' and ')}", ""
 
 
 def _table(found: "ExperimentReport") -> Table:

@@ -7,7 +7,7 @@ import msgspec
 import numpy as np
 import pytest
 
-from streams.cli import experiment_report
+from streams.cli.experiment_report import show
 from streams.experiments.findings import SPLIT_P_MIN
 from streams.experiments.referee import Referee
 from streams.experiments.registry import start, stop
@@ -48,7 +48,7 @@ def losing_users() -> Referee:
 
 
 def said(told: ExperimentReport, capsys: pytest.CaptureFixture[str]) -> str:
-    experiment_report.show(told)
+    show(told)
     return " ".join(capsys.readouterr().out.split())
 
 
@@ -111,3 +111,28 @@ def test_no_guardrail_acts_on_arms_that_do_not_have_their_shares_of_the_users() 
     assert watched.last is not None
     assert breached(watched.setting, watched.last) is not None
     assert breached(watched.setting, replace(watched.last, split_p_value=0.99 * SPLIT_P_MIN)) is None
+
+
+def test_below_its_table_a_report_says_in_words_what_its_figures_rest_on(capsys: pytest.CaptureFixture[str]) -> None:
+    referee = losing_users()
+    (watched,) = referee.look(JUDGED_MS)
+    told = report_of(watched, JUDGED_MS)
+    assert "users are NOT split as meant, p " in said(told, capsys)
+    whole = msgspec.structs.replace(told, split_p_value=0.3, crossed_users=1_234)
+    show(whole)
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[-5:] == [
+        "judged up to 2025-11-30 10:53 UTC, by ctr",
+        "users are split as meant",
+        "1,234 users saw two arms and are left out",
+        "each interval holds the truth in 95 % of experiments, however often one looks",
+        "value is that of a user and day",
+    ]
+
+
+def test_of_rankings_that_take_turns_no_split_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+    show(duel_report(start(duel_draft(), 1.0, 2), score(None), 9))
+    assert capsys.readouterr().out.splitlines()[-2:] == [
+        "judged, by preference",
+        "each interval holds the truth in 95 % of experiments, however often one looks",
+    ]

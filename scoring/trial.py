@@ -13,6 +13,7 @@ were made from, which is all that the intervals need (Waudby-Smith, Wu, Ramdas, 
 
 import math
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -60,6 +61,8 @@ intervals of ``cvr`` left out zero.
 This holds for buyers who spend alike and weigh alike, since they are counted by heads. A bandit's few users who weigh
 much and spend very different amounts make more intervals wrong than intended, the more the smaller its arms get.
 """
+HAVING_MIN = math.ceil(1 / ONE_SHARE_MAX)
+"""Users of an arm who have any of a metric's denominator: of fewer, one has more than the bound in any case."""
 FIRST_PLAN = 20.0
 """The interval is narrowest where this many times the information of the first look is reached."""
 
@@ -79,13 +82,28 @@ class Difference:
     variance_cut: float
 
 
+class Lack(NamedTuple):
+    """Why two arms are not compared yet: the arm ``at`` has ``have`` of ``need`` users of a kind.
+
+    ``kind``: "users" of any kind, those "having" any of the denominator, or those who did what is counted ("doers"), or
+    left something undone ("undone").
+    """
+
+    at: int
+    kind: str
+    have: int
+    need: int
+
+
 @dataclass(frozen=True, slots=True)
 class Look:
     """A moment of a trial. ``differences[metric][arm]``, for every arm but the first, where enough is known.
 
     ``variances``: of the ``values``. ``heaviest[metric][arm]``: where one person has more than `ONE_SHARE_MAX` of the
-    denominator, so that the arm is not compared, that share. ``by_days``: whether revenue is per user and day; else it
-    is per user.
+    denominator, so that the arm is not compared, that share. ``meant``: users of each arm by the shares; ``undefined``:
+    arms that have none of a metric's denominator, so that 0 stands for a value; ``lacks``: of metrics with an arm that
+    is not compared, what the first such arm or the first arm lacks; all empty in looks of before. ``by_days``: whether
+    revenue is per user and day; else it is per user.
     """
 
     users: Ints  # [A]
@@ -96,6 +114,9 @@ class Look:
     differences: dict[str, dict[int, Difference]]
     heaviest: dict[str, dict[int, float]] = field(default_factory=dict)
     by_days: bool = True
+    meant: list[float] = field(default_factory=list)
+    undefined: dict[str, list[int]] = field(default_factory=dict)
+    lacks: dict[str, Lack] = field(default_factory=dict)
 
 
 @dataclass
@@ -173,6 +194,8 @@ class Trial:
         variances: dict[str, list[float]] = {}
         differences: dict[str, dict[int, Difference]] = {metric: {} for metric in METRICS}
         heaviest: dict[str, dict[int, float]] = {metric: {} for metric in METRICS}
+        undefined: dict[str, list[int]] = {}
+        lacks: dict[str, Lack] = {}
         for metric, (above, below) in METRICS.items():
             columns = SUMS.index(above), SUMS.index(below)
             moments = _Moments.of(arm, self.arms, weight, *(part[:, at] for part in (after, before) for at in columns))
@@ -182,17 +205,21 @@ class Trial:
             deeds = 1.0 if below == "days" else after[:, columns[1]]  # time goes by for everybody
             held = _heaviest(arm, self.arms, weight * deeds)
             having = np.bincount(arm[after[:, columns[1]] > 0], minlength=self.arms)
+            undefined[metric] = np.flatnonzero(having == 0).tolist()
             for pair in ([0, other] for other in range(1, self.arms)):
                 few = (doers, undone) if metric in BOUNDED else (doers,)
-                if having[pair].min() * ONE_SHARE_MAX < 1 or not all(_tell(users[pair], who[pair]) for who in few):
-                    continue  # of so few users one has more than the bound in any case
+                if (lack := _lack(pair, users, having, few)) is not None:
+                    lacks.setdefault(metric, lack)
+                    continue
                 if deciding := {at: float(held[at]) for at in pair if held[at] > ONE_SHARE_MAX}:
                     heaviest[metric] |= deciding
                 elif (found := self._compare(metric, moments, pair)) is not None:
                     differences[metric][pair[1]] = found
         split_p_value = _p_value(self.split_evidence)
         crossed, by_days = int(self.crossed.sum()), days is not None
-        return Look(users, crossed, split_p_value, values, variances, differences, heaviest, by_days)
+        meant = (split.sum(axis=1) @ shares).tolist()
+        beside = heaviest, by_days, meant, undefined, lacks
+        return Look(users, crossed, split_p_value, values, variances, differences, *beside)
 
     def _compare(self, metric: str, moments: "_Moments", pair: list[int]) -> Difference | None:
         _, other = pair
@@ -267,10 +294,22 @@ class _Moments:
         return plain, slope, max(plain - slope * covariance, 0.0)
 
 
-def _tell(users: Ints, who: Ints) -> bool:
-    """Whether two arms' ``users [2]``, and ``who [2]`` of them did it or left it undone, suffice for an interval."""
-    expected = users * who.sum() / max(users.sum(), 1)
-    return bool(users.min() >= USERS_MIN and ((who >= DOERS_MIN) | (expected >= EXPECTED_MIN)).all())
+def _lack(pair: list[int], users: Ints, having: Ints, few: tuple[Ints, ...]) -> Lack | None:
+    """What two arms of all lack for an interval; None where they suffice. All arrays ``[A]``.
+
+    ``having``: of fewer than ten users one has more than `ONE_SHARE_MAX` in any case. ``few``: the users who did it,
+    and those who left something undone.
+    """
+    for kind, who, need in (("users", users, USERS_MIN), ("having", having, HAVING_MIN)):
+        for at in pair:
+            if who[at] < need:
+                return Lack(at, kind, int(who[at]), need)
+    for kind, who in zip(("doers", "undone"), few, strict=False):
+        expected = users * who[pair].sum() / max(users[pair].sum(), 1)
+        for at in pair:
+            if who[at] < DOERS_MIN and expected[at] < EXPECTED_MIN:
+                return Lack(at, kind, int(who[at]), DOERS_MIN)
+    return None
 
 
 def _heaviest(arm: Ints, arms: int, held: Floats) -> Floats:

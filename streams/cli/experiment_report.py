@@ -140,11 +140,13 @@ def _beside(found: "ExperimentReport") -> Iterator[tuple[str, str]]:
             ),
             "yellow",
         )
-    for doubt in found.doubts:
-        if doubt.words != found.verdict:
-            yield doubt.words, "yellow"
+    for words in dict.fromkeys(doubt.words for doubt in found.doubts):  # several metrics are divided by impressions
+        if words != found.verdict:
+            yield words, "yellow"
 
 
-def _number(value: float, sign: str = "") -> str:
-    """Four digits; from `WHOLE_FROM` on, all digits."""
+def _number(value: float | None, sign: str = "") -> str:
+    """Four digits; from `WHOLE_FROM` on, all digits; a dash for what is not known."""
+    if value is None:
+        return "–"
     return f"{value:{sign},.0f}" if abs(value) >= WHOLE_FROM else f"{value:{sign}.4g}"

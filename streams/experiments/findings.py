@@ -29,7 +29,22 @@ Code = Literal[
     "too_few_clicks",
     "one_clicks",
 ]
-_MORE_PEOPLE = f"expected {ONE_SHARE_MAX:.0%} at most: wait for more people, or find out who that is"
+_AT_MOST = f"({ONE_SHARE_MAX:.0%} at most): probably a bot or a page that reloads"
+BASES: Mapping[str, str] = {
+    "ctr": "impressions", "cvr": "clicks", "revenue_micros": "weight", "viewed_s": "impressions",
+    "diversity": "impressions",
+}  # fmt: skip
+"""What each metric is divided by, in a word. A user and day are worth as much as any other but for a bandit's weights.
+"""
+_HAVING = {"cvr": "users who clicked", "revenue_micros": "users"}
+_DOERS = {
+    "ctr": "users who clicked", "cvr": "users who bought", "revenue_micros": "users who bought",
+    "viewed_s": "users who viewed an ad", "diversity": "users who saw another category",
+}  # fmt: skip
+_UNDONE = {
+    "ctr": "users who left an ad unclicked", "cvr": "users who clicked and did not buy",
+    "diversity": "users who saw a category again",
+}  # fmt: skip
 SENTENCES: Mapping[Code, str] = {
     "stopped": "stopped: {reason}",
     "unequal_shares": "the arms do not have their shares of the users: find out why before believing anything here",
@@ -38,11 +53,11 @@ SENTENCES: Mapping[Code, str] = {
     "worse": "{arms} is worse than {first} in {metric}; the others are open",
     "open": "no difference is certain yet",
     "too_little": "too little yet",
-    "one_decides": "one person has {by} of what {metric} of {arms} is divided by, " + _MORE_PEOPLE,
+    "one_decides": "one person made {by} of {arms}'s {base} " + _AT_MOST,
     "preferred": "{arms} is preferred: its picks win {by} of the clicks",
     "neither_preferred": "neither ranking is surely preferred yet",
     "too_few_clicks": "too few people have clicked yet",
-    "one_clicks": "one person made {by} of the clicks, " + _MORE_PEOPLE,
+    "one_clicks": "one person made {by} of the clicks " + _AT_MOST,
 }
 
 
@@ -51,6 +66,7 @@ class Finding(Struct, frozen=True, kw_only=True):
 
     ``by``: of a better arm the difference, relative to the first arm's where ``relative``; of a preferred ranking its
     share of the clicks; of who decides alone, that person's share. ``reason``: why it was stopped, where anybody said.
+    ``detail``: the figures behind it, in English.
     """
 
     code: Code
@@ -60,13 +76,16 @@ class Finding(Struct, frozen=True, kw_only=True):
     by: float | None = None
     relative: bool = True
     reason: str = ""
+    detail: str = ""
 
     @property
     def sentence(self) -> str:
         """The finding in English."""
         by = "" if self.by is None else f"{self.by:.1%}" if self.relative else f"{self.by:.4g}"
         told = {"first": self.first, "metric": self.metric, "reason": self.reason or "no reason given"}
-        return SENTENCES[self.code].format(arms=", ".join(self.arms), by=by, **told)
+        base = BASES.get(self.metric, "")
+        said = SENTENCES[self.code].format(arms=", ".join(self.arms), by=by, base=base, **told)
+        return f"{said} ({self.detail})" if self.detail else said
 
 
 def trial_finding(setting: ExperimentSetting, look: Look) -> Finding:
@@ -78,7 +97,7 @@ def trial_look(setting: ExperimentSetting, look: Look) -> Finding:
     """What ``look`` shows of an experiment, stopped or not."""
     first, metric = setting.arms[0].arm, setting.primary
     if look.split_p_value < SPLIT_P_MIN:
-        return Finding(code="unequal_shares", first=first, metric=metric)
+        return Finding(code="unequal_shares", first=first, metric=metric, detail=_split(setting, look))
     found = look.differences[metric]
     better = {at: one for at, one in found.items() if one.low > 0}
     if better:
@@ -93,7 +112,28 @@ def trial_look(setting: ExperimentSetting, look: Look) -> Finding:
         return Finding(code=code, first=first, metric=metric, arms=worse)
     if not found and (decided := look.heaviest.get(metric)):
         return one_decides(setting, metric, *max(decided.items(), key=lambda arm: arm[1]))
-    return Finding(code="open" if found else "too_little", first=first, metric=metric)
+    if not found:
+        return Finding(code="too_little", first=first, metric=metric, detail=_lacking(setting, look))
+    detail = ", ".join(f"{setting.arms[at].arm} {one.low:+.3g} to {one.high:+.3g}" for at, one in found.items())
+    return Finding(code="open", first=first, metric=metric, detail=f"{metric} less {first}'s: {detail}")
+
+
+def _split(setting: ExperimentSetting, look: Look) -> str:
+    """How many users each arm has, and how many were meant for it; a look of before does not know those."""
+    told = zip(setting.arms, look.users.tolist(), look.meant, strict=False)
+    users = ", ".join(f"{arm.arm} has {users:,} users of {meant:,.0f} meant" for arm, users, meant in told)
+    likely = "likely crashes, bots, redirects or refusals in one arm"
+    return f"{users}; {likely}" if users else likely
+
+
+def _lacking(setting: ExperimentSetting, look: Look) -> str:
+    """How many users of how many an arm has; empty where that is not what is missing."""
+    metric = setting.primary
+    if (lack := look.lacks.get(metric)) is None:
+        return ""
+    having = _HAVING.get(metric, "users who saw an ad")
+    who = {"users": "users", "having": having, "doers": _DOERS[metric], "undone": _UNDONE.get(metric, "")}[lack.kind]
+    return f"{setting.arms[lack.at].arm} has {lack.have:,} of {lack.need:,} {who}"
 
 
 def one_decides(setting: ExperimentSetting, metric: str, at: int, share: float) -> Finding:

@@ -41,13 +41,14 @@ class Against(Struct, frozen=True, kw_only=True):
 class ArmReport(Struct, frozen=True, kw_only=True):
     """An arm: its users, its metrics, and each metric against the first arm's. ``share``: of the newest cohort.
 
-    ``revenue_micros`` is value a user and day since exposure, or a user: the report's ``value_per``.
+    ``revenue_micros`` is value a user and day since exposure, or a user: the report's ``value_per``. A metric is null
+    where there is none of what it is divided by.
     """
 
     arm: str
     users: int
     share: float = 0.0
-    metrics: dict[str, float]
+    metrics: dict[str, float | None]
     against_first: dict[str, Against] = {}
 
 
@@ -115,7 +116,10 @@ def report(
             arm=arm.arm,
             users=int(look.users[at]),
             share=float(shares[-1, at]),
-            metrics={metric: values[at] for metric, values in look.values.items()},
+            metrics={
+                metric: None if at in look.undefined.get(metric, ()) else values[at]
+                for metric, values in look.values.items()
+            },
             against_first={metric: _against(one) for metric, arms in look.differences.items() if (one := arms.get(at))},
         )
         for at, arm in enumerate(setting.arms)
@@ -177,7 +181,7 @@ def duel_report(setting: ExperimentSetting, score: Score, time_ms: int) -> Exper
             arm=arm.arm,
             users=score.people,
             share=arm.share,
-            metrics={PREFERENCE: clicks[at] / max(sum(clicks), 1), "clicks": clicks[at]},
+            metrics={PREFERENCE: clicks[at] / sum(clicks) if sum(clicks) else None, "clicks": clicks[at]},
             against_first=against if at else {},
         )
         for at, arm in enumerate(setting.arms)

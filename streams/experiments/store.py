@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from scoring.interleaving import Duel, Preference, Score
-from scoring.trial import SUMS, Difference, Look, Trial
+from scoring.trial import SUMS, Difference, Lack, Look, Trial
 from streams.control_wire import ExperimentSetting
 from streams.experiments.duels import Drafted
 from streams.experiments.people import FROM_IMPRESSIONS, FROM_ROWS
@@ -34,7 +34,8 @@ VERSION = 5
 - up to 3: impressions were known by their event's id alone, which other people's may have, too: these are dropped
 - up to 4: value was by user, not by user and day: its plans and evidence are dropped, and the last look keeps its unit;
   the newest row's time was not kept: the newest exposure's stands in for it
-- some of version 5: until when was judged, and who found no place meanwhile, was not kept: reports do not tell it
+- some of version 5: up to when was judged, who found no place meanwhile, and what a look lacked was not kept: reports
+  do not tell it
 """
 _UNREADABLE = (OSError, EOFError, BadZipFile, ValueError, KeyError, TypeError, msgspec.ValidationError)
 Offsets = dict[tuple[str, int], int]
@@ -242,7 +243,8 @@ def _look(told: dict[str, Any]) -> Look:
         metric: {int(arm): share for arm, share in arms.items()} for metric, arms in told.get("heaviest", {}).items()
     }
     users = np.array(told["users"], dtype=np.int64)
-    return Look(**told | {"users": users, "differences": differences, "heaviest": heaviest})
+    lacks = {metric: Lack(*lack) for metric, lack in told.get("lacks", {}).items()}
+    return Look(**told | {"users": users, "differences": differences, "heaviest": heaviest, "lacks": lacks})
 
 
 def _score(

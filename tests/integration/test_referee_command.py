@@ -55,6 +55,8 @@ def test_a_referee_tells_probes_and_prometheus_that_it_judges_and_ends_when_told
         process.send_signal(signal.SIGTERM)
         _, said = await process.communicate()
         assert process.returncode == 0
-        assert {json.loads(line)["event"] for line in said.splitlines()} == {"warmth: too little yet"}
+        assert {json.loads(line)["event"] for line in said.splitlines()} == {
+            "warmth: too little yet (as-is has 0 of 100 users)"
+        }
 
     play(scenario)

@@ -255,7 +255,7 @@ def test_whatever_the_page_says_is_in_the_dictionaries() -> None:
     keys |= {f"why.error.{one}" for one in (*get_args(WhyNot), *codes)}
     keys |= {f"lost.{reason}" for reason in get_args(Reason)}
     keys |= {f"metric.{metric}" for metric in (*get_args(Metric), PREFERENCE)}
-    keys |= {f"finding.{code}" for code in SENTENCES}
+    keys |= {f"finding.{code}" for code in SENTENCES} | {f"base.{metric}" for metric in get_args(Metric)}
     keys |= {f"of.{one}" for one in get_args(Tone.__annotations__["of"])}
     fields = {name: get_args(kind) for name, kind in Drift.__annotations__.items()}
     keys |= {f"detector.{one}" for one in fields["detector"]} | {f"answer.{one}" for one in fields["answer"]}

@@ -1,15 +1,18 @@
 """What an experiment shows: one code for each case, and the sentence that it makes."""
 
+import re
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from scoring.interleaving import Preference, Score
-from scoring.trial import Difference, Look
+from scoring.trial import SUMS, Difference, Look, Trial
+from streams.cli.experiment_report import show
 from streams.control_wire import ExperimentSetting
 from streams.experiments.findings import SENTENCES, Finding, duel_finding, trial_finding
-from streams.experiments.registry import stop
+from streams.experiments.registry import start, stop
+from streams.experiments.report import decode_report, duel_report, encode_report, report
 from tests.unit.test_duels import draft as duel_draft
 from tests.unit.test_experiments import running
 
@@ -52,7 +55,7 @@ TRIALS = {
     "first_is_better": (look(WORSE, WORSE), "a is better than every other arm in ctr"),
     "one_decides": (
         look(None, None, heaviest={0: 0.2, 2: 0.9}),
-        "one person has 90.0% of what ctr of c is divided by, expected 10% at most: wait for more people",
+        "one person made 90.0% of c's impressions (10% at most): probably a bot or a page that reloads",
     ),
     "unequal_shares": (look(BEST, BEST, split_p_value=0.0009), "the arms do not have their shares of the users"),
 }
@@ -65,7 +68,7 @@ DUELS = {
     ),
     "one_clicks": (
         score(None, 0.4),
-        "one person made 40.0% of the clicks, expected 10% at most: wait for more people, or find out who that is",
+        "one person made 40.0% of the clicks (10% at most): probably a bot or a page that reloads",
     ),
 }
 
@@ -122,3 +125,46 @@ def test_of_an_experiment_that_was_stopped_without_a_reason_it_is_found_that_it_
     stopped = stop(of_arms("a", "b"), "", 9)
     for found in (trial_finding(stopped, look(BEST)), duel_finding(stopped, score(None))):
         assert (found.code, found.reason, found.sentence) == ("stopped", "", "stopped: no reason given")
+
+
+def told(users: int, clicked: int, *, impressions: bool = True, arms: tuple[float, float] = (0.5, 0.5)) -> str:
+    """What is told of two arms of so many users in turn, of whom the first so many of each arm clicked once."""
+    trial, totals = Trial(np.array(arms)), np.zeros((users, len(SUMS)))
+    trial.expose(np.arange(users), np.arange(users) % 2, totals.copy())
+    totals[:, SUMS.index("impressions")] = 10 * impressions
+    totals[: 2 * clicked, SUMS.index("clicks")] = 1
+    return trial_finding(running(), trial.look(totals)).sentence
+
+
+def test_what_is_too_little_is_told_by_how_many_of_how_many() -> None:
+    assert told(128, 20) == "too little yet (as-is has 64 of 100 users)"
+    assert told(400, 20, impressions=False) == "too little yet (as-is has 0 of 10 users who saw an ad)"
+    assert told(400, 3) == "too little yet (as-is has 3 of 5 users who clicked)"
+    assert told(400, 0) == "too little yet (as-is has 0 of 5 users who clicked)"
+
+
+def test_what_is_open_is_told_with_how_much_it_may_still_be() -> None:
+    assert re.fullmatch(
+        r"no difference is certain yet \(ctr less as-is's: warmer -0\.\d+ to \+0\.\d+\)", told(4_000, 500)
+    )
+
+
+def test_a_split_that_is_broken_is_told_with_the_users_of_each_arm_and_how_many_were_meant() -> None:
+    assert told(4_000, 100, arms=(0.75, 0.25)) == (
+        "the arms do not have their shares of the users: find out why before believing anything here "
+        "(as-is has 2,000 users of 3,000 meant, warmer has 2,000 users of 1,000 meant; "
+        "likely crashes, bots, redirects or refusals in one arm)"
+    )
+
+
+def test_a_rate_of_nothing_is_no_rate(capsys: pytest.CaptureFixture[str]) -> None:
+    trial, totals = Trial(np.array([0.5, 0.5])), np.zeros((200, len(SUMS)))
+    trial.expose(np.arange(200), np.arange(200) % 2, totals.copy())
+    totals[::2, SUMS.index("impressions")] = 10
+    made = decode_report(encode_report(report(running(), trial.look(totals), 9)))
+    assert [(arm.metrics["ctr"], arm.metrics["cvr"]) for arm in made.arms] == [(0.0, None), (None, None)]
+    show(made)
+    line = next(line for line in capsys.readouterr().out.splitlines() if line.startswith("cvr"))
+    assert line.split() == ["cvr", "as-is", "–"]
+    nobody = duel_report(start(duel_draft(), 1.0, 2), Score(0, (0.0, 0.0), None), 9)
+    assert [arm.metrics["preference"] for arm in nobody.arms] == [None, None]

@@ -13,7 +13,8 @@ function shows({ finding, verdict }) {
   if (!finding) return verdict;
   const by = finding.relative ? percent(finding.by, 1) : number(finding.by, 4);
   const reason = finding.reason || say("finding.no_reason");
-  return say(`finding.${finding.code}`, { ...finding, arms: finding.arms.join(", "), metric: say(`metric.${finding.metric}`), by, reason });
+  const base = finding.code === "one_decides" ? say(`base.${finding.metric}`) : "";
+  return say(`finding.${finding.code}`, { ...finding, base, arms: finding.arms.join(", "), metric: say(`metric.${finding.metric}`), by, reason });
 }
 
 /** What the metric is called that a report is of; of what was stopped long ago value is a user's, not a user and day's. */

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 import numpy as np
 from torch import Tensor, nn
@@ -14,12 +15,16 @@ from onnx_models.training import Config, Progress, Ready, TrainResult, predict, 
 from scoring.features import FEATURE_DIM
 from scoring.ids import MISSING
 from scoring.inputs import OF_AD, OF_RING, REVIEWED, STATS_DIM
-from scoring.rows import RING_SIZE
+from scoring.interest import WEIGHTS
+from scoring.rows import HORIZONS, RING_SIZE
 
 UNIT = 40
 """Width of the hidden layer of DIN's activation unit."""
 OF_TIME = slice(2, 6)
 """Part of `OF_RING`: outcomes of this session, age of the newest item, and the newest outcome."""
+
+SUMMED = 2_000
+"""Examples whose past items are summed at once: 25 MB of features."""
 
 
 class MeanPooling(Attention):
@@ -71,12 +76,24 @@ def without_interest(examples: Examples) -> Examples:
     return replace(examples, interest=np.zeros_like(examples.interest), stats=stats)
 
 
-def without_time(examples: Examples) -> Examples:
-    """All past items have age 0: the ring's order and ages are gone. The interest still decays."""
+def without_decay(examples: Examples, items: Items) -> Examples:
+    """What was long ago counts as much as what was just now: past items have no ages, and interest is their plain sum.
+
+    Of the ring's items, weighted by what happened to them; a session's is no other than the long one.
+    """
     stats, context = examples.stats.copy(), examples.context.copy()
     stats[:, 3] = stats[:, 2] > 0
     context[:, OF_RING][:, OF_TIME] = 0
-    return replace(examples, age=np.zeros_like(examples.age), stats=stats, context=context)
+    unit = np.zeros_like(examples.interest)
+    weight = np.append(WEIGHTS, np.float32(0))[examples.kind] * (examples.history != MISSING)  # [E, H]; a skip weighs 0
+    for start in range(0, len(examples), SUMMED):
+        chunk = slice(start, start + SUMMED)
+        unit[chunk] = np.einsum("eh,ehk->ek", weight[chunk], items.features[examples.history[chunk]])
+    unit /= np.maximum(np.linalg.norm(unit, axis=1, keepdims=True), 1e-6)
+    cosine = np.einsum("ek,ek->e", unit, items.features[examples.item]) * (examples.item != MISSING)
+    stats[:, :HORIZONS] = cosine[:, None]
+    age = np.zeros_like(examples.age)
+    return replace(examples, age=age, stats=stats, context=context, interest=HORIZONS * unit)
 
 
 def without_reviews(examples: Examples) -> Examples:
@@ -134,7 +151,7 @@ class Net:
         return predict(self.result.network, self.change(unmet(examples)), nameless(self._items)).astype(np.float64)
 
 
-def variants(config: Config, before: Examples | None, *, reviewed: bool) -> list[Net]:
+def variants(config: Config, before: Examples | None, items: Items, *, reviewed: bool) -> list[Net]:
     """The other ways to pool, and the ablations; that of reviews only if the log has some."""
     pooled = (_REST + _DOTS / 2) / 1000
     pair = DIM + 2 * DIM * UNIT + 2 * UNIT
@@ -144,7 +161,7 @@ def variants(config: Config, before: Examples | None, *, reviewed: bool) -> list
         Net("din", config, before, ActivationUnit, kflop=unit),
         Net("no_history", config, before, change=without_history),
         Net("no_interest", config, before, change=without_interest),
-        Net("no_item_ages", config, before, change=without_time),
+        Net("no_time_decay", config, before, change=partial(without_decay, items=items)),
         Net("no_id", config, before, ids=False),
         *([Net("no_reviews", config, before, change=without_reviews)] if reviewed else []),
     ]

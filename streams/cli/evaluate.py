@@ -360,7 +360,7 @@ def _contestants(trial: "Trial", config: "Config") -> "list[Alternative]":
 
     before = trial.before if len(trial.before) else None
     chosen = Net("attention", config, before)
-    others = variants(config, before, reviewed=len(trial.said) > 0)
+    others = variants(config, before, trial.items, reviewed=len(trial.said) > 0)
     din = [net for net in others if net.name == "din"]
     nets = [*din, chosen, *(net for net in others if net not in din)]
     return [*nets, *river_models(config.seed)[::-1], Boosting(config.seed), Hashed(), Popularity()]

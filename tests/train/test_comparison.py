@@ -23,11 +23,7 @@ from onnx_models.alternatives.nets import (
     ActivationUnit,
     MeanPooling,
     Net,
-    nameless,
-    without_history,
-    without_interest,
     without_reviews,
-    without_time,
 )
 from onnx_models.alternatives.popularity import Popularity
 from onnx_models.bootstrap import Draws, interval
@@ -44,7 +40,7 @@ from scoring.attention import FORMAT, Manifest
 from scoring.events import Source
 from scoring.feedback import WINDOW_MS, ClickLayer, Learning
 from scoring.impressions import Impressions
-from scoring.inputs import OF_AD, OF_RING, RATED, REVIEWED
+from scoring.inputs import OF_AD, RATED, REVIEWED
 from scoring.rows import RING_SIZE
 from scoring.watch import Detector
 from streams.cli.evaluated import _sure
@@ -284,23 +280,6 @@ def test_the_frozen_and_the_following_test_are_of_the_same_impressions(trial: Tr
         np.testing.assert_array_equal(getattr(trial.frozen, field), getattr(trial.stateful, field))
     assert trial.learn.time_ms.max() < trial.cut_ms <= trial.stateful.time_ms.min()
     assert (trial.frozen.history != trial.stateful.history).any()
-
-
-def test_ablations_take_away_what_they_say(trial: Trial) -> None:
-    examples = trial.stateful
-
-    assert not (without_history(examples).history >= 0).any()
-    assert not without_history(examples).stats[:, OF_AD].any()
-    assert not without_history(examples).context[:, OF_RING].any()
-    assert not without_interest(examples).interest.any()
-    assert not without_time(examples).age.any()
-    np.testing.assert_array_equal(without_time(examples).interest, examples.interest)
-    of_ring = without_time(examples).context[:, OF_RING]
-    assert of_ring.any(axis=0).tolist() == [True, True, False, False, False, False, True]
-    assert examples.context[:, OF_RING].any(axis=0).all()
-    assert not nameless(trial.items).tokens[:, 0].any()
-    assert examples.interest.any()
-    assert trial.items.tokens[:, 0].all()
 
 
 def test_by_content_alone_nothing_is_told_of_how_often_the_ad_was_clicked_and_by_whom_it_was_met(

@@ -68,7 +68,7 @@ def test_every_model_stands_in_the_table_in_three_modes(data: Path) -> None:
     assert set(found) == {"frozen", "stateful", "online", "cold_start", "age", "drift", "learning", "lanes", "about"}
     names = {
         "attention", "gbdt", "hashed_lr", "popularity", "matrix_factorisation", "hoeffding_tree", "adaptive_forest",
-        "mean_pooling", "din", "no_history", "no_interest", "no_item_ages", "no_id",
+        "mean_pooling", "din", "no_history", "no_interest", "no_time_decay", "no_id",
     }  # fmt: skip
     for mode in ("frozen", "stateful", "online"):
         assert set(found[mode]) == names
@@ -240,7 +240,7 @@ def test_names_and_numbers_are_whole_in_eighty_columns() -> None:
     age = Age(108, 120, 19_999, {}, {}, Interval(0.0049, 0.0031, 0.0066), Interval(-0.0011, -0.0018, 0.0006))
     gap = Interval(-0.07455, -0.08014, -0.06765)
     line = Line(0.68448, 0.63808, 0.9234, 0.986, 0.60751, 0.82512, 78.25, 191.632, gap, gap)
-    lines = {"matrix_factorisation": line, "no_item_ages": line, "attention": line}
+    lines = {"matrix_factorisation": line, "no_time_decay": line, "attention": line}
     console = Console(width=80, file=io.StringIO(), record=True)
     console.print(_table("stateful", lines, "attention", 18_463), _costs(lines, "attention"))
     console.print(_ages([age], "attention"))

@@ -196,9 +196,12 @@ async def _after(monitor: "LagMonitor", seconds: float, stuck_after: float) -> "
 
 
 def _undecided(news: "News", looked_s: float, stuck_after: float) -> bool:
-    """Whether a partition that is behind has not moved in the last half of the look, and is not told to be stuck."""
+    """Whether a partition that is behind has not moved in the last half of the look, and is not told to be stuck.
+
+    So it is of any that is behind at the first poll.
+    """
     stuck = [one.stuck_s for group in news.report.groups for one in group.partitions if one.lag]
-    return not news.error and any(looked_s / 2 < stuck_s < stuck_after for stuck_s in stuck)
+    return not news.error and any(looked_s / 2 <= stuck_s < stuck_after for stuck_s in stuck)
 
 
 async def _watch(monitor: "LagMonitor", people: Console, by: By, asked: list[str], as_json: bool) -> None:

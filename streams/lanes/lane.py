@@ -340,6 +340,8 @@ class Lane:
         """While the lane is idle, write the snapshot that is due: people forgotten since are still in the last one."""
         while self.running and not self.has_work and self._saving.waits:
             async with self.in_step:
+                if not self.running:  # closed meanwhile, and given up where a step did not end in time
+                    return
                 if not (self._committed and await self._saving.some(self.state, self._changelog_offset)):
                     return
 

@@ -237,3 +237,22 @@ def test_a_topic_recreated_under_a_running_worker_is_refused_when_a_rebalance_br
             await again.take_over()
 
     play(scenario)
+
+
+def test_a_lane_that_is_given_up_while_it_waits_to_write_its_snapshot_lets_it_be(
+    kafka: Broker, topic_prefix: str, tmp_path: Path
+) -> None:
+    async def scenario() -> None:
+        shop = shop_on(kafka, topic_prefix, tmp_path, "at_least_once")
+        await shop.publish(events())
+        owner = Owner(shop, ADS)
+        lane = await owner.take_over()
+        await owner.step_all()
+        await lane.in_step.acquire()  # a step that does not end
+        resting = asyncio.create_task(lane.rest())
+        await asyncio.sleep(0)
+        await lane.close(1)
+        lane.in_step.release()
+        await resting  # it has no state any more: that would end the worker
+
+    play(scenario)

@@ -5,7 +5,7 @@ and "now" is the timestamp of the record being applied. Modules import only thos
 
     ids → runs → seal → features → text → events → order → rows → dedup → claims → cleaning → anomaly → ring
         → interest → value → tones → catalogue → update → candidates → examination → rates → inputs → gathering → graph
-        → files → attention → probes → proof → clicks → impressions → pending → watch → evidence → learner → feedback
+        → files → attention → probes → proof → clicks → impressions → pending → evidence → watch → learner → feedback
         → pool → calibration → exploration → assignment → policies → models → auction → ranking → thompson
         → confidence → interleaving → variety → slate → columns → market → fairness → shown → ledger → pacing
         → traffic → settlement → budgets → billing → touches → moments → attribution → engine → exposure

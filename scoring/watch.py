@@ -8,11 +8,17 @@ watch numbers whose mean does not move while all is well:
   one however sharp: it shows outcomes that turn against the predictions both ways, so that the mean stays;
 - *interest*: how close a clicked ad is to the person's interest before: the cosine with the long interest.
 
-An alarm of the first two is answered at once, always in the same order: learn faster; on an alarm soon after, go back
-to the weights that were last seen to be good; on a third, ask for a new attention model. An alarm of interest asks for
-a new model at once: predictions may well be right, but people want other things than those the model has learned from,
-and what it has learned about interest is worth less. On KuaiRand the mean stays between .572 and .579, over five days
-of half-days. The ads on offer move it as well: another mix of them, or more shown at random.
+And one that tells when these are calm again, since the layer soon no longer believes a model that is wrong:
+
+- *gain*: what predictions tell beyond the click rate, in nats an outcome: the rate's entropy less their log loss. An
+  alarm where over `GOOD_EVERY` outcomes it surely is less than half of what it once surely was.
+
+An alarm of calibration or surprise is answered at once, always in the same order: learn faster; on an alarm soon after,
+go back to the weights that were last seen to be good; on a third, ask for a new attention model. An alarm of gain asks
+for a new model at once, and so does one of interest: predictions may well be right, but people want other things than
+those the model has learned from, and what it has learned about interest is worth less. On KuaiRand the mean of interest
+stays between .572 and .579, over five days of half-days. The ads on offer move it as well: another mix of them, or more
+shown at random.
 """
 
 import math
@@ -25,6 +31,7 @@ import xxhash
 from river import drift
 
 from scoring.clicks import ClickModel, Floats
+from scoring.evidence import log_loss
 
 KEPT_BY = f"river {river.__version__}, checked\n".encode()
 """What a kept detector begins with. The XXH3 of the state comes next, and then the state. River's Rust code ends the
@@ -44,6 +51,8 @@ least."""
 GOOD_EVERY = 5_000
 """Fewest outcomes over which weights prove good: calibrated within `GOOD_WITHIN`, and without an alarm."""
 GOOD_WITHIN = 0.05
+GAIN_ERRORS = 3
+"""Standard errors within which a gain is not sure: of few clicks, or small gains, nothing is."""
 
 
 class Detector(StrEnum):
@@ -52,6 +61,7 @@ class Detector(StrEnum):
     CALIBRATION = "calibration"
     SURPRISE = "surprise"
     INTEREST = "interest"
+    GAIN = "gain"
 
     def worse(self, was: float, now: float) -> bool:
         """Whether a change is for the worse: predictions less accurate, or clicks further from interest.
@@ -61,6 +71,10 @@ class Detector(StrEnum):
         if self is Detector.INTEREST:
             return now < was
         return abs(now) > abs(was) if self is Detector.CALIBRATION else now > was
+
+
+BY_ADWIN = (Detector.CALIBRATION, Detector.SURPRISE, Detector.INTEREST)
+"""What ADWIN watches, outcome by outcome."""
 
 
 class Answer(StrEnum):
@@ -128,16 +142,20 @@ class Watch:
     """The detectors of one lane, and what has been done of late."""
 
     def __init__(self) -> None:
-        self.detectors = {each: Adwin() for each in Detector}
+        self.detectors = {each: Adwin() for each in BY_ADWIN}
         self.means: dict[Detector, float] = {}
         self.good: tuple[Floats, Floats] | None = None
         """Weights and AdaGrad's sums that were last seen to be good."""
         self.last_alarm = -SOON
         self.alarms_soon = 0
-        self.clicked = self.predicted = 0.0
+        self.clicked = self.predicted = self.loss = self.loss_squared = 0.0
         """Sums since weights were last judged."""
         self.unjudged = 0
         """Outcomes since then, without those that a model learned as a shadow."""
+        self.gained = 0.0
+        """The largest gain of which was sure that it was no less."""
+        self.dull = False
+        """Whether a new model was asked for since the gain was last as it should be."""
 
     def outcome(
         self, model: ClickModel, learned: int, clicked: int, predicted: float, closeness: float = math.nan
@@ -149,6 +167,9 @@ class Watch:
         self.unjudged += 1
         self.clicked += clicked
         self.predicted += predicted
+        loss = log_loss(clicked, predicted)
+        self.loss += loss
+        self.loss_squared += loss**2
         residual = clicked - predicted
         # -log p(y) - H(p) = -(y - p) log(p / (1 - p))
         surprise = -residual * math.log(predicted / (1 - predicted))
@@ -160,7 +181,7 @@ class Watch:
             if self.detectors[detector].drifts(value) and (alarm := self._alarm(detector, model, learned)):
                 alarms.append(alarm)
         if learned % LOOK_EVERY == 0:
-            self._look(model, learned)
+            alarms += self._look(model, learned)
         return alarms
 
     def _alarm(self, detector: Detector, model: ClickModel, learned: int) -> Alarm | None:
@@ -183,13 +204,29 @@ class Watch:
             return Answer.FALL_BACK
         return Answer.RETRAIN
 
-    def _look(self, model: ClickModel, learned: int) -> None:
-        """Note the means, and keep the weights that outcomes have shown to be good."""
+    def _look(self, model: ClickModel, learned: int) -> list[Alarm]:
+        """Note the means, keep the weights that outcomes have shown to be good, and see what predictions tell."""
         self.means = {each: adwin.estimation for each, adwin in self.detectors.items() if adwin.width >= LOOK_EVERY}
         if self.unjudged < GOOD_EVERY:
-            return
+            return []
         calm = learned - self.last_alarm >= GOOD_EVERY
         if calm and self.clicked and abs(self.predicted / self.clicked - 1) <= GOOD_WITHIN:
             self.good = model.array, model.caution
-        self.clicked = self.predicted = 0.0
+        alarm = self._dulled(learned)
+        self.clicked = self.predicted = self.loss = self.loss_squared = 0.0
         self.unjudged = 0
+        return [] if alarm is None else [alarm]
+
+    def _dulled(self, learned: int) -> Alarm | None:
+        """The alarm where predictions surely tell less than half of what they did; one, until they tell more again."""
+        rate, loss = self.clicked / self.unjudged, self.loss / self.unjudged
+        variance = max(self.loss_squared / self.unjudged - loss**2, 0.0)
+        gain, error = _entropy(rate) - loss, GAIN_ERRORS * math.sqrt(variance / self.unjudged)
+        dull, told = gain + error < self.gained / 2, self.dull
+        self.gained, self.dull = max(self.gained, gain - error), dull
+        return Alarm(Detector.GAIN, Answer.RETRAIN, learned, self.gained, gain) if dull and not told else None
+
+
+def _entropy(rate: float) -> float:
+    """Of an outcome with this chance, in nats: the log loss of who knows the click rate and nothing else."""
+    return -sum(chance * math.log(chance) for chance in (rate, 1 - rate) if chance > 0)

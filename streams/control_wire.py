@@ -268,7 +268,7 @@ class Drift(ControlMessage, frozen=True, kw_only=True, tag="drift"):
     """
 
     lane: int
-    detector: Literal["calibration", "surprise", "interest"]
+    detector: Literal["calibration", "surprise", "interest", "gain"]
     answer: Literal["quicken", "fall-back", "retrain"]
     was: float
     now: float

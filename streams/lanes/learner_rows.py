@@ -17,7 +17,7 @@ log = structlog.get_logger()
 class WatchRow(msgspec.Struct, frozen=True, kw_only=True):
     """`scoring.watch.Watch`: detectors and their means by name; arrays of the weights last seen good, or none.
 
-    ``unjudged``: older rows lack it, and weights are then judged that much later.
+    ``loss``: None in older rows, whose sums since weights were last judged begin anew.
     """
 
     detectors: dict[str, bytes]
@@ -28,6 +28,10 @@ class WatchRow(msgspec.Struct, frozen=True, kw_only=True):
     clicked: float
     predicted: float
     unjudged: int = 0
+    loss: float | None = None
+    loss_squared: float = 0.0
+    gained: float = 0.0
+    dull: bool = False
 
     @classmethod
     def of(cls, watch: Watch) -> "WatchRow":
@@ -41,6 +45,10 @@ class WatchRow(msgspec.Struct, frozen=True, kw_only=True):
             clicked=watch.clicked,
             predicted=watch.predicted,
             unjudged=watch.unjudged,
+            loss=watch.loss,
+            loss_squared=watch.loss_squared,
+            gained=watch.gained,
+            dull=watch.dull,
         )
 
     def watch(self) -> Watch:
@@ -54,7 +62,10 @@ class WatchRow(msgspec.Struct, frozen=True, kw_only=True):
         out.means = {Detector(name): mean for name, mean in self.means.items()}
         out.good = None if self.good is None else (weights(self.good[0]), sums(self.good[1]))
         out.last_alarm, out.alarms_soon = self.last_alarm, self.alarms_soon
-        out.clicked, out.predicted, out.unjudged = self.clicked, self.predicted, self.unjudged
+        out.gained, out.dull = self.gained, self.dull
+        if self.loss is not None:
+            out.clicked, out.predicted, out.unjudged = self.clicked, self.predicted, self.unjudged
+            out.loss, out.loss_squared = self.loss, self.loss_squared
         return out
 
 

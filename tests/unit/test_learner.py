@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from scoring.clicks import MARGIN, probability
 from scoring.evidence import KNOWN, SURE, Evidence, log_loss
 from scoring.learner import Learner
-from scoring.watch import Detector
+from scoring.watch import BY_ADWIN
 from streams.lanes.learner_rows import LearnerRow
 
 
@@ -48,10 +48,10 @@ def test_what_a_model_scored_itself_is_watched_and_what_it_scored_beside_is_coun
     assert one.outcome(1, 0.5, 0.3) == []
     one.beside(0, 0.25, 0.5, 1_000, 2_000)
     assert (one.learned, one.evidence.outcomes) == (2, 2)
-    assert [one.watch.detectors[each].width for each in Detector] == [1, 1, 1]
+    assert [one.watch.detectors[each].width for each in BY_ADWIN] == [1, 1, 1]
     one.outcome(0, 0.5, 0.3)
     one.outcome(1, 0.5, math.nan)
-    assert [one.watch.detectors[each].width for each in Detector] == [3, 3, 1]  # interest: of clicks on what is known
+    assert [one.watch.detectors[each].width for each in BY_ADWIN] == [3, 3, 1]  # interest: of clicks on what is known
 
 
 def test_a_shadow_is_held_against_another_on_what_was_shown_once_enough_is_known_of_it() -> None:

@@ -2,6 +2,7 @@
 
 import re
 
+import msgspec
 import numpy as np
 import pytest
 import river
@@ -79,6 +80,59 @@ def test_predictions_that_are_right_again_after_a_drift_are_no_drift(seed: int, 
     moved = [(clicked, predicted * rate) for clicked, predicted in outcomes(2_500, seed + 10) if predicted * rate < 1]
     assert run(watch, model, moved, learned=10_000)
     assert run(watch, model, outcomes(SOON, seed + 20), learned=10_000 + len(moved)) == []
+
+
+def learnt(count: int, seed: int, dull_from: int, mean: float, spread: float) -> list[Alarm]:
+    """The alarms of a layer beneath whose model log-odds are right until ``dull_from``, and then mean nothing."""
+    rng, learner, found = np.random.default_rng(seed), Learner(), list[Alarm]()
+    said, true = rng.normal(mean, spread, (2, count))
+    true[:dull_from] = said[:dull_from]
+    clicks = rng.random(count) < 1 / (1 + np.exp(-true))
+    for logit, clicked in zip(said.tolist(), clicks.tolist(), strict=True):
+        told = example([logit, *[0.0] * (len(NUMBERS) - 1)], 1)
+        found += learner.outcome(int(clicked), learner.model.chance(told), np.nan)
+        learner.model.learn_one(told, clicked)
+    return found
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_model_that_tells_nothing_any_more_asks_once_for_a_new_one_when_the_layer_no_longer_believes_it(
+    seed: int,
+) -> None:
+    alarms = [alarm for alarm in learnt(40_000, seed, 15_000, -0.5, 1.0) if alarm.detector is Detector.GAIN]
+    (alarm,) = alarms
+    assert alarm.answer is Answer.RETRAIN
+    assert alarm.learned in (20_000, 25_000)
+    assert alarm.now < alarm.was / 2
+
+
+@pytest.mark.parametrize(("mean", "spread"), [(-0.5, 1.0), (-3.0, 0.5), (-1.0, 0.0)])
+def test_a_model_that_tells_as_much_as_ever_asks_for_none_however_little_that_is(mean: float, spread: float) -> None:
+    assert Detector.GAIN not in {alarm.detector for alarm in learnt(40_000, 4, 40_000, mean, spread)}
+
+
+def test_a_gain_that_has_come_back_may_be_lost_again() -> None:
+    watch, model, found = Watch(), a_model(), []
+    for part, turned in enumerate((0.0, 0.5, 0.0, 0.5)):
+        found += run(watch, model, outcomes(2 * GOOD_EVERY, part, turned), learned=2 * part * GOOD_EVERY)
+    assert [alarm.learned // GOOD_EVERY for alarm in found if alarm.detector is Detector.GAIN] == [3, 7]
+
+
+def test_a_gain_is_kept_and_sums_from_before_losses_were_begin_anew() -> None:
+    watch, model = Watch(), a_model()
+    run(watch, model, outcomes(2 * GOOD_EVERY) + outcomes(GOOD_EVERY + 700, 2, turned=0.5))
+    assert watch.dull
+    row = WatchRow.of(watch)
+    again = msgspec.msgpack.decode(msgspec.msgpack.encode(row), type=WatchRow).watch()
+    kept = ("gained", "dull", "loss", "loss_squared", "clicked", "predicted", "unjudged")
+    assert [getattr(again, name) for name in kept] == [getattr(watch, name) for name in kept]
+    since = ("loss", "loss_squared", "gained", "dull")
+    former = {
+        name: value for name, value in msgspec.to_builtins(row, builtin_types=(bytes,)).items() if name not in since
+    }
+    before = msgspec.convert(former, WatchRow, builtin_types=(bytes,)).watch()
+    assert [getattr(before, name) for name in kept] == [0, False, 0, 0, 0, 0, 0]
+    assert before.last_alarm == watch.last_alarm
 
 
 def test_predictions_that_get_better_than_they_think_raise_no_alarm() -> None:

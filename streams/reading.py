@@ -176,7 +176,7 @@ async def _until(
             yield records
         left = await _left(consumer, ends)
         progress(there - left, there)
-        if batches or not (cut := [tp for tp, end in ends.items() if await _is_cut(consumer, tp, end)]):
+        if batches or not (cut := [tp for tp, end in ends.items() if await is_cut(consumer, tp, end)]):
             whole_s = loop.time()
         elif loop.time() - whole_s >= CUT_S:
             named = ", ".join(f"partition {tp.partition} of {tp.topic}" for tp in cut)
@@ -185,7 +185,7 @@ async def _until(
             )
 
 
-async def _is_cut(consumer: AIOKafkaConsumer, tp: TopicPartition, end: int) -> bool:
+async def is_cut(consumer: AIOKafkaConsumer, tp: TopicPartition, end: int) -> bool:
     """Whether the log ends before ``end``, and all of it has been read; open transactions are of the log."""
     there = consumer.highwater(tp)
     return there is not None and there <= await consumer.position(tp) < end

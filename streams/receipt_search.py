@@ -18,12 +18,12 @@ from streams.aside import aside
 from streams.decode import Record
 from streams.fetching import fetch
 from streams.placement_ids import Origin, slice_end_of
-from streams.reading import log_ends, partitions_of, read_between, reader
+from streams.reading import is_cut, log_ends, partitions_of, read_between, reader
 from streams.topics import DECISIONS
 from streams.wire import UNREADABLE, Decision
 
 SLICE = 512
-"""Receipts of the first ring: most slices leave fewer. Seven megabytes."""
+"""Receipts of the first ring, seven megabytes: a slice that is full of waiting events may leave more, others fewer."""
 WIDER = 8
 """How many times as wide each ring is as the one before."""
 LOOKED_AT = 16
@@ -94,6 +94,8 @@ async def _approach(bootstrap: str, tp: TopicPartition, end: int, sought: Origin
             while await consumer.position(tp) < end:
                 if batch := (await fetch(consumer, [tp], bootstrap, timeout_ms=POLL_MS, max_records=LOOKED_AT)).get(tp):
                     return batch
+                if await is_cut(consumer, tp, end):  # whoever reads it next says so
+                    break
             return ()
 
         return begin, await approach(read, begin, end, sought)

@@ -69,11 +69,11 @@ def lag(
     STOP: nobody makes progress; REWIND: offsets went back;
     UNKNOWN: no offset committed.
 
-    Rates and statuses need time: --seconds, --watch. A partition that is behind and
-    does not move is watched for --stuck-after before the answer. A time lag marked > is at
-    least that: the record is older than the watch. Terminals of less than 110
-    columns show rates only by topic and by group. With --watch, --json prints an
-    object after every poll.
+    Rates and statuses need time: --seconds, --watch. A partition that is behind
+    and does not move is watched for --stuck-after before the answer. A time lag
+    marked > is at least that: the record is older than the watch. Terminals of
+    less than 110 columns show rates only by topic and by group. With --watch,
+    --json prints an object after every poll.
 
     Exit status 1 if a partition is STALL, STOP or REWIND, or the lag is not
     known, for example because the group does not exist.

@@ -42,10 +42,7 @@ def test_a_lane_recovers_its_rows_from_snapshot_and_changelog_alike(
 ) -> None:
     async def scenario() -> None:
         shop = shop_on(kafka, topic_prefix, tmp_path / "one", guarantee)
-        await shop.publish(events())
-        first = Owner(shop, ADS)
-        lane = await first.take_over()
-        await first.step_all()
+        first, lane = await at_work(shop)
         await lane.close(5_000)  # leaves a snapshot
         await first.vanish()
         snapshot = next((tmp_path / "one" / "snapshots").rglob("*.snapshot"))
@@ -71,6 +68,15 @@ def test_a_lane_recovers_its_rows_from_snapshot_and_changelog_alike(
         assert stores[0] == stores[1] == await shop.state()
 
     play(scenario)
+
+
+async def at_work(shop: Shop) -> tuple[Owner, Lane]:
+    """An owner that has applied events, and its lane."""
+    await shop.publish(events())
+    owner = Owner(shop, ADS)
+    lane = await owner.take_over()
+    await owner.step_all()
+    return owner, lane
 
 
 def test_a_snapshot_is_discarded_where_the_changelog_has_lost_what_followed_it(
@@ -130,10 +136,7 @@ def test_a_snapshot_beyond_its_lane_row_is_not_believed(
 ) -> None:
     async def scenario() -> None:
         shop = shop_on(kafka, topic_prefix, tmp_path, guarantee)
-        await shop.publish(events())
-        first = Owner(shop, ADS)
-        lane = await first.take_over()
-        await first.step_all()
+        first, lane = await at_work(shop)
         changelog = TopicPartition(f"{topic_prefix}state-changelog", 0)
         lane._changelog_offset = (await log_ends(kafka.bootstrap, [changelog]))[changelog]
         await lane.close(5_000)
@@ -170,10 +173,7 @@ def test_a_snapshot_that_is_damaged_or_foreign_is_refused_and_the_changelog_read
 ) -> None:
     async def scenario() -> None:
         shop = shop_on(kafka, topic_prefix, tmp_path, "at_least_once")
-        await shop.publish(events())
-        first = Owner(shop, ADS)
-        lane = await first.take_over()
-        await first.step_all()
+        first, lane = await at_work(shop)
         await lane.close(5_000)
         await first.vanish()
         expected = await shop.state()
@@ -224,10 +224,7 @@ def test_a_topic_recreated_under_a_running_worker_is_refused_when_a_rebalance_br
 ) -> None:
     async def scenario() -> None:
         shop = shop_on(kafka, topic_prefix, tmp_path, "at_least_once")
-        await shop.publish(events())
-        owner = Owner(shop, ADS)
-        before = await owner.take_over()
-        await owner.step_all()
+        owner, before = await at_work(shop)
         await before.close(5_000)
         await asyncio.to_thread(recreate, kafka.bootstrap, topic_prefix)
         shop.adopted = True
@@ -244,10 +241,7 @@ def test_a_lane_that_is_given_up_while_it_waits_to_write_its_snapshot_lets_it_be
 ) -> None:
     async def scenario() -> None:
         shop = shop_on(kafka, topic_prefix, tmp_path, "at_least_once")
-        await shop.publish(events())
-        owner = Owner(shop, ADS)
-        lane = await owner.take_over()
-        await owner.step_all()
+        _, lane = await at_work(shop)
         await lane.in_step.acquire()  # a step that does not end
         resting = asyncio.create_task(lane.rest())
         await asyncio.sleep(0)

@@ -2,11 +2,13 @@
 
 import asyncio
 from pathlib import Path
+from typing import Any
 
 import pytest
-from aiokafka import AIOKafkaProducer
+from aiokafka import AIOKafkaProducer, TopicPartition
 
 from deploy.brokers import Broker
+from streams.reading import CutLogError, log_ends
 from streams.receipt_search import find_receipt
 from tests.integration.lanes import DEADLINE_S, shop_on
 from tests.unit.test_receipt_search import EVENTS, log_of, name_of
@@ -103,5 +105,25 @@ def test_who_waits_for_a_receipt_that_is_not_there_sees_how_far_the_search_is(
         assert told == sorted(told)
         assert {of for _, of in told} == {there}
         assert told[-1] == (there, there)
+
+    asyncio.run(scenario())
+
+
+def test_a_search_of_a_log_that_has_become_shorter_meanwhile_says_so(
+    embedded: Broker, topic_prefix: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    receipts = Receipts(embedded, topic_prefix, tmp_path)
+
+    async def before(*of: Any, **how: Any) -> dict[TopicPartition, int]:
+        return {tp: 2 * end for tp, end in (await log_ends(*of, **how)).items()}
+
+    monkeypatch.setattr("streams.receipt_search.log_ends", before)
+    monkeypatch.setattr("streams.reading.CUT_S", 0.0)
+
+    async def scenario() -> None:
+        await receipts.fill()
+        async with asyncio.timeout(DEADLINE_S):
+            with pytest.raises(CutLogError, match="has become shorter"):
+                await receipts.find(UNKNOWN)
 
     asyncio.run(scenario())

@@ -17,16 +17,8 @@ from onnx_models.trial import Trial
 from scoring.inputs import OF_AD, OF_RING
 from scoring.interest import WEIGHTS
 from scoring.rows import HORIZONS
-from streams.cli.trials import trial_of
-from tests.builders import made_up_log
 
 pytestmark = pytest.mark.train
-
-
-@pytest.fixture(scope="module")
-def trial() -> Trial:
-    log = made_up_log(3, events=600, users=12, surface="home", brands=3)
-    return trial_of(log.ads, log.events, 0, lambda _done, _total: None)
 
 
 def test_ablations_take_away_what_they_say(trial: Trial) -> None:

@@ -50,12 +50,6 @@ from tests.builders import START_MS, ad, impression, made_up_log, tone
 pytestmark = pytest.mark.train
 
 
-@pytest.fixture(scope="module")
-def trial() -> Trial:
-    log = made_up_log(3, events=600, users=12, surface="home", brands=3)
-    return trial_of(log.ads, log.events, 0, lambda _done, _total: None)
-
-
 def test_a_log_is_parted_by_its_time_however_many_impressions_its_days_have() -> None:
     crowd = [impression("user-1", f"ad-{number}", START_MS + 1_000 * number) for number in range(90)]
     late = [impression("user-1", "ad-0", START_MS + 1_000 * (100 + 10 * number)) for number in range(11)]

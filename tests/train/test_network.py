@@ -5,15 +5,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-torch = pytest.importorskip("torch", reason="PyTorch is not installed: pip install 'salience[train]'")
+pytest.importorskip("torch", reason="PyTorch is not installed: pip install 'salience[train]'")
 
-from torch.utils.flop_counter import FlopCounterMode  # noqa: E402 - only where PyTorch is
+import torch
+from torch.utils.flop_counter import FlopCounterMode
 
-from onnx_models.export import About, export, restore, run  # noqa: E402 - as above
-from onnx_models.network import Network  # noqa: E402 - as above
-from onnx_models.probes import encoder_feed  # noqa: E402 - as above
-from onnx_models.verify import verify  # noqa: E402 - as above
-from scoring.attention import (  # noqa: E402 - as above
+from onnx_models.export import About, export, restore, run
+from onnx_models.network import Network
+from onnx_models.probes import encoder_feed
+from onnx_models.verify import verify
+from scoring.attention import (
     ENCODER,
     GOLDEN_TOLERANCE,
     AttentionModel,
@@ -21,10 +22,10 @@ from scoring.attention import (  # noqa: E402 - as above
     open_unproven,
     table_rows,
 )
-from scoring.features import DENSE_DIM  # noqa: E402 - as above
-from scoring.inputs import HistoryKind, ModelInputs, empty_inputs  # noqa: E402 - as above
-from scoring.text import TEXT_ENCODER, WIDE_DIM  # noqa: E402 - as above
-from tests.models import drawn_inputs, drawn_tokens  # noqa: E402 - as above
+from scoring.features import DENSE_DIM
+from scoring.inputs import HistoryKind, ModelInputs, empty_inputs
+from scoring.text import TEXT_ENCODER, WIDE_DIM
+from tests.models import drawn_inputs, drawn_tokens
 
 pytestmark = pytest.mark.train
 

@@ -6,16 +6,18 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-torch = pytest.importorskip("torch", reason="PyTorch is not installed: pip install 'salience[train]'")
+pytest.importorskip("torch", reason="PyTorch is not installed: pip install 'salience[train]'")
 
-from onnx_models.alternatives.nets import Net  # noqa: E402 - only where PyTorch is
-from onnx_models.examples import Examples, Items, collect  # noqa: E402 - as above
-from onnx_models.metrics import Metrics, measure  # noqa: E402 - as above
-from onnx_models.training import Config, Step, TrainResult, evaluate, predict, train  # noqa: E402 - as above
-from scoring.catalogue import Catalogue  # noqa: E402 - as above
-from scoring.rows import RowStore  # noqa: E402 - as above
-from streams.logs import Event, in_order  # noqa: E402 - as above
-from tests.builders import START_MS, click, columns_of, entry, impression  # noqa: E402 - as above
+import torch
+
+from onnx_models.alternatives.nets import Net
+from onnx_models.examples import Examples, Items, collect
+from onnx_models.metrics import Metrics, measure
+from onnx_models.training import Config, Step, TrainResult, evaluate, predict, train
+from scoring.catalogue import Catalogue
+from scoring.rows import RowStore
+from streams.logs import Event, in_order
+from tests.builders import START_MS, click, columns_of, entry, impression
 
 pytestmark = pytest.mark.train
 

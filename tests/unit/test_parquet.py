@@ -6,13 +6,15 @@ from typing import Any
 import msgspec
 import pytest
 
-pa = pytest.importorskip("pyarrow", reason="pyarrow is not installed: pip install 'salience[evaluate]'")
+pytest.importorskip("pyarrow", reason="pyarrow is not installed: pip install 'salience[evaluate]'")
 
-from streams.logs import Log, LogError, in_order  # noqa: E402 - only where pyarrow is
-from streams.logs.parquet import FILES, SCHEMAS, Writer, read, schema_of, write  # noqa: E402 - as above
-from streams.wire import Ad, Click, Impression, Tone  # noqa: E402 - as above
-from tests.builders import START_MS, ad, click, impression, tone  # noqa: E402 - as above
-from tests.logs import busy_log  # noqa: E402 - as above
+import pyarrow as pa
+
+from streams.logs import Log, LogError, in_order
+from streams.logs.parquet import FILES, SCHEMAS, Writer, read, schema_of, write
+from streams.wire import Ad, Click, Impression, Tone
+from tests.builders import START_MS, ad, click, impression, tone
+from tests.logs import busy_log
 
 
 def test_a_log_comes_back_as_it_went(tmp_path: Path) -> None:

@@ -5,9 +5,10 @@ from dataclasses import asdict
 from datetime import UTC, datetime
 
 from onnx_models.folds import Spread
+from onnx_models.heads import Heads
 from onnx_models.metrics import Metrics, shown
 from onnx_models.training import TrainResult
-from scoring.attention import Manifest
+from scoring.manifest import Manifest
 
 CARD = "MODEL_CARD.md"
 CURVES = "learning_curves.png"
@@ -17,12 +18,14 @@ def card(
     manifest: Manifest,
     result: TrainResult,
     measured: Mapping[str, Metrics],
+    others: Heads,
     across: Mapping[str, Spread] | None = None,
     *,
     pictured: bool = False,
 ) -> str:
     """The card as Markdown. ``measured``: the model and what it is compared with; ``across``: over folds."""
-    parts = [_head(manifest), _measures(measured), _folds(across), _training(result, pictured=pictured), _LIMITS]
+    measures = [_measures(measured), _heads(others), _folds(across)]
+    parts = [_head(manifest), *measures, _training(result, pictured=pictured), _LIMITS]
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
@@ -46,6 +49,20 @@ def _measures(measured: Mapping[str, Metrics]) -> str:
     for name, each in measured.items():
         lines.append(f"| {name} | {shown(each.auc, 4)} | {shown(each.log_loss, 4)} | {shown(each.calibration, 3)} |")
     return "\n".join(lines)
+
+
+def _heads(others: Heads) -> str:
+    says, always = others.conversion, others.always
+    return (
+        "## Beside clicks\n\n"
+        "No placement goes by these: campaigns that bid for purchases or seconds are ranked by what theirs brought.\n\n"
+        "| says | of | how well |\n|---|---|---|\n"
+        f"| a click becomes a purchase | {others.clicks:,} clicks, {others.purchases:,} with one | AUC "
+        f"{shown(says.auc, 4)}, log loss {shown(says.log_loss, 4)} (always the share that trained: "
+        f"{shown(always.log_loss, 4)}), calibration {shown(says.calibration, 3)} |\n"
+        f"| log1p of seconds looked | {others.looks:,} looks told, else 0 | explains {shown(others.explained, 3)} of "
+        f"the variance, calibration {shown(others.viewed_calibration, 3)} |"
+    )
 
 
 def _folds(across: Mapping[str, Spread] | None) -> str:

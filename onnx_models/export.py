@@ -19,18 +19,9 @@ from torch import nn
 
 from onnx_models.network import Network
 from onnx_models.probes import attention_feed, encoder_feed
-from scoring.attention import (
-    ATTENTION,
-    ENCODER,
-    FORMAT,
-    MANIFEST,
-    OUTCOMES,
-    Manifest,
-    attention_contract,
-    encoder_contract,
-    table_rows,
-)
+from scoring.attention import OUTCOMES, attention_contract, encoder_contract, table_rows
 from scoring.inputs import SPEC_HASH
+from scoring.manifest import ATTENTION, ENCODER, FORMAT, MANIFEST, Manifest
 from scoring.rows import RING_SIZE
 from scoring.text import TEXT_ENCODER, WIDE_DIM
 

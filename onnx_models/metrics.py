@@ -135,6 +135,22 @@ def _least_loss(x: Floats, labels: Floats, offset: Floats, start: Floats) -> npt
     return weights
 
 
+def line(said: Floats, told: Floats) -> tuple[float, float]:
+    """Scale and shift of ``said`` that come nearest to ``told`` by least squares.
+
+    As `platt`, it turns no order round: where the scale would be 0 or less, those of `lift`.
+    """
+    x, y = said.astype(np.float64), told.astype(np.float64)
+    gone = x - x.mean()
+    scale = float(gone @ y) / max(float(gone @ gone), CLIP)
+    return (scale, float(y.mean() - scale * x.mean())) if scale > 0 else lift(said, told)
+
+
+def lift(said: Floats, told: Floats) -> tuple[float, float]:
+    """Scale 1, and the shift of ``said`` that gives it the mean of ``told``."""
+    return 1.0, float(told.mean(dtype=np.float64) - said.mean(dtype=np.float64))
+
+
 def normalised_entropy(labels: Floats, predicted: Floats) -> float:
     """Log loss over that of always predicting the labels' mean (He et al., 2014); informative below 1."""
     rate = float(np.clip(labels.mean(), CLIP, 1 - CLIP))

@@ -10,26 +10,18 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 from torch.nn import functional
 
 from onnx_models.examples import Examples, Items
-from onnx_models.metrics import CLIP, Metrics, level, measure, platt
-from onnx_models.network import Attention, Network
-from scoring.attention import table_rows
+from onnx_models.metrics import Metrics, level, lift, line, platt
+from onnx_models.network import Attention, Linear, Network
+from onnx_models.predicting import Ints, ItemTensors, Moments, Ready, encoded, evaluate, forward
 from scoring.events import VIEWED_LONG_MS
 
-Ints = npt.NDArray[np.int64]
-Floats = npt.NDArray[np.float32]
-
-CANDIDATES_MAX = 16
-"""Most candidates of one moment in a batch; a longer placement makes several moments."""
 PART = 512
 """Moments that learn in one call: their histories fit the processor's cache, and short and long ones are separate."""
-MOMENTS_PER_CALL = 1024
-"""Moments predicted in one call; bounds memory at about 150 MB."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,8 +70,6 @@ class Step:
 
 
 Progress = Callable[[Step], None]
-Fit = Callable[[npt.NDArray[np.float64], Floats], tuple[float, float]]
-"""Scale and shift of log-odds ``[E]`` that fit labels ``[E]``."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,53 +86,6 @@ class TrainResult:
     epochs: list[Metrics]
     losses: list[float]
     config: Config
-
-
-@dataclass(frozen=True, slots=True)
-class _ItemTensors:
-    """Items as tensors, with one more at the end for padding: no tokens, all zero."""
-
-    tokens: Tensor  # [N + 1, T]
-    dense: Tensor  # [N + 1, R]
-    features: Tensor  # [N + 1, K]
-
-    @classmethod
-    def of(cls, items: Items, vocabulary: int) -> "_ItemTensors":
-        arrays = (table_rows(items.tokens, vocabulary), items.dense, items.features)
-        return cls(*(torch.from_numpy(np.concatenate([a, np.zeros_like(a[:1])])) for a in arrays))
-
-
-@dataclass(frozen=True, slots=True)
-class _Moments:
-    """Examples grouped by person, millisecond and surface: those of one moment share all but the candidate, as served.
-
-    So what depends only on the person is computed once per moment: for placements of ten, an eighth of the work.
-    """
-
-    order: Ints  # [E] places of the examples, grouped by moment
-    start: Ints  # [M] a moment's first place in order
-    count: Ints  # [M] 1 to CANDIDATES_MAX
-
-    @classmethod
-    def of(cls, examples: Examples) -> "_Moments":
-        shared = (examples.surface, examples.row, examples.time_ms)
-        order = np.lexsort(shared)
-        new = np.ones(len(order), dtype=np.bool_)
-        new[1:] = np.any([np.diff(each[order]) != 0 for each in shared], axis=0)
-        at = np.arange(len(order))
-        within = at - np.maximum.accumulate(np.where(new, at, 0))
-        start = np.flatnonzero(within % CANDIDATES_MAX == 0)
-        return cls(order, start, np.diff(np.append(start, len(order))))
-
-    def __len__(self) -> int:
-        return len(self.start)
-
-    def places(self, moments: Ints) -> Ints:
-        """Examples of ``moments [B]``: ``[B, C]``, -1 where a moment has fewer."""
-        width = np.arange(self.count[moments].max())
-        at = self.start[moments][:, None] + width
-        held = width < self.count[moments][:, None]
-        return np.where(held, self.order[np.where(held, at, 0)], -1)
 
 
 def train(
@@ -180,12 +123,12 @@ def train(
         best = course.run(progress, lambda: evaluate(network, validate, items))
         told = 0 < validate.label.mean() < 1
         if told:
-            _calibrate(network, validate, items, platt)
+            _calibrate(network, validate, items, learnt=False)
         reached = evaluate(network, validate, items)
         if told:
             last = replace(config, epochs=1, rate=config.last_rate, batch=config.last_batch)
             _Course(network, validate, items, last, "Learning the newest").run(progress)
-            _calibrate(network, validate, items, level)
+            _calibrate(network, validate, items, learnt=True)
         return TrainResult(network, reached, best, course.losses, config)
 
 
@@ -202,8 +145,8 @@ class _Course:
 
     def __init__(self, network: Network, examples: Examples, items: Items, config: Config, lesson: str) -> None:
         self.network, self.examples, self.config, self.lesson = network, examples, config, lesson
-        self.items = _ItemTensors.of(items, config.vocabulary)
-        self.moments = _Moments.of(examples)
+        self.items = ItemTensors.of(items, config.vocabulary)
+        self.moments = Moments.of(examples)
         self.losses: list[float] = []
         self.per_epoch = min(math.ceil(len(examples) / config.batch), len(self.moments))
         self.optimiser = torch.optim.AdamW(
@@ -246,10 +189,10 @@ class _Course:
         network.train()
         tokens = items.tokens.clone()
         tokens[torch.rand(len(tokens)) < config.id_dropout, 0] = 0  # an item's first token is its id
-        vectors, examples = _encoded(network, tokens, items), self.examples
+        vectors, examples = encoded(network, tokens, items), self.examples
         loss, count = torch.zeros(()), np.count_nonzero(places >= 0)
         for part in _by_length(examples, places):
-            outputs = _forward(network, vectors, items, examples, part)
+            outputs = forward(network, vectors, items, examples, part)
             loss = loss + _loss(outputs, examples, part, config) * (np.count_nonzero(part >= 0) / count)
         self.optimiser.zero_grad(set_to_none=True)
         loss.backward()
@@ -260,7 +203,7 @@ class _Course:
 
 
 def _by_length(examples: Examples, places: Ints) -> list[Ints]:
-    """``places [B, C]`` in parts of at most `PART`, grouped by number of past items: see `_forward`."""
+    """``places [B, C]`` in parts of at most `PART`, grouped by number of past items: see `forward`."""
     met = np.count_nonzero(examples.history[places[:, 0]] >= 0, axis=1)
     return [places[part] for part in np.array_split(np.argsort(met, kind="stable"), -(-len(places) // PART))]
 
@@ -281,89 +224,23 @@ def _loss(outputs: tuple[Tensor, Tensor, Tensor, Tensor], examples: Examples, pl
 
 
 @torch.no_grad()
-def _calibrate(network: Network, examples: Examples, items: Items, fit: Fit) -> None:
-    """Scale and shift the last layer as ``fit`` computes from its log-odds and the labels of ``examples``.
+def _calibrate(network: Network, examples: Examples, items: Items, *, learnt: bool) -> None:
+    """Scale and shift each head so that it fits ``examples``; a head of whose outcome they tell nothing stays.
 
-    Use `platt` if the network has not learnt from ``examples``. If it has, use `level`: on new examples, it predicts
-    less surely than on those.
+    Where the network has ``learnt`` from them only the shift: on new examples, it predicts less surely than on those.
     """
-    p = np.clip(predict(network, examples, items).astype(np.float64), CLIP, 1 - CLIP)
-    scale, shift = fit(np.log(p / (1 - p)), examples.label)
-    out = network.attention.out
-    assert out.bias is not None
-    out.weight.mul_(scale)
-    out.bias.mul_(scale).add_(shift)
+    said, heads, clicked = Ready.of(network, items).say(examples), network.attention, examples.label > 0
+    odds, length = (level, lift) if learnt else (platt, line)
+    _turn(heads.out, *odds(said.logit, examples.label))
+    bought, looked = examples.converted[clicked], np.log1p(examples.viewed_s)
+    if 0 < bought.mean() < 1:
+        _turn(heads.conversion, *odds(said.conversion[clicked], bought))
+    if looked.any():
+        _turn(heads.viewed, *length(said.viewed, looked))
 
 
-def _encoded(network: Network, tokens: Tensor, items: _ItemTensors) -> Tensor:
-    """The items' learned vectors ``[N + 1, D]``; the last, for padding, is zero, as in an empty place at serving."""
-    vectors: Tensor = network.encoder(tokens[:-1], items.dense[:-1])
-    return functional.pad(vectors, (0, 0, 0, 1))
-
-
-def _forward(
-    network: Network, vectors: Tensor, items: _ItemTensors, examples: Examples, places: Ints
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """The network's outputs for the moments of ``places [B, C]``; ``vectors [N + 1, D]``.
-
-    Columns of the history that are empty for all of them are left out.
-    """
-    first, padding = places[:, 0], len(vectors) - 1
-    slots = examples.history[first]  # [B, RING_SIZE]
-    met = np.flatnonzero((slots[:, :-1] >= 0).any(axis=0))
-    met = np.append(met, slots.shape[1] - 1)  # H of them, at least one
-    slots, age, kind = slots[:, met], examples.age[first][:, met], examples.kind[first][:, met]  # [B, H]
-    history = torch.from_numpy(np.where(slots >= 0, slots, padding).astype(np.int64))
-    known = torch.from_numpy(slots >= 0).to(vectors.dtype)
-    item = torch.from_numpy(np.where(places >= 0, examples.item[places], padding).astype(np.int64))  # [B, C]
-    outputs: tuple[Tensor, Tensor, Tensor, Tensor] = network.attention(
-        functional.embedding(history, vectors),
-        torch.from_numpy(age),
-        torch.from_numpy(kind.astype(np.int64)),
-        known,
-        torch.from_numpy(examples.interest[first]),
-        functional.embedding(item, vectors),
-        functional.embedding(item, items.features),
-        torch.from_numpy(examples.stats[places]),
-        torch.from_numpy(examples.context[first]),
-    )
-    return outputs
-
-
-@dataclass(frozen=True, slots=True)
-class Ready:
-    """A network that has learnt, and its items encoded, as a worker has them before anybody asks."""
-
-    network: Network
-    items: _ItemTensors
-    vectors: Tensor  # [N + 1, D]
-
-    @classmethod
-    def of(cls, network: Network, items: Items) -> "Ready":
-        """Encode the items."""
-        tensors = _ItemTensors.of(items, network.vocabulary)
-        network.eval()
-        with torch.inference_mode():
-            return cls(network, tensors, _encoded(network, tensors.tokens, tensors))
-
-    def predict(self, examples: Examples) -> Floats:
-        """Click probabilities of the examples, ``[E]``."""
-        moments, out = _Moments.of(examples), np.zeros(len(examples), dtype=np.float32)
-        self.network.eval()
-        with torch.inference_mode():
-            for start in range(0, len(moments), MOMENTS_PER_CALL):
-                places = moments.places(np.arange(start, min(start + MOMENTS_PER_CALL, len(moments))))
-                logit, *_ = _forward(self.network, self.vectors, self.items, examples, places)
-                held = places >= 0
-                out[places[held]] = torch.sigmoid(logit).numpy()[held]
-        return out
-
-
-def predict(network: Network, examples: Examples, items: Items) -> Floats:
-    """Click probabilities of the examples, ``[E]``."""
-    return Ready.of(network, items).predict(examples)
-
-
-def evaluate(network: Network, examples: Examples, items: Items) -> Metrics:
-    """How well the network predicts the examples; its weights do not change."""
-    return measure(examples.label, predict(network, examples, items))
+def _turn(head: Linear, scale: float, shift: float) -> None:
+    """Let a head say ``scale`` times what it said, plus ``shift``."""
+    assert head.bias is not None
+    head.weight.mul_(scale)
+    head.bias.mul_(scale).add_(shift)

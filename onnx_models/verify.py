@@ -12,8 +12,9 @@ import numpy as np
 import numpy.typing as npt
 
 from onnx_models.probes import attention_feed, encoder_feed
-from scoring.attention import ATTENTION, ENCODER, AttentionModel
+from scoring.attention import OUTCOMES, AttentionModel
 from scoring.inputs import ModelInputs
+from scoring.manifest import ATTENTION, ENCODER
 from scoring.rows import RING_SIZE
 
 TOLERANCE = 1e-4
@@ -56,7 +57,8 @@ def verify(model: AttentionModel, golden: Arrays, reference: Reference | None = 
 
 def _golden_feeds(golden: Arrays) -> Iterator[tuple[str, Arrays]]:
     encoder = {name: golden[name] for name in ("tokens", "dense", "vector")}
-    attention = {name: golden[name] for name in (*(each.name for each in fields(ModelInputs)), "logit", "attention")}
+    outputs = ("logit", "attention", *(name for name in OUTCOMES if name in golden))
+    attention = {name: golden[name] for name in (*(each.name for each in fields(ModelInputs)), *outputs)}
     for graph, arrays, count in (
         (ENCODER, encoder, len(golden["tokens"])),
         (ATTENTION, attention, len(golden["logit"])),
@@ -85,12 +87,17 @@ def _case(model: AttentionModel, graph: str, feed: Arrays, wanted: Arrays, again
 def _run(model: AttentionModel, graph: str, feed: Arrays) -> Arrays:
     if graph == ENCODER:
         return {"vector": model.encode(feed["tokens"], feed["dense"])}
-    logit, attention = model.score(ModelInputs(**{field.name: feed[field.name] for field in fields(ModelInputs)}))
-    return {"logit": logit, "attention": attention}
+    inputs = ModelInputs(**{field.name: feed[field.name] for field in fields(ModelInputs)})
+    logit, attention = model.score(inputs)
+    return {"logit": logit, "attention": attention, **model.outcomes(inputs)}
 
 
 def _difference(found: Arrays, wanted: Arrays) -> float:
-    """Largest absolute difference over ``found``; infinite where a number is not finite, or shapes differ."""
+    """Largest absolute difference over ``found``; infinite where a number is not finite, or shapes differ.
+
+    What is not ``wanted``, as outcomes whose golden tensors an exporter did not store, is not compared.
+    """
+    found = {name: array for name, array in found.items() if name in wanted}
     if any(array.shape != wanted[name].shape for name, array in found.items()):
         return float("inf")
     largest = float(np.max([np.abs(array - wanted[name]).max() for name, array in found.items()]))  # passes NaN on

@@ -5,11 +5,10 @@ A model directory holds ``manifest.json`` (`Manifest`) and the files that it nam
 does not is refused before it scores anybody, with the reason, what was expected and the command that helps.
 """
 
-import hashlib
 import io
 import math
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from functools import cached_property
 from importlib import resources
@@ -17,17 +16,15 @@ from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import Any
 
-import msgspec
 import numpy as np
 import numpy.typing as npt
 import onnxruntime
 
 from scoring.features import DENSE_DIM, FEATURE_DIM, TOKENS_MAX
-from scoring.files import read_at_most
 from scoring.graph import GraphError, read_graph
-from scoring.inputs import CONTEXT_DIM, SPEC_HASH, STATS_DIM, ModelInputs
+from scoring.inputs import CONTEXT_DIM, STATS_DIM, ModelInputs
+from scoring.manifest import ATTENTION, ENCODER, Manifest, ModelError, checked_files, export_again, read_manifest
 from scoring.rows import RING_SIZE
-from scoring.text import TEXT_ENCODER, WIDE_DIM
 
 Floats = npt.NDArray[np.float32]
 Arrays = dict[str, npt.NDArray[Any]]
@@ -36,69 +33,11 @@ Shape = tuple[int | None, ...]
 OUTCOMES = ("conversion", "viewed")
 """Further outputs ``[B, C]`` that an attention graph may have: log-odds that a click becomes a purchase; log1p of the
 seconds that an impression is looked at. Who does not ask for them does not pay for them."""
-FORMAT = 1
-"""Version of the manifest's fields."""
-MANIFEST, ENCODER, ATTENTION = "manifest.json", "item_encoder.onnx", "attention.onnx"
 GOLDEN_TOLERANCE = 1e-4
 """Largest difference to the golden outputs: float32 sums in another order give about 1e-6, a wrong model far more."""
-MANIFEST_BYTES_MAX = 2**20
-"""Largest manifest: as much as a broker takes in one record by default. The demo model's has 1,353 bytes."""
 GOLDEN_BYTES_MAX = 64 * 2**20
 """Largest golden array: those of the demo's model have some kilobytes."""
-FILE_BYTES_MAX = 256 * 2**20
-"""Largest file that is read: two million tokens of 32 floats."""
-NAME_MAX = 63
-"""Characters of a file's name: file systems take 255 bytes, and a character has up to four."""
-DIM_MAX = 256
-"""Widest learned vectors: those of a million ads are 1 GB."""
 _FIX = "export the model again: salience train demo --out DIR"
-
-
-class ModelError(ValueError):
-    """A model that a worker must not use: what is wrong, what was expected, and the command that helps."""
-
-    def __init__(self, reason: str, expected: str, fix: str) -> None:
-        super().__init__(f"{reason}; expected {expected}; {fix}")
-
-
-class Manifest(msgspec.Struct, frozen=True, kw_only=True):
-    """What ``manifest.json`` says. Times are UTC epoch ms, 0 where unknown; ``files`` maps names to sha256.
-
-    ``text``: the text encoder (`scoring.text`) whose vectors of titles the item encoder asks for, "" where for none.
-    """
-
-    format: int
-    name: str
-    spec_hash: str
-    dim: int
-    vocabulary: int
-    opset: int
-    data: str
-    data_from_ms: int = 0
-    data_to_ms: int = 0
-    metrics: dict[str, float] = {}
-    git_revision: str = ""
-    files: dict[str, str]
-    golden: str
-    text: str = ""
-
-    @property
-    def version(self) -> str:
-        """The name, and eight hex digits of a hash of files and specification: one version, one behaviour.
-
-        Under another specification of the inputs the same graphs give other scores.
-        """
-        behaviour = [self.spec_hash, *sorted(self.files.items())]
-        digest = hashlib.sha256(repr(behaviour).encode()).hexdigest()
-        return f"{self.name}-{digest[:8]}"
-
-    @property
-    def dense_dim(self) -> int:
-        """Numbers of an item that the item encoder asks for beside its tokens."""
-        return WIDE_DIM if self.text else DENSE_DIM
-
-
-decode_manifest = msgspec.json.Decoder(Manifest).decode
 
 
 def table_rows(token_ids: npt.NDArray[np.uint64], vocabulary: int) -> npt.NDArray[np.int64]:
@@ -186,6 +125,12 @@ class AttentionModel:
         logit, attention = self._attention.run(["logit", "attention"], inputs.feed())
         return np.asarray(logit, dtype=np.float32), np.asarray(attention, dtype=np.float32)
 
+    def outcomes(self, inputs: ModelInputs) -> dict[str, Floats]:
+        """Those of `OUTCOMES` that the graph has, ``[B, C]`` each."""
+        names = [output.name for output in self._attention.get_outputs() if output.name in OUTCOMES]
+        found = self._attention.run(names, inputs.feed()) if names else []  # no names would mean all outputs
+        return dict(zip(names, found, strict=True))
+
 
 def load(directory: Path | None = None) -> AttentionModel:
     """The model in ``directory``, or the packaged demo model. Raises `ModelError` where it breaks its contract."""
@@ -216,60 +161,6 @@ def open_unproven(place: Traversable) -> tuple[AttentionModel, Arrays]:
     return model, read_golden(files[manifest.golden], manifest)
 
 
-def read_manifest(place: Traversable) -> Manifest:
-    """The manifest in ``place``, checked for itself. Raises `ModelError`."""
-    fix = _export_again(place)
-    try:
-        manifest = decode_manifest(read_at_most(place / MANIFEST, MANIFEST_BYTES_MAX))
-    except OSError as error:
-        most = f"a file of at most {MANIFEST_BYTES_MAX:,} bytes"
-        raise ModelError(f"{place}: {MANIFEST} cannot be read ({error})", most, fix) from error
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-        raise ModelError(f"{place}/{MANIFEST}: {error}", "the fields of a manifest", fix) from error
-    if manifest.format != FORMAT:
-        raise ModelError(f"{place}: manifest format {manifest.format}", f"format {FORMAT}", fix)
-    if manifest.spec_hash != SPEC_HASH:
-        raise ModelError(
-            f"{place}: trained for the feature specification {manifest.spec_hash}",
-            f"{SPEC_HASH}, which this version computes",
-            f"train it again: salience train demo --out {place}",
-        )
-    if not 1 <= manifest.dim <= DIM_MAX or manifest.vocabulary < 2:
-        got = f"dim {manifest.dim}, vocabulary {manifest.vocabulary}"
-        raise ModelError(f"{place}: {got}", f"dim 1 to {DIM_MAX} and vocabulary ≥ 2", fix)
-    if manifest.text not in ("", TEXT_ENCODER):
-        raise ModelError(f"{place}: asks for text vectors by {manifest.text!r}", f"{TEXT_ENCODER!r} or none", fix)
-    missing = {ENCODER, ATTENTION, manifest.golden} - manifest.files.keys()
-    if missing:
-        raise ModelError(f"{place}: the manifest names no {', '.join(sorted(missing))}", "its sha256", fix)
-    return manifest
-
-
-def _export_again(place: Traversable) -> str:
-    return f"export it again: salience train demo --out {place}"
-
-
-def is_plain_name(name: str) -> bool:
-    """Whether a file of a model may have this name: one inside its directory, on any system."""
-    return name not in {"", ".", ".."} and len(name) <= NAME_MAX and not any(each in name for each in "/\\:\0")
-
-
-def checked_files(place: Traversable, manifest: Manifest) -> Iterator[tuple[str, bytes]]:
-    """Names and bytes of the manifest's files, each read once: what is hashed is loaded. Raises `ModelError`."""
-    fix = _export_again(place)
-    for name, digest in manifest.files.items():
-        if not is_plain_name(name):
-            raise ModelError(f"{place}: the manifest names the file {name!r}", "a plain name inside the directory", fix)
-        try:
-            content = read_at_most(place / name, FILE_BYTES_MAX)
-        except OSError as error:
-            most = f"a file of at most {FILE_BYTES_MAX:,} bytes"
-            raise ModelError(f"{place}: {name} cannot be read ({error})", most, fix) from error
-        if (found := hashlib.sha256(content).hexdigest()) != digest:
-            raise ModelError(f"{place}: {name} has the sha256 {found}", f"{digest}, as the manifest says", fix)
-        yield name, content
-
-
 def _session(
     place: Traversable,
     name: str,
@@ -277,7 +168,7 @@ def _session(
     contract: tuple[dict[str, tuple[str, Shape]], dict[str, tuple[str, Shape]]],
 ) -> onnxruntime.InferenceSession:
     """A session of one thread: lanes overlap scoring with I/O, and a second thread makes p99 worse (measured)."""
-    fix = _export_again(place)
+    fix = export_again(place)
     _check_graph(f"{place}: {name}", files[name], fix)
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1

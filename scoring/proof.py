@@ -12,8 +12,9 @@ from importlib.resources.abc import Traversable
 
 import numpy as np
 
-from scoring.attention import GOLDEN_TOLERANCE, Arrays, AttentionModel, ModelError, golden_difference, open_unproven
+from scoring.attention import GOLDEN_TOLERANCE, Arrays, AttentionModel, golden_difference, open_unproven
 from scoring.inputs import ModelInputs, empty_inputs
+from scoring.manifest import ModelError
 from scoring.probes import CANDIDATES, PEOPLE, probed_ads, probes
 from scoring.rows import RING_SIZE
 

@@ -11,9 +11,10 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper
 
-from scoring.attention import ATTENTION, ENCODER, FORMAT, MANIFEST, Manifest, attention_contract, encoder_contract
+from scoring.attention import attention_contract, encoder_contract
 from scoring.features import DENSE_DIM, TOKENS_MAX
 from scoring.inputs import SPEC_HASH, HistoryKind, ModelInputs, empty_inputs
+from scoring.manifest import ATTENTION, ENCODER, FORMAT, MANIFEST, Manifest
 from scoring.probes import CANDIDATES
 from scoring.text import TEXT_ENCODER, WIDE_DIM
 

@@ -11,7 +11,8 @@ from onnx_models.alternatives import Chances
 from onnx_models.cold import unmet
 from onnx_models.examples import Examples, Items
 from onnx_models.network import DIM, MATCH, NARROW, WIDE, Attention, Linear
-from onnx_models.training import Config, Progress, Ready, TrainResult, predict, train
+from onnx_models.predicting import Ready, predict
+from onnx_models.training import Config, Progress, TrainResult, train
 from scoring.features import FEATURE_DIM
 from scoring.ids import MISSING
 from scoring.inputs import OF_AD, OF_RING, REVIEWED, STATS_DIM

@@ -35,7 +35,7 @@ def explain(
 
     Example: salience explain 0-1a22-81e-ce3204e5831d6fd5
     """
-    from scoring.attention import ModelError
+    from scoring.manifest import ModelError
     from scoring.text import TextEncoderError
     from streams.explain import recompute
     from streams.receipt_search import find_receipt

@@ -1,6 +1,5 @@
 """``salience train``: train a model on a log, and test it on the log's last fifth."""
 
-import json
 import os
 import subprocess
 import tempfile
@@ -8,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
@@ -16,7 +15,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from streams.cli.failing import fail, writing
 from streams.cli.options import Hours, LogFolder, Users, a_folder
-from streams.cli.screen import Table, screen
+from streams.cli.screen import screen
+from streams.cli.trained import Found, describe, report
 
 if TYPE_CHECKING:
     from onnx_models.examples import Examples
@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from onnx_models.metrics import Metrics
     from onnx_models.training import Config, Step, TrainResult
     from onnx_models.trial import Trial
-    from scoring.attention import AttentionModel, Manifest
     from scoring.text import TextOf
 
 app = typer.Typer(help="Train a model on a log (needs PyTorch: the extra train).", no_args_is_help=True)
@@ -206,6 +205,7 @@ def _make(order: _Order, prepare: "Callable[[Callable[[int, int], None]], Trial]
     The model and its card are written before folds are learnt, which take several times as long; then the card again.
     """
     from onnx_models.export import export
+    from onnx_models.heads import heads
     from onnx_models.training import train
     from scoring.attention import load
     from streams.logs import LogError
@@ -219,17 +219,18 @@ def _make(order: _Order, prepare: "Callable[[Callable[[int, int], None]], Trial]
             result = train(trial.learn, trial.items, order.config, _shown_in(progress), before)
         except (LogError, ValueError) as error:
             fail(error)
-        metrics = _measured(trial, result)
-        about = _about(order, trial, metrics)
+        found = Found(_measured(trial, result), heads(result.network, trial.learn, trial.stateful, trial.items))
         with writing(order.out, A_FOLDER):
-            manifest = export(result.network, order.out, about)
+            manifest = export(result.network, order.out, _about(order, trial, found))
         with writing(order.out, A_CARD):
-            _describe(order, manifest, result, metrics, {})
-        across = _across(order, trial, progress) if order.folds else {}
-    if across:
+            describe(order.out, manifest, result, found)
+        if order.folds:
+            found = replace(found, across=_across(order, trial, progress))
+    if found.across:
         with writing(order.out, A_CARD):
-            _describe(order, manifest, result, metrics, across)
-    _report(order, load(order.out), metrics, across, (len(trial.learn), len(trial.stateful)))
+            describe(order.out, manifest, result, found)
+    counts = len(trial.learn), len(trial.stateful)
+    report(order.out, load(order.out), found, counts, order.console, order.as_json)
 
 
 def _measured(trial: "Trial", result: "TrainResult") -> "dict[str, Metrics]":
@@ -239,7 +240,7 @@ def _measured(trial: "Trial", result: "TrainResult") -> "dict[str, Metrics]":
     """
     from onnx_models.baselines import baselines
     from onnx_models.metrics import UNTOLD, untold
-    from onnx_models.training import evaluate
+    from onnx_models.predicting import evaluate
 
     found = {
         "test": evaluate(result.network, trial.stateful, trial.items),
@@ -257,7 +258,7 @@ def _of_reviews(trial: "Trial", result: "TrainResult") -> "dict[str, Metrics]":
     """The model's metrics without reviews; and, as if all ads were new, with and without them."""
     from onnx_models.alternatives.nets import nameless, without_reviews
     from onnx_models.cold import unmet
-    from onnx_models.training import evaluate
+    from onnx_models.predicting import evaluate
 
     test, names = trial.stateful, nameless(trial.items)
     return {
@@ -285,7 +286,8 @@ def _across(order: _Order, trial: "Trial", progress: Progress) -> "dict[str, Spr
 def _fold(order: _Order, trial: "Trial", learn: "Examples", test: "Examples") -> "Metrics":
     """The metrics on ``test`` of a model trained on ``learn``. Raises `ValueError` if either cannot tell."""
     from onnx_models.metrics import untold
-    from onnx_models.training import evaluate, train
+    from onnx_models.predicting import evaluate
+    from onnx_models.training import train
 
     if why := untold(test.label):
         raise ValueError(f"its test's {why}")
@@ -293,11 +295,12 @@ def _fold(order: _Order, trial: "Trial", learn: "Examples", test: "Examples") ->
     return evaluate(train(learn, trial.items, order.config, None, before).network, test, trial.items)
 
 
-def _about(order: _Order, trial: "Trial", metrics: "dict[str, Metrics]") -> "About":
+def _about(order: _Order, trial: "Trial", found: Found) -> "About":
     from onnx_models.export import About
 
     learn = trial.learn
-    told = {name: value for part, found in metrics.items() for name, value in found.named(f"{part}_").items()}
+    told = {name: value for part, each in found.metrics.items() for name, value in each.named(f"{part}_").items()}
+    told |= found.heads.named()
     return About(
         name=order.name,
         data=order.data,
@@ -307,36 +310,6 @@ def _about(order: _Order, trial: "Trial", metrics: "dict[str, Metrics]") -> "Abo
         | {"examples": len(learn), "test_examples": len(trial.stateful)},
         git_revision=_git_revision(),
     )
-
-
-def _describe(
-    order: _Order,
-    manifest: "Manifest",
-    result: "TrainResult",
-    metrics: "dict[str, Metrics]",
-    across: "dict[str, Spread]",
-) -> None:
-    """Write the model card beside the manifest and, if matplotlib is installed, the learning curves."""
-    from onnx_models.card import CARD, CURVES, card
-    from onnx_models.export import put
-
-    pictured = find_spec("matplotlib") is not None
-    contents: dict[str, bytes] = {}
-    if pictured:
-        from onnx_models.curves import curves
-
-        contents[CURVES] = curves(result)
-    told = {_LABELS.get(name, name): each for name, each in metrics.items()}
-    put(order.out, contents | {CARD: card(manifest, result, told, across, pictured=pictured).encode()})
-
-
-_LABELS = {
-    "test": "the model",
-    "frozen": "the model, state frozen",
-    "unreviewed": "the model, no reviews heard",
-    "new": "the model, as if all ads were new",
-    "new_unreviewed": "the same, no reviews heard",
-}
 
 
 def _shown_in(progress: Progress) -> "Callable[[Step], None]":
@@ -372,29 +345,3 @@ def _git_revision() -> str:
         return git("describe", "--always", "--dirty", "--abbrev=12")
     except (OSError, subprocess.SubprocessError):
         return ""
-
-
-def _report(
-    order: _Order,
-    model: "AttentionModel",
-    metrics: "dict[str, Metrics]",
-    across: "dict[str, Spread]",
-    counts: tuple[int, int],
-) -> None:
-    from onnx_models.metrics import shown
-
-    learnt, tested = counts
-    if order.as_json:
-        found: dict[str, Any] = {name: value.named("") for name, value in metrics.items()}
-        if across:
-            found["folds"] = {name: [round(each.mean, 5), round(each.half_width, 5)] for name, each in across.items()}
-        report = {"model": model.version, "directory": str(order.out), "examples": learnt, "test_examples": tested}
-        typer.echo(json.dumps(report | found))
-    table = Table("predicted by", "AUC", "log loss", "calibration", title=f"What came after: {tested:,} impressions")
-    for name, value in metrics.items():
-        label = _LABELS.get(name, name)
-        table.add_row(label, shown(value.auc, 4), shown(value.log_loss, 5), shown(value.calibration, 3))
-    order.console.print(table)
-    for name, each in across.items():
-        order.console.print(f"Over {each.folds} folds in time: {name} {each.mean:.4f} ± {each.half_width:.4f}")
-    order.console.print(f"{model.version}, learnt from {learnt:,} impressions, is in {order.out}")

@@ -17,7 +17,7 @@ from streams.cli.screen import Table, coloured, screen
 
 if TYPE_CHECKING:
     from onnx_models.verify import Case
-    from scoring.attention import Manifest
+    from scoring.manifest import Manifest
 
 ModelOption = Annotated[
     Path | None,
@@ -42,7 +42,8 @@ def verify(model: ModelOption = None, as_json: JsonOption = False) -> None:
     from onnx_models import DEMO_MODEL
     from onnx_models.verify import TOLERANCE
     from onnx_models.verify import verify as compare
-    from scoring.attention import ModelError, golden_difference, open_unproven
+    from scoring.attention import golden_difference, open_unproven
+    from scoring.manifest import ModelError
 
     directory = model or DEMO_MODEL
     out = screen(stderr=as_json, soft_wrap=True)

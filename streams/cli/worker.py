@@ -33,7 +33,7 @@ def worker(
     Example: salience worker --bootstrap 127.0.0.1:9092 --guarantee exactly_once --supervise
     """
     settings = settings_of(bootstrap=bootstrap, topic_prefix=prefix, guarantee=guarantee, model=model, home=home)
-    from scoring.attention import ModelError
+    from scoring.manifest import ModelError
     from scoring.text import TextEncoderError
     from streams.app import HomeError
     from streams.lanes.recovery import RecoveryError

@@ -17,8 +17,8 @@ from aiohttp import web
 from aiokafka.errors import KafkaError
 from confluent_kafka import KafkaException
 
-from scoring.attention import ModelError
 from scoring.engine import Engine
+from scoring.manifest import ModelError
 from scoring.text import TextEncoderError
 from streams import topic_admin, topics
 from streams.app import make_engine

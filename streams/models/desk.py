@@ -10,7 +10,7 @@ from pathlib import Path
 
 import msgspec
 
-from scoring.attention import MANIFEST, ModelError
+from scoring.manifest import MANIFEST, ModelError
 from streams.clock import wall_ms
 from streams.control import Control, publish, read_control, read_message
 from streams.control_wire import ExperimentSetting, ModelStatus, PushedModel

@@ -17,18 +17,17 @@ from pathlib import Path
 
 from aiokafka import AIOKafkaProducer
 
-from scoring.attention import (
+from scoring.attention import AttentionModel, load
+from scoring.inputs import SPEC_HASH
+from scoring.manifest import (
     MANIFEST,
-    AttentionModel,
     Manifest,
     ModelError,
     checked_files,
     decode_manifest,
     is_plain_name,
-    load,
     read_manifest,
 )
-from scoring.inputs import SPEC_HASH
 from streams.connection import aiokafka_options
 from streams.control_wire import PushedModel
 from streams.decode import Record

@@ -12,8 +12,9 @@ import numpy as np
 import structlog
 from mode import Service
 
-from scoring.attention import AttentionModel, ModelError
+from scoring.attention import AttentionModel
 from scoring.catalogue import learned_column
+from scoring.manifest import ModelError
 from scoring.models import Models, Roles
 from streams.clock import wall_ms
 from streams.compute import Compute

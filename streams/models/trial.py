@@ -11,7 +11,7 @@ import os
 import sys
 from pathlib import Path
 
-from scoring.attention import ModelError
+from scoring.manifest import ModelError
 from scoring.proof import Proof
 from streams.models import trial_child
 from streams.models.trial_child import decode_verdict

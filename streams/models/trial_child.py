@@ -11,7 +11,7 @@ from pathlib import Path
 
 import msgspec
 
-from scoring.attention import ModelError
+from scoring.manifest import ModelError
 from scoring.proof import prove
 
 _PACE = time.thread_time

@@ -14,9 +14,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from onnx import helper
 
-from scoring.attention import ATTENTION, DIM_MAX, ENCODER, MANIFEST, ModelError, load
+from scoring.attention import load
 from scoring.graph import DEPTH_MAX, OPSETS, GraphError, read_graph
 from scoring.inputs import SPEC_HASH
+from scoring.manifest import ATTENTION, DIM_MAX, ENCODER, MANIFEST, ModelError
 from scoring.proof import prove
 from tests.models import DIM, Graphs, fails_on_what_is_new, gives_fewer, operator, toy_model
 

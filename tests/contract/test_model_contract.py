@@ -11,19 +11,11 @@ import numpy as np
 import onnx
 import pytest
 
-from scoring.attention import (
-    ATTENTION,
-    ENCODER,
-    GOLDEN_TOLERANCE,
-    MANIFEST,
-    MANIFEST_BYTES_MAX,
-    AttentionModel,
-    ModelError,
-    load,
-)
+from scoring.attention import GOLDEN_TOLERANCE, AttentionModel, load
 from scoring.catalogue import Catalogue
 from scoring.gathering import gather
 from scoring.inputs import CONTEXT_DIM, REVIEWED, SPEC_HASH, ModelInputs
+from scoring.manifest import ATTENTION, ENCODER, MANIFEST, MANIFEST_BYTES_MAX, ModelError
 from scoring.rows import RowStore
 from scoring.tones import told
 from scoring.update import apply
@@ -171,7 +163,7 @@ def test_a_file_with_one_byte_changed_is_refused(tmp_path: Path, name: str) -> N
 
 def test_a_file_that_is_larger_than_the_bound_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     toy_model(tmp_path)
-    monkeypatch.setattr("scoring.attention.FILE_BYTES_MAX", 100)
+    monkeypatch.setattr("scoring.manifest.FILE_BYTES_MAX", 100)
     assert "has more than 100 bytes" in refusal(tmp_path)
 
 

@@ -1,15 +1,7 @@
 """A model's files: manifest, golden tensors, graphs."""
 
-from scoring.attention import (
-    ENCODER,
-    MANIFEST,
-    Manifest,
-    ModelError,
-    _session,
-    encoder_contract,
-    read_golden,
-    read_manifest,
-)
+from scoring.attention import _session, encoder_contract, read_golden
+from scoring.manifest import ENCODER, MANIFEST, Manifest, ModelError, read_manifest
 from tests.fuzz.messages import fields
 from tests.fuzz.state import folder
 from tests.fuzz.target import Check, Target

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from deploy.brokers import Broker
-from scoring.attention import ModelError
+from scoring.manifest import ModelError
 from streams.control import publish, read_control
 from streams.control_wire import PushedModel
 from streams.models import desk

@@ -13,8 +13,9 @@ import msgspec
 import pytest
 
 from deploy.brokers import Broker
-from scoring.attention import load, read_manifest
+from scoring.attention import load
 from scoring.engine import Engine
+from scoring.manifest import read_manifest
 from streams.app import make_engine
 from streams.client import PlacementView
 from streams.control import publish, read_control

@@ -1,9 +1,12 @@
 """``salience train`` and ``salience verify``: what they print, for people and machines, and how they end."""
 
+import hashlib
 import importlib.util
+import io
 import json
 import subprocess
 from dataclasses import replace
+from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -12,14 +15,14 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from onnx_models.verify import TOLERANCE
-from scoring.attention import load
+from scoring.attention import OUTCOMES, load
 from scoring.text import TEXT_ENCODER, WIDE_DIM
 from streams.cli import app
 from streams.cli.train import _git_revision
 from streams.demo.shop import simulate_log
 from streams.logs import Event
 from streams.wire import Click
-from tests.models import toy_model
+from tests.models import npz, toy_model
 
 TRAIN = pytest.mark.train
 HAS_TORCH = importlib.util.find_spec("torch") is not None
@@ -125,6 +128,23 @@ def test_the_worker_is_told_to_verify_and_verifying_tells_where(tmp_path: Path) 
     assert not [line for line in result.stdout.splitlines() if "encoder.onnx" in line and "above" in line]
 
 
+@pytest.mark.parametrize("head", OUTCOMES)
+def test_what_a_model_says_beside_clicks_is_verified_too(tmp_path: Path, head: str) -> None:
+    made = resources.files("onnx_models") / "artifacts" / "demo"
+    for file in ("item_encoder.onnx", "attention.onnx"):
+        (tmp_path / file).write_bytes((made / file).read_bytes())
+    with np.load(io.BytesIO((made / "golden.npz").read_bytes())) as held:
+        golden = dict(held)
+    golden[head] = golden[head] + np.float32(0.5)
+    (tmp_path / "golden.npz").write_bytes(npz(golden))
+    manifest = json.loads((made / "manifest.json").read_bytes())
+    manifest["files"]["golden.npz"] = hashlib.sha256((tmp_path / "golden.npz").read_bytes()).hexdigest()
+    (tmp_path / "manifest.json").write_text(json.dumps(manifest))
+    result = salience("verify", "--model", str(tmp_path), "--json")
+    assert result.exit_code == 1
+    assert only_object(result)["max_abs_diff"] == pytest.approx(0.5, rel=0.01)
+
+
 def test_a_directory_that_holds_no_model_ends_with_1_and_the_reason(tmp_path: Path) -> None:
     result = salience("verify", "--model", str(tmp_path), "--json")
     assert result.exit_code == 1
@@ -153,6 +173,12 @@ def test_a_model_trained_on_a_simulated_log_can_be_loaded_and_says_how_good_it_i
     assert found["model"] == model.version
     assert found["test"]["auc"] == model.manifest.metrics["test_auc"]
     assert found["mean"]["auc"] == 0.5
+    told = found["heads"]
+    assert told["viewed_explained"] == model.manifest.metrics["viewed_explained"]
+    assert (
+        f"| log1p of seconds looked | {told['viewed_looks']:,} looks told" in (tmp_path / "MODEL_CARD.md").read_text()
+    )
+    assert f"purchases after {told['conversion_clicks']:,} clicks" in " ".join(result.stderr.split())
     assert "20 shoppers" in model.manifest.data
     assert 0 < model.manifest.data_from_ms < model.manifest.data_to_ms
 
@@ -184,7 +210,8 @@ def test_a_test_without_a_click_gives_no_figures_and_it_is_said(tmp_path: Path) 
     said, found = " ".join(result.stderr.split()), only_object(result)
     assert "0 of them clicked, tell nothing" in said
     assert found["test"] == found["popularity"] == dict.fromkeys(("auc", "log_loss", "calibration"))
-    assert load(out).manifest.metrics.keys() == {"examples", "test_examples"}
+    counts = {"examples", "test_examples", "conversion_clicks", "conversion_purchases", "viewed_looks"}
+    assert load(out).manifest.metrics.keys() == counts
     assert "| the model | – | – | – |" in (out / "MODEL_CARD.md").read_text()
 
     result = salience("evaluate", "log", "--data", str(data), "--models", "popularity", "--json")

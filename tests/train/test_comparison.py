@@ -1,6 +1,7 @@
 """What models are compared with and by: rates without a future, intervals, folds, the layer as the worker runs it."""
 
 import gc
+import math
 import multiprocessing
 import os
 import signal
@@ -32,15 +33,17 @@ from onnx_models.comparison import Outcome, fit_all
 from onnx_models.curves import curves
 from onnx_models.examples import Examples, Items
 from onnx_models.folds import folds, spread
+from onnx_models.heads import Heads
 from onnx_models.metrics import Metrics, auc, grouped_auc, log_loss, ndcg
 from onnx_models.network import Network
-from onnx_models.training import Config, TrainResult, predict
+from onnx_models.predicting import predict
+from onnx_models.training import Config, TrainResult
 from onnx_models.trial import Stream, Trial, logit_of
-from scoring.attention import FORMAT, Manifest
 from scoring.events import Source
 from scoring.feedback import WINDOW_MS, ClickLayer, Learning
 from scoring.impressions import Impressions
 from scoring.inputs import OF_AD, RATED, REVIEWED
+from scoring.manifest import FORMAT, Manifest
 from scoring.rows import RING_SIZE
 from scoring.watch import Detector
 from streams.cli.evaluated import _sure
@@ -317,10 +320,13 @@ def test_the_card_tells_the_training_and_the_picture_is_one() -> None:
     manifest = Manifest(
         format=FORMAT, name="x", spec_hash="s", dim=32, vocabulary=300, opset=17, data="a log", files={}, golden="g"
     )
-    text = card(manifest, result, {"the model": epochs[-1]}, spread(epochs), pictured=True)
+    others = Heads(2_000, 80, Metrics(0.61, 0.1612, 0.98), Metrics(0.5, 0.1679, 1.1), 700, 0.414, math.nan)
+    text = card(manifest, result, {"the model": epochs[-1]}, others, spread(epochs), pictured=True)
 
     assert "| 2 | 0.6500 | 0.5900 | 0.7200 |" in text
     assert "learning_curves.png" in text
+    assert "2,000 clicks, 80 with one | AUC 0.6100, log loss 0.1612 (always the share that trained: 0.1679)" in text
+    assert "700 looks told, else 0 | explains 0.414 of the variance, calibration – |" in text
     assert "## Over folds in time" in text
     assert curves(result).startswith(b"\x89PNG")
 

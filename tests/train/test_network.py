@@ -14,16 +14,10 @@ from onnx_models.export import About, export, restore, run
 from onnx_models.network import Network
 from onnx_models.probes import encoder_feed
 from onnx_models.verify import verify
-from scoring.attention import (
-    ENCODER,
-    GOLDEN_TOLERANCE,
-    AttentionModel,
-    load,
-    open_unproven,
-    table_rows,
-)
+from scoring.attention import GOLDEN_TOLERANCE, AttentionModel, load, open_unproven, table_rows
 from scoring.features import DENSE_DIM
 from scoring.inputs import HistoryKind, ModelInputs, empty_inputs
+from scoring.manifest import ENCODER
 from scoring.text import TEXT_ENCODER, WIDE_DIM
 from tests.models import drawn_inputs, drawn_tokens
 

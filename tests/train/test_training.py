@@ -13,7 +13,8 @@ import torch
 from onnx_models.alternatives.nets import Net
 from onnx_models.examples import Examples, Items, collect
 from onnx_models.metrics import Metrics, measure
-from onnx_models.training import Config, Step, TrainResult, evaluate, predict, train
+from onnx_models.predicting import evaluate, predict
+from onnx_models.training import Config, Step, TrainResult, train
 from scoring.catalogue import Catalogue
 from scoring.rows import RowStore
 from streams.logs import Event, in_order

@@ -9,9 +9,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from scoring.attention import AttentionModel, Manifest, load, table_rows
+from scoring.attention import AttentionModel, load, table_rows
 from scoring.features import DENSE_DIM, TOKENS_MAX, Content, dense_features, token_ids
 from scoring.inputs import ModelInputs, empty_inputs
+from scoring.manifest import Manifest
 from streams.demo.catalogue import catalogue as shop
 from streams.feeds.catalogue import entry_of
 from tests.models import VOCABULARY, drawn_inputs, drawn_tokens, toy_model

@@ -8,7 +8,8 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from scoring.attention import ModelError, load, read_manifest
+from scoring.attention import load
+from scoring.manifest import ModelError, read_manifest
 from scoring.proof import Proof
 from streams.control import Control
 from streams.control_wire import ArmSetting, ControlMessage, ModelRoles, ModelStatus, PushedModel

@@ -6,7 +6,8 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from scoring.attention import MANIFEST, ModelError, load, read_manifest
+from scoring.attention import load
+from scoring.manifest import MANIFEST, ModelError, read_manifest
 from streams.control_wire import PushedModel
 from streams.models import store
 from streams.models.store import CHUNK_BYTES, MODEL_BYTES_MAX, PARTS_MAX, Parts, chunk_key, manifest_of, pack, unshared

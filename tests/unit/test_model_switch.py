@@ -12,8 +12,9 @@ from typing import Any, Never
 import numpy as np
 import pytest
 
-from scoring.attention import AttentionModel, ModelError, load
+from scoring.attention import AttentionModel, load
 from scoring.feedback import ClickLayer, Learning
+from scoring.manifest import ModelError
 from scoring.models import Models, Roles
 from streams.control import Control
 from streams.control_wire import ArmSetting, ModelRoles, PushedModel

@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from scoring.attention import AttentionModel, ModelError
+from scoring.attention import AttentionModel
 from scoring.catalogue import learned_column
+from scoring.manifest import ModelError
 from scoring.models import Models
 from streams.clock import wall_ms
 from streams.control import Control

@@ -11,7 +11,8 @@ import onnx
 import pytest
 from onnx import helper
 
-from scoring.attention import ATTENTION, ModelError, load
+from scoring.attention import load
+from scoring.manifest import ATTENTION, ModelError
 from scoring.proof import Proof
 from streams.models import trial
 from streams.models.trial import try_model

@@ -6,7 +6,7 @@ from threading import Thread
 
 import pytest
 
-from scoring.attention import ModelError
+from scoring.manifest import ModelError
 from streams.control_wire import ModelRoles
 from streams.models import desk, store
 from streams.models.roles import RolesError, with_canary

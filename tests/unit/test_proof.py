@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from scoring.attention import ModelError
+from scoring.manifest import ModelError
 from scoring.probes import ADS
 from scoring.proof import ENCODE_MS_MAX, prove
 from tests.models import toy_model

@@ -13,9 +13,10 @@ import numpy as np
 import pytest
 from structlog.testing import capture_logs
 
-from scoring.attention import ModelError, load
+from scoring.attention import load
 from scoring.catalogue import Catalogue
 from scoring.features import DENSE_DIM
+from scoring.manifest import ModelError
 from scoring.text import TEXT_DIM, TEXT_ENCODER, WIDE_DIM
 from streams.compute import Compute
 from streams.console.desk import Desk

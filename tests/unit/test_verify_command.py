@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from scoring.attention import read_manifest
+from scoring.manifest import read_manifest
 from streams.cli import app
 from tests.models import VOCABULARY, Change, toy_model
 

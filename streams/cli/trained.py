@@ -1,0 +1,94 @@
+"""The results of ``salience train``: a card beside the model, a table for people, one JSON object for machines."""
+
+import json
+from dataclasses import dataclass, field
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import typer
+from rich.console import Console
+
+from streams.cli.screen import Table
+
+if TYPE_CHECKING:
+    from onnx_models.folds import Spread
+    from onnx_models.heads import Heads
+    from onnx_models.metrics import Metrics
+    from onnx_models.training import TrainResult
+    from scoring.attention import AttentionModel
+    from scoring.manifest import Manifest
+
+_LABELS = {
+    "test": "the model",
+    "frozen": "the model, state frozen",
+    "unreviewed": "the model, no reviews heard",
+    "new": "the model, as if all ads were new",
+    "new_unreviewed": "the same, no reviews heard",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """How good a model is: metrics by what predicts, those of its other heads, and over folds, if there were any."""
+
+    metrics: "dict[str, Metrics]"
+    heads: "Heads"
+    across: "dict[str, Spread]" = field(default_factory=dict)
+
+
+def describe(out: Path, manifest: "Manifest", result: "TrainResult", found: Found) -> None:
+    """Write the model card beside the manifest and, if matplotlib is installed, the learning curves."""
+    from onnx_models.card import CARD, CURVES, card
+    from onnx_models.export import put
+
+    pictured = find_spec("matplotlib") is not None
+    contents: dict[str, bytes] = {}
+    if pictured:
+        from onnx_models.curves import curves
+
+        contents[CURVES] = curves(result)
+    told = {_LABELS.get(name, name): each for name, each in found.metrics.items()}
+    text = card(manifest, result, told, found.heads, found.across, pictured=pictured)
+    put(out, contents | {CARD: text.encode()})
+
+
+def report(
+    out: Path, model: "AttentionModel", found: Found, counts: tuple[int, int], console: Console, as_json: bool
+) -> None:
+    """Print what was found; ``counts``: impressions learnt from, and tested on."""
+    from onnx_models.metrics import shown
+
+    learnt, tested = counts
+    if as_json:
+        typer.echo(
+            json.dumps({"model": model.version, "directory": str(out), "examples": learnt} | _named(found, tested))
+        )
+    table = Table("predicted by", "AUC", "log loss", "calibration", title=f"What came after: {tested:,} impressions")
+    for name, value in found.metrics.items():
+        label = _LABELS.get(name, name)
+        table.add_row(label, shown(value.auc, 4), shown(value.log_loss, 5), shown(value.calibration, 3))
+    console.print(table)
+    console.print(_beside(found.heads))
+    for name, each in found.across.items():
+        console.print(f"Over {each.folds} folds in time: {name} {each.mean:.4f} ± {each.half_width:.4f}")
+    console.print(f"{model.version}, learnt from {learnt:,} impressions, is in {out}")
+
+
+def _named(found: Found, tested: int) -> dict[str, Any]:
+    out: dict[str, Any] = {"test_examples": tested}
+    out |= {name: value.named("") for name, value in found.metrics.items()}
+    if found.across:
+        out["folds"] = {name: [round(each.mean, 5), round(each.half_width, 5)] for name, each in found.across.items()}
+    return out | {"heads": found.heads.named()}
+
+
+def _beside(heads: "Heads") -> str:
+    from onnx_models.metrics import shown
+
+    says, always = heads.conversion, heads.always
+    return (
+        f"Beside clicks: purchases after {heads.clicks:,} clicks, {heads.purchases:,} of them, AUC "
+        f"{shown(says.auc, 4)}, log loss {shown(says.log_loss, 4)} (always their share: {shown(always.log_loss, 4)}); "
+        f"seconds looked, {shown(heads.explained, 3)} of the variance of log1p explained"
+    )

@@ -34,14 +34,18 @@ def test_no_token_takes_the_row_of_padding_nor_one_beyond_the_table() -> None:
     assert rows.max() == VOCABULARY - 1
 
 
-def test_encoding_gives_a_vector_an_item_whatever_else_is_encoded_with_it(demo: AttentionModel) -> None:
+@pytest.mark.parametrize("together", [1, 2, 3, 7, 64, 299])
+def test_encoding_gives_the_same_bits_for_an_item_whatever_else_is_encoded_with_it(
+    demo: AttentionModel, together: int
+) -> None:
+    """A worker takes ads as they come, `explain` all at once; a receipt is to be computed again byte for byte."""
     tokens = drawn_tokens(np.random.default_rng(1), 300)
     dense = np.random.default_rng(2).random((300, DENSE_DIM), dtype=np.float32)
-    together = demo.encode(tokens, dense)
-    assert together.shape == (300, demo.dim)
-    assert together.dtype == np.float32
-    alone = np.concatenate([demo.encode(tokens[at : at + 1], dense[at : at + 1]) for at in range(300)])
-    np.testing.assert_allclose(alone, together, atol=1e-6)
+    whole = demo.encode(tokens, dense)
+    assert whole.shape == (300, demo.dim)
+    assert whole.dtype == np.float32
+    parts = [slice(start, start + together) for start in range(0, 300, together)]
+    np.testing.assert_array_equal(np.concatenate([demo.encode(tokens[of], dense[of]) for of in parts]), whole)
 
 
 def test_the_order_and_place_of_tokens_do_not_matter_to_the_encoder(demo: AttentionModel) -> None:

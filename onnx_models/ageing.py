@@ -1,4 +1,4 @@
-"""How a model ages: the test in parts by hours since it began, and what state and the click layer add in each part.
+"""How a model ages: the test in parts by hours since training ended, and what state and click layer add in each.
 
 A freshly trained model leaves the click layer little to correct. How much it leaves after days tells how often to
 train, and what waiting costs.
@@ -23,7 +23,7 @@ PART_HOURS = 12
 
 @dataclass(frozen=True, slots=True)
 class Age:
-    """A part of the test that begins ``from_hours`` after it: AUC and log loss by mode, and what each mode adds."""
+    """A part of the test from ``from_hours`` after training on: AUC and log loss by mode, and what each mode adds."""
 
     from_hours: int
     to_hours: int
@@ -46,9 +46,11 @@ class Age:
         }
 
 
-def ages(test: Examples, cut_ms: int, chances: dict[str, Floats], seed: int) -> list[Age]:
-    """The parts of ``test`` with enough outcomes. ``chances [E]``: by mode, including all of `MODES`."""
-    part = (test.time_ms - cut_ms) // (PART_HOURS * 3_600_000)
+def ages(test: Examples, learnt_ms: int, chances: dict[str, Floats], seed: int) -> list[Age]:
+    """The parts of ``test`` with enough outcomes. ``learnt_ms``: time of the newest example that trained; ``chances
+    [E]``: by mode, including all of `MODES`.
+    """
+    part = (test.time_ms - learnt_ms) // (PART_HOURS * 3_600_000)
     return [
         _age(int(one), test, part == one, chances, seed) for one in np.unique(part) if tells(test.label[part == one])
     ]

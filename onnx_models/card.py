@@ -8,6 +8,7 @@ from onnx_models.folds import Spread
 from onnx_models.heads import Heads
 from onnx_models.metrics import Metrics, shown
 from onnx_models.training import TrainResult
+from onnx_models.trial import Span
 from scoring.manifest import Manifest
 
 CARD = "MODEL_CARD.md"
@@ -17,25 +18,29 @@ CURVES = "learning_curves.png"
 def card(
     manifest: Manifest,
     result: TrainResult,
+    before: Span,
     measured: Mapping[str, Metrics],
     others: Heads,
     across: Mapping[str, Spread] | None = None,
     *,
     pictured: bool = False,
 ) -> str:
-    """The card as Markdown. ``measured``: the model and what it is compared with; ``across``: over folds."""
+    """The card as Markdown. ``before``: older examples that only told looks; ``measured``: the model and what it is
+    compared with; ``across``: over folds.
+    """
     measures = [_measures(measured), _heads(others), _folds(across)]
-    parts = [_head(manifest), *measures, _training(result, pictured=pictured), _LIMITS]
+    parts = [_head(manifest, before), *measures, _training(result, pictured=pictured), _LIMITS]
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
-def _head(manifest: Manifest) -> str:
-    span = " to ".join(_day(ms) for ms in (manifest.data_from_ms, manifest.data_to_ms))
+def _head(manifest: Manifest, before: Span) -> str:
+    learnt = f"{manifest.data}, {_days(manifest.data_from_ms, manifest.data_to_ms)}"
+    looks = f"; before that, looks at {before.count:,} impressions, {_days(before.from_ms, before.to_ms)}"
     return (
         f"# {manifest.version}\n\n"
         f"Predicts whether a person clicks an ad shown, from what the person attended to before.\n\n"
         f"| | |\n|---|---|\n"
-        f"| Learnt from | {manifest.data}, {span} |\n"
+        f"| Learnt from | {learnt}{looks if before.count else ''} |\n"
         f"| Feature specification | `{manifest.spec_hash}` |\n"
         f"| Code | `{manifest.git_revision or 'unknown'}` |\n"
         f"| Width of vectors, tokens told apart | {manifest.dim}, {manifest.vocabulary:,} |\n"
@@ -70,8 +75,7 @@ def _folds(across: Mapping[str, Spread] | None) -> str:
         return ""
     lines = ["## Over folds in time", "", "| measure | mean | 95 % interval |", "|---|---|---|"]
     for name, each in across.items():
-        low, high = each.mean - each.half_width, each.mean + each.half_width
-        lines.append(f"| {name} | {each.mean:.4f} | {low:.4f} to {high:.4f} |")
+        lines.append(f"| {name} | {each.mean:.4f} | {each.low:.4f} to {each.high:.4f} |")
     return "\n".join(lines)
 
 
@@ -89,6 +93,10 @@ _LIMITS = """## Limits
 It knows clicks on what somebody chose to show: what was never shown was never learnt. It ranks; how far its chances can
 be believed a week later is the online click layer's business. Content that the log did not have (a new brand, a new
 tag) says little until it is trained again. It holds no personal data: people come in as their recent past alone."""
+
+
+def _days(from_ms: int, to_ms: int) -> str:
+    return f"{_day(from_ms)} to {_day(to_ms)}"
 
 
 def _day(ms: int) -> str:

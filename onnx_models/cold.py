@@ -8,7 +8,7 @@ import numpy.typing as npt
 from onnx_models.examples import Examples
 from onnx_models.metrics import Metrics, measure, tells
 from onnx_models.trial import Trial
-from scoring.inputs import OF_AD, RATED
+from scoring.inputs import OF_AD, RATED, SESSION_S
 
 Floats = npt.NDArray[np.float64]
 Mask = npt.NDArray[np.bool_]
@@ -24,13 +24,15 @@ class Segment:
 
 
 def segments(trial: Trial, chances: dict[str, Floats]) -> list[Segment]:
-    """Those that exist of: new people by context alone, and with their session so far; new ads; ads without their ids.
+    """Those that exist of: new people by context alone, with their session so far, and back after a pause; new ads;
+    ads without what names them.
 
     ``chances``: frozen, stateful and, for a network, unnamed (all ids hidden, so content alone).
     """
     test = trial.stateful
     met = _met(test.row, trial)
     earlier = (test.history >= 0).any(axis=1)
+    session = ((test.history >= 0) & (test.age < np.log1p(SESSION_S))).any(axis=1)
     shown = np.union1d(trial.learn.item, trial.before.item)
     new_ad = ~np.isin(test.item, shown)
     everyone = np.ones(len(test), dtype=np.bool_)
@@ -38,8 +40,9 @@ def segments(trial: Trial, chances: dict[str, Floats]) -> list[Segment]:
         ("known people", "stateful", met),
         ("new people, context alone", "frozen", ~met),
         ("new people, first impression", "stateful", ~met & ~earlier),
-        ("new people, session so far", "stateful", ~met & earlier),
-        ("the same, as if they had none", "frozen", ~met & earlier),
+        ("new people, session so far", "stateful", ~met & session),
+        ("the same, as if they had none", "frozen", ~met & session),
+        ("new people, back after a pause", "stateful", ~met & earlier & ~session),
         ("known ads", "stateful", ~new_ad),
         ("new ads", "stateful", new_ad),
         ("all ads, content alone", "unnamed", everyone),
@@ -57,7 +60,10 @@ def _met(rows: npt.NDArray[np.int32], trial: Trial) -> Mask:
 
 
 def unmet(examples: Examples) -> Examples:
-    """The examples as if their ads had never been shown to anybody; outcomes of their brands stay known."""
+    """The examples as if their ads had never been shown to anybody; what other ads of their brands met stays known."""
     stats = examples.stats.copy()
-    stats[:, OF_AD], stats[:, RATED : RATED + 2] = 0, 0
+    of_ad, of_brand = slice(RATED, RATED + 2), slice(RATED + 2, RATED + 4)
+    alone = (stats[:, of_ad] == stats[:, of_brand]).all(axis=1)  # nothing of the brand's is another ad's
+    stats[np.flatnonzero(alone), of_brand] = 0
+    stats[:, OF_AD], stats[:, of_ad] = 0, 0
     return replace(examples, stats=stats)

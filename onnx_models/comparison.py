@@ -5,6 +5,7 @@ models that learn one example at a time. *online*: the click layer on top, which
 fitted in a process of its own, as many at once as asked for.
 """
 
+import math
 import multiprocessing
 import signal
 import time
@@ -22,7 +23,7 @@ from onnx_models.alternatives.nets import Net
 from onnx_models.bootstrap import Draws, Interval, interval
 from onnx_models.drill import Drills, hold
 from onnx_models.examples import Examples
-from onnx_models.metrics import auc, calibration, grouped_auc, log_loss, ndcg, normalised_entropy
+from onnx_models.metrics import auc, calibration, grouped_auc, log_loss, ndcg, normalised_entropy, rounded
 from onnx_models.trial import Trial, logit_of
 
 Floats = npt.NDArray[np.float64]
@@ -50,7 +51,9 @@ class Outcome:
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """A model in a mode. ``gauc`` and ``ndcg_10`` only for frozen state; differences are to the chosen model."""
+    """A model in a mode. ``gauc`` and ``ndcg_10`` only for frozen state, NaN where nobody has both a click and a
+    non-click; differences are to the chosen model.
+    """
 
     auc: float
     log_loss: float
@@ -63,13 +66,18 @@ class Line:
     auc_difference: Interval | None = None
     log_loss_difference: Interval | None = None
 
+    @property
+    def ordered(self) -> tuple[float, float]:
+        """How well people's own candidates are ordered, gAUC and NDCG@10: NaN where it is not known."""
+        return (math.nan if self.gauc is None else self.gauc, math.nan if self.ndcg_10 is None else self.ndcg_10)
+
     def named(self) -> dict[str, Any]:
         """As numbers by name."""
         out: dict[str, Any] = {}
         for name in self.__slots__:
             value = getattr(self, name)
             if value is not None:
-                out[name] = value.named() if isinstance(value, Interval) else round(value, 5)
+                out[name] = value.named() if isinstance(value, Interval) else rounded(value)
         return out
 
 

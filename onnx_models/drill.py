@@ -79,11 +79,12 @@ def _drill(trial: Trial, events: Events, turn_ms: int, predict: Callable[[Exampl
     """How the click layer does on ``events`` in place of the trial's."""
     store, stream = same_rows(trial.store), trial.stream
     events = in_time_order(events, store)
-    told = collect(events, store, trial.catalogue, rates=copy.deepcopy(trial.rates), said=trial.said)
+    rates, window_ms = copy.deepcopy(trial.rates), stream.learning.window_ms
+    told = collect(events, store, trial.catalogue, rates=rates, said=trial.said, window_ms=window_ms)
     users = np.zeros(len(store.rows), dtype=np.uint64)
     users[stream.events["row"]] = stream.users
     logit = logit_of(predict(told.examples))
-    layer, observed = Stream.of(events, users[events["row"]], told).observe(logit, told.examples)
+    layer, observed = Stream.of(events, users[events["row"]], told, stream.learning).observe(logit, told.examples)
     return watched(layer.alarms, observed.outcomes, turn_ms)
 
 

@@ -6,6 +6,7 @@ strictly before the impression's time. So a model never learns from an input tha
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, fields
+from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
@@ -14,6 +15,7 @@ import numpy.typing as npt
 from scoring.catalogue import Catalogue
 from scoring.events import Events, Kind, Outcome, Source
 from scoring.features import FEATURE_DIM
+from scoring.feedback import WINDOW_MS
 from scoring.gathering import gather
 from scoring.ids import MISSING, mix64
 from scoring.inputs import CONTEXT_DIM, RATED, REVIEWED, STATS_DIM
@@ -32,7 +34,7 @@ Progress = Callable[[int, int], None]
 """Called with events done and events in all."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Items:
     """The catalogue as training sees it, by slot: ``tokens [N, T]``, ``dense [N, R]``, ``features [N, K]``.
 
@@ -48,6 +50,13 @@ class Items:
         """The items of a catalogue, which may have been made without a model."""
         return cls(catalogue.tokens, catalogue.dense, catalogue.features)
 
+    @cached_property
+    def own(self) -> Mask:
+        """Which tokens no other item has, ``[N, T]``: its id, and whatever else names it alone, as a brand may."""
+        found, which, count = np.unique(self.tokens, return_inverse=True, return_counts=True)
+        alone: Mask = ((count == 1) & (found > 0))[which].reshape(self.tokens.shape)
+        return alone
+
 
 @dataclass(frozen=True, slots=True)
 class Examples:
@@ -60,7 +69,7 @@ class Examples:
     row: npt.NDArray[np.int32]  # [E] the user
     item: npt.NDArray[np.int32]  # [E]
     surface: npt.NDArray[np.uint16]  # [E] the place of the impression
-    label: Floats  # [E] 1 where a click answered the impression
+    label: Floats  # [E] 1 where a click answered the impression within the window
     converted: Floats  # [E] 1 where a purchase did
     viewed_s: Floats  # [E] the longest look that answered it, in seconds; 0 where none is told
     history: npt.NDArray[np.int32]  # [E, H]
@@ -88,12 +97,14 @@ class Examples:
 class Collected(NamedTuple):
     """Examples, their places ``[E]`` among the events as `in_time_order` orders them, and which events count ``[N]``.
 
+    ``late``: how many of the examples were clicked, but only after their window.
     Events that do not count are duplicates, or show no real attention (`scoring.cleaning`); lanes do not learn of them.
     """
 
     examples: Examples
     place: Ints
     counts: Mask
+    late: int
 
 
 def collect(
@@ -103,8 +114,11 @@ def collect(
     progress: Progress | None = None,
     rates: RateTable | None = None,
     said: ToneHistory = NOTHING_SAID,
+    window_ms: int = WINDOW_MS,
 ) -> Collected:
     """An example for each impression that counts and whose ad is in the catalogue, in time order.
+
+    A click counts as the impression's within ``window_ms`` of it, as for the click layer; purchases and looks always.
 
     ``store`` and ``rates`` end in the state after all events; ``rates`` may start with earlier counts. ``said``: what
     reviews told, and when. ``events["row"]`` are rows of ``store``. Offsets are assigned anew, by time. An event id
@@ -129,10 +143,11 @@ def collect(
     out.stats[:, RATED:] = rates.running(slots, counts_of(events, outcome))[wanted]
     out.stats[:, REVIEWED:] = said.before(events["ad"][wanted], out.time_ms)
     counts = outcome == Outcome.APPLIED
-    out.label[:], out.converted[:], out.viewed_s[:] = _answers(events, wanted, counts)
-    if not (kept := counts[wanted]).all():  # else no copy is needed
+    out.label[:], late, out.converted[:], out.viewed_s[:] = _answers(events, wanted, counts, window_ms)
+    kept = counts[wanted]
+    if not kept.all():  # else no copy is needed
         out = out.at(kept)
-    return Collected(out, np.flatnonzero(wanted & counts), counts)
+    return Collected(out, np.flatnonzero(wanted & counts), counts, int(late[kept].sum()))
 
 
 def unanswered(impressions: Events, store: RowStore, catalogue: Catalogue, rates: RateTable | None = None) -> Examples:
@@ -181,21 +196,26 @@ def _names(events: Events) -> npt.NDArray[np.uint64]:
     return mix64(events["ad"] ^ mix64(events["shown_ms"].astype(np.uint64) ^ user))
 
 
-def _answers(events: Events, wanted: Mask, counts: Mask) -> tuple[Floats, Floats, Floats]:
-    """Whether a click (or more) answered each wanted impression, whether a purchase did, and seconds looked.
+def _answers(events: Events, wanted: Mask, counts: Mask, window_ms: int) -> tuple[Floats, Mask, Floats, Floats]:
+    """Whether a click (or more) answered each wanted impression within ``window_ms``, whether one did only later,
+    whether a purchase did, and seconds looked.
 
     The answer may be anywhere in the log, but must be among those that ``counts [N]``: neither kept from interest by
     the rules, nor sent again. It names user, item and time shown, which are compared as one hash.
     """
     names, which = np.unique(_names(events), return_inverse=True)
-    strongest = np.zeros(len(names), dtype=np.uint8)
+    strongest, soonest = np.zeros((2, len(names)), dtype=np.uint8)
     viewed_ms = np.zeros(len(names), dtype=np.int64)
     said = events["answers"] & counts
+    soon = said & (events["time_ms"] - events["shown_ms"] <= window_ms)
     np.maximum.at(strongest, which[said], events["kind"][said])
+    np.maximum.at(soonest, which[soon], events["kind"][soon])
     np.maximum.at(viewed_ms, which[said], events["viewed_ms"][said])
     kind, seconds = strongest[which[wanted]], viewed_ms[which[wanted]] / 1000
+    label = soonest[which[wanted]] >= Kind.CLICKED
     return (
-        (kind >= Kind.CLICKED).astype(np.float32),
+        label.astype(np.float32),
+        (kind >= Kind.CLICKED) & ~label,
         (kind == Kind.PURCHASED).astype(np.float32),
         seconds.astype(np.float32),
     )

@@ -16,11 +16,19 @@ FOLDS_MAX = len(T_95) + 1
 
 @dataclass(frozen=True, slots=True)
 class Spread:
-    """Mean of a measure over folds, half the width of its 95 % interval (Student's t), and how many folds."""
+    """Mean of a measure over folds, its 95 % interval (Student's t), and how many folds.
+
+    Log loss and calibration are above 0, and spread by ratios: their interval is that of their logarithms.
+    """
 
     mean: float
-    half_width: float
+    low: float
+    high: float
     folds: int
+
+    def named(self) -> dict[str, float]:
+        """As numbers by name."""
+        return {"mean": round(self.mean, 5), "low": round(self.low, 5), "high": round(self.high, 5)}
 
 
 def folds(examples: Examples, count: int) -> Iterator[tuple[Examples, Examples]]:
@@ -44,6 +52,9 @@ def spread(metrics: list[Metrics]) -> dict[str, Spread]:
     out = {}
     for name in ("auc", "log_loss", "calibration"):
         values = np.array([getattr(each, name) for each in metrics])
-        half = T_95[len(values) - 2] * float(values.std(ddof=1)) / math.sqrt(len(values))
-        out[name] = Spread(float(values.mean()), half, len(values))
+        there, back = (np.asarray, float) if name == "auc" else (np.log, math.exp)
+        spread_by = there(values)
+        half = T_95[len(values) - 2] * float(spread_by.std(ddof=1)) / math.sqrt(len(values))
+        centre = float(spread_by.mean())
+        out[name] = Spread(float(values.mean()), back(centre - half), back(centre + half), len(values))
     return out

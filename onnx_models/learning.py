@@ -4,7 +4,7 @@ Non-clicks are downsampled as in He et al., "Practical Lessons from Predicting C
 weighted instead of corrected afterwards.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -12,22 +12,26 @@ import numpy.typing as npt
 from onnx_models.bootstrap import Draws, Interval, interval
 from onnx_models.metrics import Metrics, measure
 from onnx_models.trial import Trial, logit_of
-from scoring.feedback import WINDOW_MS, Learning
+from scoring.feedback import Learning
 
 Floats = npt.NDArray[np.float64]
 
 AS_SERVED = "as a worker learns"
-WAYS = {
-    AS_SERVED: Learning(),
-    "window of a minute": Learning(window_ms=60_000),
-    "window of an hour": Learning(window_ms=3_600_000),
-    "non-clicks at once": Learning(wait_ms=0),
-    "after half a minute": Learning(wait_ms=30_000),
-    "after two minutes": Learning(wait_ms=120_000),
-    "at the end of the window": Learning(wait_ms=WINDOW_MS),
-    "half of the non-clicks": Learning(negatives=0.5),
-    "a tenth of the non-clicks": Learning(negatives=0.1),
-}
+
+
+def ways(served: Learning) -> dict[str, Learning]:
+    """How workers learn, and what else to try: each differs from that in one setting."""
+    return {
+        AS_SERVED: served,
+        "window of a minute": replace(served, window_ms=60_000),
+        "window of an hour": replace(served, window_ms=3_600_000),
+        "non-clicks at once": replace(served, wait_ms=0),
+        "after half a minute": replace(served, wait_ms=30_000),
+        "after two minutes": replace(served, wait_ms=120_000),
+        "at the end of the window": replace(served, wait_ms=served.window_ms),
+        "half of the non-clicks": replace(served, negatives=0.5),
+        "a tenth of the non-clicks": replace(served, negatives=0.1),
+    }
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +65,7 @@ def variants(trial: Trial, chances: dict[str, Floats], seed: int) -> list[Varian
 
 
 def compare_learning(trial: Trial, stateful: Floats, seed: int) -> list[Variant]:
-    """Each of `WAYS` over the same log-odds, those of the probabilities ``stateful [E]``."""
-    logit = logit_of(stateful)
-    learnt = {name: trial.stream.observe(logit, trial.stateful, way)[1].predicted for name, way in WAYS.items()}
+    """Each of `ways` over the same log-odds, those of the probabilities ``stateful [E]``."""
+    logit, each = logit_of(stateful), ways(trial.stream.learning)
+    learnt = {name: trial.stream.observe(logit, trial.stateful, way)[1].predicted for name, way in each.items()}
     return variants(trial, learnt, seed)

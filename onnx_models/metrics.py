@@ -158,7 +158,7 @@ def normalised_entropy(labels: Floats, predicted: Floats) -> float:
 
 
 def grouped_auc(labels: Floats, predicted: Floats, group: npt.NDArray[np.integer]) -> float:
-    """AUC within each group, weighted by its examples; groups with only one kind of label are left out.
+    """AUC within each group, weighted by its examples; groups with only one kind of label are left out, NaN if all are.
 
     Use it only for frozen state: over a stream it is biased, since features count the group's own earlier labels.
     """
@@ -177,7 +177,7 @@ def grouped_auc(labels: Floats, predicted: Floats, group: npt.NDArray[np.integer
     negatives = count - positives
     told = (positives > 0) & (negatives > 0)
     if not told.any():
-        return 0.5
+        return math.nan
     above = np.bincount(which, weights=rank * labels) - positives * (positives + 1) / 2
     return float(np.average(above[told] / (positives * negatives)[told], weights=count[told]))
 
@@ -185,7 +185,7 @@ def grouped_auc(labels: Floats, predicted: Floats, group: npt.NDArray[np.integer
 def ndcg(labels: Floats, predicted: Floats, group: npt.NDArray[np.integer], places: int = 10) -> float:
     """Mean over groups with a click and a non-click: discounted clicks of the first ``places``, over the best possible.
 
-    Equal predictions keep the given order. 1 where there are no such groups.
+    Equal predictions keep the given order. NaN where there are no such groups.
     """
     _, which = np.unique(group, return_inverse=True)
     count = np.bincount(which)
@@ -199,6 +199,6 @@ def ndcg(labels: Floats, predicted: Floats, group: npt.NDArray[np.integer], plac
     positives = np.bincount(which, weights=labels)
     told = (positives > 0) & (positives < count)
     if not told.any():
-        return 1.0
+        return math.nan
     best = gain(np.lexsort((-labels, which)))
     return float((gain(np.lexsort((-predicted, which)))[told] / best[told]).mean())

@@ -61,7 +61,7 @@ class _Lane:
 
     def __init__(self, trial: Trial, logit: Floats) -> None:
         self.trial, self.logit = trial, logit.astype(np.float32)
-        self.layer, self.calibrator = ClickLayer(), Calibrator()
+        self.layer, self.calibrator = ClickLayer(trial.stream.learning), Calibrator()
         self.calibrator.update(self.layer, trial.catalogue, Pool().others(0))
 
     def slice(self, at: npt.NDArray[np.int64], out: npt.NDArray[np.float64]) -> None:

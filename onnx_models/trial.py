@@ -27,30 +27,52 @@ PART_MIN = 0.01
 
 @dataclass(frozen=True, slots=True)
 class Stream:
-    """The test's events in time order, as the online click layer takes them. ``place [E]``: places of the examples."""
+    """The test's events in time order, as the online click layer takes them, and how it learns. ``place [E]``: places
+    of the examples.
+    """
 
     events: Events
     users: npt.NDArray[np.uint64]
     place: Ints
+    learning: Learning
 
     @classmethod
-    def of(cls, events: Events, users: npt.NDArray[np.uint64], collected: Collected) -> Self:
+    def of(
+        cls, events: Events, users: npt.NDArray[np.uint64], collected: Collected, learning: Learning | None = None
+    ) -> Self:
         """Those of ``events [N]``, in time order, that count, as for a lane's layer; ``users [N]``: who acted."""
         counts = collected.counts
-        return cls(events[counts], users[counts], np.cumsum(counts)[collected.place] - 1)
+        place = np.cumsum(counts)[collected.place] - 1
+        return cls(events[counts], users[counts], place, learning or Learning())
 
     def observe(
         self, logit: Floats, examples: Examples, learning: Learning | None = None
     ) -> tuple[ClickLayer, Observed]:
         """A click layer that begins with the stream, and what it predicts for the examples ``[E]`` while it learns.
 
-        It is the worker's own code, so the outcome of an impression is learnt only after its window.
+        It is the worker's own code, so the outcome of an impression is learnt only after its window. ``learning``: how
+        it learns, if not as workers do.
         """
         closeness = closeness_of(examples.stats)
         shown = Impressions(self.place, logit.astype(np.float32), examples.context, closeness=closeness)
         nobody = np.zeros(len(self.events), dtype=np.bool_)
-        layer = ClickLayer(learning)
+        layer = ClickLayer(learning or self.learning)
         return layer, layer.observe(self.events, self.users, nobody, shown)
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """How many examples, and the times of the first and the last; 0 where there are none."""
+
+    count: int
+    from_ms: int
+    to_ms: int
+
+    @classmethod
+    def of(cls, examples: Examples) -> Self:
+        """That of ``examples``, which are in time order."""
+        ends = examples.time_ms[[0, -1]].tolist() if len(examples) else (0, 0)
+        return cls(len(examples), *ends)
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +80,7 @@ class Trial:
     """``before`` only tells which ads were looked at for long; ``learn`` tells all. ``frozen``, ``stateful``: the test.
 
     In ``frozen``, users' state is that of the moment when the test begins, as in ``store`` and ``rates``. ``said``:
-    what reviews told, and when.
+    what reviews told, and when. ``late``: how many impressions were clicked only after their window.
     """
 
     catalogue: Catalogue
@@ -72,6 +94,7 @@ class Trial:
     store: RowStore
     rates: RateTable
     said: ToneHistory
+    late: int
 
 
 class SplitError(ValueError):
@@ -113,9 +136,11 @@ def prepare(
     cut_ms: int,
     said: ToneHistory = NOTHING_SAID,
     progress: Progress | None = None,
+    learning: Learning | None = None,
 ) -> Trial:
     """Split ``events`` at ``cut_ms``; impressions before ``from_ms`` only tell looks.
 
+    ``learning``: how workers' click layers learn; a click counts within its window.
     ``users [rows]``: 64-bit id of each row's user; ``store`` is empty, and ends in the state after all events. Raises
     `ValueError` where the catalogue has no ad of the training part, or of the test.
     """
@@ -126,12 +151,13 @@ def prepare(
         if progress is not None:
             progress(done, len(events))
 
-    rates = RateTable()
-    learnt = collect(early, store, catalogue, on, rates, said).examples
+    rates, learning = RateTable(), learning or Learning()
+    learnt, *_, late_before = collect(early, store, catalogue, on, rates, said, learning.window_ms)
     recent = learnt.time_ms >= from_ms
     _require_known(int(recent.sum()), early[early["time_ms"] >= from_ms], "to learn from")
     still, still_rates = same_rows(store), copy.deepcopy(rates)
-    followed = collect(late, store, catalogue, lambda done, _: on(len(early) + done, 0), rates, said)
+    window_ms = learning.window_ms
+    followed = collect(late, store, catalogue, lambda done, _: on(len(early) + done, 0), rates, said, window_ms)
     stateful = followed.examples
     _require_known(len(stateful), late, "of the test")
     frozen = unanswered(late[followed.place], still, catalogue, still_rates)
@@ -144,11 +170,12 @@ def prepare(
         learn=learnt.at(recent),
         frozen=replace(frozen, **told),
         stateful=stateful,
-        stream=Stream.of(late, users[late["row"]], followed),
+        stream=Stream.of(late, users[late["row"]], followed, learning),
         cut_ms=cut_ms,
         store=still,
         rates=still_rates,
         said=said,
+        late=late_before + followed.late,
     )
 
 

@@ -110,10 +110,8 @@ def unchanged(examples: Examples) -> Examples:
 
 
 def nameless(items: Items) -> Items:
-    """Items without their ids: content alone."""
-    tokens = items.tokens.copy()
-    tokens[:, 0] = 0
-    return replace(items, tokens=tokens)
+    """Items without what names one of them alone: content that others share. The only ad of a brand has none either."""
+    return replace(items, tokens=np.where(items.own, np.uint64(0), items.tokens))
 
 
 _REST = 2 * (MATCH * FEATURE_DIM + (3 * DIM + MATCH + STATS_DIM) * WIDE + WIDE * NARROW + 3 * NARROW)

@@ -60,12 +60,30 @@ LanesOption = Annotated[
         help="Lanes whose click layers are compared with one layer; 1: none.",
     ),
 ]
-ModelsOption = Annotated[
-    str | None,
-    typer.Option("--models", help="Only these models, comma-separated; attention is always included. Else all."),
-]
 CHOSEN = "attention"
 """The model that the others are compared with."""
+MODELS = (
+    CHOSEN, "mean_pooling", "din", "no_history", "no_interest", "no_time_decay", "no_id", "no_reviews", "gbdt",
+    "hashed_lr", "popularity", "adaptive_forest", "hoeffding_tree", "matrix_factorisation",
+)  # fmt: skip
+"""What can be compared; ``no_reviews`` where the log has reviews."""
+
+
+def _named(names: str | None) -> str | None:
+    """Check the names before minutes of work."""
+    if names is not None and (unknown := {name.strip() for name in names.split(",")} - {*MODELS}):
+        raise typer.BadParameter(f"{', '.join(sorted(unknown))}; expected some of {', '.join(sorted(MODELS))}")
+    return names
+
+
+ModelsOption = Annotated[
+    str | None,
+    typer.Option(
+        "--models",
+        callback=_named,
+        help="Only these models, comma-separated; attention is always included. Else all.",
+    ),
+]
 NEEDS = ("torch", "lightgbm", "sklearn")
 
 
@@ -213,7 +231,7 @@ def _compare(prepare: "Callable[[Told], Trial]", differs: dict[str, Any], asked:
     beside = Beside(
         outcomes[CHOSEN].drills,
         segments(trial, chances),
-        ages(trial.stateful, trial.cut_ms, chances, seed),
+        ages(trial.stateful, int(trial.learn.time_ms[-1]), chances, seed),
         compare_learning(trial, chances["stateful"], seed),
         compare_lanes(trial, chances["stateful"], asked.lanes, seed) if asked.lanes > 1 else [],
     )
@@ -369,8 +387,7 @@ def _contestants(trial: "Trial", config: "Config") -> "list[Alternative]":
 def _chosen(contestants: "list[Alternative]", names: str | None) -> "list[Alternative]":
     if names is None:
         return contestants
-    known = {model.name for model in contestants}
     wanted = {name.strip() for name in names.split(",")} | {CHOSEN}
-    if unknown := wanted - known:
-        raise typer.BadParameter(f"{', '.join(sorted(unknown))}; expected some of {', '.join(sorted(known))}")
+    if absent := wanted - {model.name for model in contestants}:
+        fail(f"The log has no reviews to do without: leave out {', '.join(sorted(absent))} from --models", 2)
     return [model for model in contestants if model.name in wanted]

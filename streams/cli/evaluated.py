@@ -127,8 +127,8 @@ def _table(mode: str, lines: "dict[str, Line]", chosen: str, tested: int) -> Tab
 def _costs(lines: "dict[str, Line]", chosen: str) -> Table:
     """The figures that only frozen models have."""
     table = _numbers("frozen: a person's own order, and what a candidate costs", "gAUC", "NDCG@10", "µs", "kFLOP")
-    for name, line in sorted(lines.items(), key=lambda each: -(each[1].gauc or 0)):
-        cells = [name, f"{line.gauc:.4f}", f"{line.ndcg_10:.4f}"]
+    for name, line in sorted(lines.items(), key=lambda each: -each[1].ordered[0]):
+        cells = [name, *("–" if math.isnan(each) else f"{each:.4f}" for each in line.ordered)]
         cells += [f"{line.us_per_candidate:.1f}", f"{line.kflop_per_candidate:.3g}"]
         table.add_row(*cells, style="bold" if name == chosen else None)
     return table

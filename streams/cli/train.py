@@ -207,6 +207,7 @@ def _make(order: _Order, prepare: "Callable[[Callable[[int, int], None]], Trial]
     from onnx_models.export import export
     from onnx_models.heads import heads
     from onnx_models.training import train
+    from onnx_models.trial import Span
     from scoring.attention import load
     from streams.logs import LogError
 
@@ -219,7 +220,8 @@ def _make(order: _Order, prepare: "Callable[[Callable[[int, int], None]], Trial]
             result = train(trial.learn, trial.items, order.config, _shown_in(progress), before)
         except (LogError, ValueError) as error:
             fail(error)
-        found = Found(_measured(trial, result), heads(result.network, trial.learn, trial.stateful, trial.items))
+        others = heads(result.network, trial.learn, trial.stateful, trial.items)
+        found = Found(Span.of(trial.before), _measured(trial, result), others)
         with writing(order.out, A_FOLDER):
             manifest = export(result.network, order.out, _about(order, trial, found))
         with writing(order.out, A_CARD):
@@ -307,7 +309,7 @@ def _about(order: _Order, trial: "Trial", found: Found) -> "About":
         data_from_ms=int(learn.time_ms[0]),
         data_to_ms=int(learn.time_ms[-1]),
         metrics={name: value for name, value in told.items() if value is not None}
-        | {"examples": len(learn), "test_examples": len(trial.stateful)},
+        | {"examples": len(learn), "before_examples": found.before.count, "test_examples": len(trial.stateful)},
         git_revision=_git_revision(),
     )
 

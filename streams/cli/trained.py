@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from onnx_models.heads import Heads
     from onnx_models.metrics import Metrics
     from onnx_models.training import TrainResult
+    from onnx_models.trial import Span
     from scoring.attention import AttentionModel
     from scoring.manifest import Manifest
 
@@ -30,8 +31,12 @@ _LABELS = {
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """How good a model is: metrics by what predicts, those of its other heads, and over folds, if there were any."""
+    """How good a model is: metrics by what predicts, those of its other heads, and over folds, if there were any.
 
+    ``before``: the older examples that it first learnt looks from.
+    """
+
+    before: "Span"
     metrics: "dict[str, Metrics]"
     heads: "Heads"
     across: "dict[str, Spread]" = field(default_factory=dict)
@@ -49,7 +54,7 @@ def describe(out: Path, manifest: "Manifest", result: "TrainResult", found: Foun
 
         contents[CURVES] = curves(result)
     told = {_LABELS.get(name, name): each for name, each in found.metrics.items()}
-    text = card(manifest, result, told, found.heads, found.across, pictured=pictured)
+    text = card(manifest, result, found.before, told, found.heads, found.across, pictured=pictured)
     put(out, contents | {CARD: text.encode()})
 
 
@@ -71,7 +76,7 @@ def report(
     console.print(table)
     console.print(_beside(found.heads))
     for name, each in found.across.items():
-        console.print(f"Over {each.folds} folds in time: {name} {each.mean:.4f} ± {each.half_width:.4f}")
+        console.print(f"Over {each.folds} folds in time: {name} {each.mean:.4f}, {each.low:.4f} to {each.high:.4f}")
     console.print(f"{model.version}, learnt from {learnt:,} impressions, is in {out}")
 
 
@@ -79,7 +84,7 @@ def _named(found: Found, tested: int) -> dict[str, Any]:
     out: dict[str, Any] = {"test_examples": tested}
     out |= {name: value.named("") for name, value in found.metrics.items()}
     if found.across:
-        out["folds"] = {name: [round(each.mean, 5), round(each.half_width, 5)] for name, each in found.across.items()}
+        out["folds"] = {name: each.named() for name, each in found.across.items()}
     return out | {"heads": found.heads.named()}
 
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from streams.cli.options import settings_of
 from streams.cli.screen import screen
 from streams.logs import LogError
 
@@ -20,6 +21,8 @@ TRAIN_SHARE = 0.8
 """Share of the time of a log's impressions that trains; the rest tests."""
 OVERLAP_MAX = 0.05
 """Share of ``--data`` that may be later than the test file's first event: files may meet within a day, or a week."""
+LATE_MAX = 0.01
+"""Share of clicks after the window from which it is told: as much as what the click layer predicts is then too low."""
 KUAIRAND: dict[str, Any] = {
     "similarity": 0.0,
     "vocabulary": 65_536,
@@ -104,6 +107,7 @@ def trial_of(
     from scoring.catalogue import Catalogue
     from scoring.ids import id64s
     from scoring.rows import RowStore
+    from streams.app import learning
     from streams.columns import columns
     from streams.feeds.catalogue import entry_of
     from streams.feeds.tones import history_of
@@ -113,5 +117,19 @@ def trial_of(
     events = columns(happened, [store.row_of(event.user_id.encode()) for event in happened])
     users = id64s([user.decode() for user in store.users if user is not None])
     cut_ms = split_ms(events, from_ms, share) if cut_ms is None else cut_ms
-    said = history_of(tones)
-    return prepare(events, users, store, catalogue, from_ms=from_ms, cut_ms=cut_ms, said=said, progress=progress)
+    split: dict[str, int] = {"from_ms": from_ms, "cut_ms": cut_ms}
+    served, said = learning(settings_of()), history_of(tones)
+    trial = prepare(events, users, store, catalogue, **split, said=said, progress=progress, learning=served)
+    _tell_late(trial)
+    return trial
+
+
+def _tell_late(trial: "Trial") -> None:
+    """Say on stderr if many clicks come too late to be learnt as such."""
+    clicked = trial.late + sum(int(part.label.sum()) for part in (trial.before, trial.learn, trial.stateful))
+    if trial.late > LATE_MAX * clicked:
+        window_s = trial.stream.learning.window_ms / 1000
+        screen(stderr=True).print(
+            f"{trial.late:,} of {clicked:,} impressions with a click got it more than {window_s:,.0f} s after they "
+            "were shown, which counts as no click, here and in workers: SALIENCE_CLICK_WINDOW_MS may be longer"
+        )

@@ -210,7 +210,8 @@ def test_a_test_without_a_click_gives_no_figures_and_it_is_said(tmp_path: Path) 
     said, found = " ".join(result.stderr.split()), only_object(result)
     assert "0 of them clicked, tell nothing" in said
     assert found["test"] == found["popularity"] == dict.fromkeys(("auc", "log_loss", "calibration"))
-    counts = {"examples", "test_examples", "conversion_clicks", "conversion_purchases", "viewed_looks"}
+    counts = {"examples", "before_examples", "test_examples"}
+    counts |= {"conversion_clicks", "conversion_purchases", "viewed_looks"}
     assert load(out).manifest.metrics.keys() == counts
     assert "| the model | – | – | – |" in (out / "MODEL_CARD.md").read_text()
 

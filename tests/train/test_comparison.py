@@ -24,12 +24,11 @@ from onnx_models.alternatives.nets import (
     ActivationUnit,
     MeanPooling,
     Net,
-    without_reviews,
 )
 from onnx_models.alternatives.popularity import Popularity
 from onnx_models.bootstrap import Draws, interval
 from onnx_models.card import card
-from onnx_models.comparison import Outcome, fit_all
+from onnx_models.comparison import Line, Outcome, fit_all
 from onnx_models.curves import curves
 from onnx_models.examples import Examples, Items
 from onnx_models.folds import folds, spread
@@ -38,59 +37,17 @@ from onnx_models.metrics import Metrics, auc, grouped_auc, log_loss, ndcg
 from onnx_models.network import Network
 from onnx_models.predicting import predict
 from onnx_models.training import Config, TrainResult
-from onnx_models.trial import Stream, Trial, logit_of
+from onnx_models.trial import Span, Trial, logit_of
 from scoring.events import Source
 from scoring.feedback import WINDOW_MS, ClickLayer, Learning
 from scoring.impressions import Impressions
-from scoring.inputs import OF_AD, RATED, REVIEWED
+from scoring.inputs import OF_AD, RATED
 from scoring.manifest import FORMAT, Manifest
 from scoring.rows import RING_SIZE
 from scoring.watch import Detector
 from streams.cli.evaluated import _sure
-from streams.cli.trials import trial_of
-from tests.builders import START_MS, ad, impression, made_up_log, tone
 
 pytestmark = pytest.mark.train
-
-
-def test_a_log_is_parted_by_its_time_however_many_impressions_its_days_have() -> None:
-    crowd = [impression("user-1", f"ad-{number}", START_MS + 1_000 * number) for number in range(90)]
-    late = [impression("user-1", "ad-0", START_MS + 1_000 * (100 + 10 * number)) for number in range(11)]
-    old = impression("user-1", "ad-0", START_MS - 1_000_000)  # tells looks alone
-    ads = [ad("ad-0")]
-    trial = trial_of(ads, [old, *crowd, *late], START_MS, lambda _done, _total: None, share=0.8)
-    assert trial.cut_ms == START_MS + 160_000
-
-
-def test_a_log_that_one_wrong_time_would_part_is_refused_with_both_counts() -> None:
-    crowd = [impression("user-1", f"ad-{number}", START_MS + 1_000 * number) for number in range(150)]
-    late, early = (impression("user-1", "ad-0", START_MS + away * 10**10) for away in (1, -1))
-    for log, count in (([*crowd, late], 150), ([early, *crowd], 1), (crowd[:1], 0)):
-        with pytest.raises(ValueError, match=rf"^{count} of {len(log)} impressions are of the first 80% of the log's"):
-            trial_of([], log, 0, lambda _done, _total: None, share=0.8)
-
-
-def test_a_log_whose_ads_are_not_those_that_were_shown_is_refused_with_the_part_that_lacks_them() -> None:
-    shown = ["ad-0" if number < 80 else "ad-1" for number in range(100)]
-    log = [impression("user-1", of, START_MS + 1_000 * number) for number, of in enumerate(shown)]
-    for ads, what in (([ad("ad-0")], "20 impressions of the test"), ([ad("ad-1")], "80 impressions to learn from")):
-        with pytest.raises(ValueError, match=rf"^none of the {what} is of an ad that the catalogue has"):
-            trial_of(ads, log, 0, lambda _done, _total: None, share=0.8)
-
-
-def test_a_test_whose_state_stands_still_is_told_of_reviews_as_of_its_beginning() -> None:
-    log = made_up_log(3, events=600, users=12)
-    times = [event.time_ms for event in log.events]
-    said = [tone("ad", ad.ad_id, 40, times[100], 0.9) for ad in log.ads[::2]]
-    said += [tone("ad", ad.ad_id, 41, times[-50], 0.1) for ad in log.ads[::4]]
-    trial = trial_of(log.ads, log.events, 0, lambda _done, _total: None, tones=said)
-    frozen, stateful = trial.frozen.stats[:, REVIEWED:], trial.stateful.stats[:, REVIEWED:]
-    late = trial.stateful.time_ms > times[-50]
-    np.testing.assert_array_equal(frozen[~late], stateful[~late])
-    assert (frozen[late] != stateful[late]).any()
-    deaf = without_reviews(trial.frozen).stats
-    assert not deaf[:, REVIEWED:].any()
-    np.testing.assert_array_equal(deaf[:, :REVIEWED], trial.frozen.stats[:, :REVIEWED])
 
 
 def test_rates_know_what_came_before_and_nothing_else() -> None:
@@ -141,7 +98,8 @@ def test_an_event_dated_millennia_after_the_rest_changes_nothing_in_how_lanes_ar
     stream, logit = trial.stream, np.full(len(trial.stateful), -1.0)
     last = stream.events[-1:].copy()
     last["time_ms"] += 10**16
-    late = Stream(np.concatenate([stream.events, last]), np.append(stream.users, stream.users[-1:]), stream.place)
+    users = np.append(stream.users, stream.users[-1:])
+    late = replace(stream, events=np.concatenate([stream.events, last]), users=users)
     served = sharing.serve(replace(trial, stream=late), logit, 2, share=True)
     np.testing.assert_array_equal(served, sharing.serve(trial, logit, 2, share=True))
 
@@ -227,6 +185,14 @@ def test_discounted_gain_is_one_for_the_best_order_and_less_for_a_click_that_com
     assert ndcg(labels, np.array([0.9, 0.1, 0.9, 0.1]), group) == pytest.approx((1 + 1 / np.log2(3)) / 2)
 
 
+def test_where_nobody_has_both_a_click_and_a_non_click_no_order_is_known() -> None:
+    labels, predicted, everybody = np.array([1.0, 0, 1]), np.array([0.2, 0.3, 0.4]), np.arange(3)
+    assert math.isnan(grouped_auc(labels, predicted, everybody))
+    assert math.isnan(ndcg(labels, predicted, everybody))
+    line = Line(0.5, 0.7, 1.0, 1.0, gauc=math.nan, ndcg_10=math.nan)
+    assert line.named()["gauc"] is line.named()["ndcg_10"] is None
+
+
 def test_folds_learn_from_all_that_is_earlier_and_test_on_what_follows(trial: Trial) -> None:
     parts = list(folds(trial.learn, 3))
 
@@ -242,7 +208,16 @@ def test_folds_learn_from_all_that_is_earlier_and_test_on_what_follows(trial: Tr
 def test_the_interval_over_folds_is_students() -> None:
     found = spread([Metrics(0.7, 0.5, 1), Metrics(0.8, 0.5, 1)])["auc"]
 
-    assert (found.mean, found.half_width) == pytest.approx((0.75, 12.71 * 0.05))
+    assert (found.mean, found.low, found.high) == pytest.approx((0.75, 0.75 - 12.71 * 0.05, 0.75 + 12.71 * 0.05))
+
+
+def test_the_interval_of_what_is_above_0_is_above_0() -> None:
+    found = spread([Metrics(0.7, 0.03, 0.5), Metrics(0.8, 0.06, 1.9)])
+    assert found["log_loss"].mean == pytest.approx(0.045)
+    assert 0 < found["log_loss"].low < 0.03
+    assert found["log_loss"].low * found["log_loss"].high == pytest.approx(0.03 * 0.06)  # by ratios
+    assert 0 < found["calibration"].low < 0.5
+    assert found["calibration"].high > 1.9
 
 
 def test_the_layer_predicts_alike_in_one_go_and_slice_by_slice(trial: Trial) -> None:
@@ -321,10 +296,12 @@ def test_the_card_tells_the_training_and_the_picture_is_one() -> None:
         format=FORMAT, name="x", spec_hash="s", dim=32, vocabulary=300, opset=17, data="a log", files={}, golden="g"
     )
     others = Heads(2_000, 80, Metrics(0.61, 0.1612, 0.98), Metrics(0.5, 0.1679, 1.1), 700, 0.414, math.nan)
-    text = card(manifest, result, {"the model": epochs[-1]}, others, spread(epochs), pictured=True)
+    before = Span(800, 1_649_484_000_000, 1_650_812_400_000)
+    text = card(manifest, result, before, {"the model": epochs[-1]}, others, spread(epochs), pictured=True)
 
     assert "| 2 | 0.6500 | 0.5900 | 0.7200 |" in text
     assert "learning_curves.png" in text
+    assert "looks at 800 impressions, 2022-04-09 06:00 UTC to 2022-04-24 15:00 UTC |" in text
     assert "2,000 clicks, 80 with one | AUC 0.6100, log loss 0.1612 (always the share that trained: 0.1679)" in text
     assert "700 looks told, else 0 | explains 0.414 of the variance, calibration – |" in text
     assert "## Over folds in time" in text

@@ -14,13 +14,18 @@ from rich.console import Console
 from typer.testing import CliRunner
 
 from streams.cli import app
+from streams.cli.evaluate import MODELS, _contestants
 from streams.cli.evaluated import _ages, _costs, _layers, _table
+from streams.cli.trials import trial_of
 from streams.demo.shop import simulate_log
 from streams.logs.kuairand import HISTORIES, IMPRESSIONS, VIDEOS, read, times_ms
 from streams.wire import Click, Impression
 
 pytest.importorskip("torch", reason="PyTorch is not installed: pip install 'salience[train]'")
 pytest.importorskip("lightgbm", reason="LightGBM is not installed: pip install 'salience[evaluate]'")
+
+from onnx_models.training import Config
+
 pytestmark = pytest.mark.train
 
 START_MS = 1_650_812_741_436
@@ -142,11 +147,34 @@ def test_a_model_ages_in_parts_of_half_a_day_where_less_of_the_log_trains(data: 
     found = json.loads(result.stdout)
     assert found["about"]["learnt"] == pytest.approx(1_500, abs=5)
     of = [(each["from_hours"], each["to_hours"], each["examples"]) for each in found["age"]]
-    assert of[:2] == [(0, 12, 720), (12, 24, 720)]
+    assert [each[:2] for each in of[:2]] == [(0, 12), (12, 24)]
+    assert [each[2] for each in of[:2]] == pytest.approx([720, 720], abs=2)
     assert sum(examples for *_, examples in of) == found["about"]["tested"]
     both = CliRunner().invoke(app, [*arguments, "--train-share", "0.5", "--test", str(data / "later.csv.gz")])
     assert both.exit_code == 2
     assert "give one of them" in " ".join(both.stderr.split())
+
+
+def test_a_model_has_aged_by_the_gap_before_its_test(data: Path, tmp_path: Path) -> None:
+    week, ended_ms = 7 * 24, START_MS + 60_000 * 3_000
+    later = _impressions(np.random.default_rng(2), ended_ms + week * 3_600_000, 400)
+    _write(tmp_path / "apart", later)
+    arguments = ["evaluate", "kuairand", "--data", str(data), "--models", "popularity", "--json"]
+    result = CliRunner().invoke(app, [*arguments, "--test", str(tmp_path / "apart")])
+    assert result.exit_code == 0, result.stderr
+    assert [each["from_hours"] for each in json.loads(result.stdout)["age"]] == [week]
+
+
+def test_a_model_that_there_is_not_is_refused_before_the_log_is_read(tmp_path: Path) -> None:
+    result = CliRunner().invoke(app, ["evaluate", "kuairand", "--data", str(tmp_path), "--models", "gbdt,bogus"])
+    assert result.exit_code == 2
+    assert "bogus; expected some of adaptive_forest, attention" in " ".join(result.stderr.replace("│", " ").split())
+
+
+def test_all_models_have_the_names_that_may_be_asked_for() -> None:
+    log = simulate_log(3, 12, 6)
+    trial = trial_of(log.ads, log.events, 0, lambda _done, _total: None, tones=log.tones)
+    assert {model.name for model in _contestants(trial, Config())} == {*MODELS}
 
 
 def test_the_demos_shoppers_are_evaluated_as_a_log_of_theirs_is(tmp_path: Path) -> None:

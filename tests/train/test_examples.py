@@ -8,7 +8,7 @@ import msgspec
 import numpy as np
 import pytest
 
-from onnx_models.examples import Examples, collect, in_time_order, unanswered
+from onnx_models.examples import Examples, Items, collect, in_time_order, unanswered
 from scoring.catalogue import Catalogue
 from scoring.events import Events, Outcome, Source
 from scoring.gathering import gather
@@ -21,7 +21,7 @@ from streams.feeds.catalogue import entry_of
 from streams.feeds.tones import history_of
 from streams.logs import Event, Log, in_order
 from streams.wire import Click, Impression
-from tests.builders import START_MS, catalogue, click, columns_of, impression, made_up_log, tone
+from tests.builders import START_MS, catalogue, click, columns_of, entry, impression, made_up_log, tone
 
 ANSWERS = ("label", "converted", "viewed_s")
 INPUTS = [field.name for field in fields(Examples) if field.name not in ANSWERS]
@@ -59,6 +59,32 @@ def test_of_several_answers_the_longest_look_counts_and_a_purchase_converts() ->
     assert sorted(by_item.values()) == [(0, 0), (1, 12.25)]
 
 
+def test_a_click_after_the_window_is_none_as_for_the_click_layer_and_it_is_counted() -> None:
+    shown = [impression(time_ms=START_MS + away) for away in (0, 10_000, 20_000)]
+    answers = [
+        click(time_ms=one.time_ms + after_ms, impression_time_ms=one.time_ms, kind=kind, viewed_s=2.0)
+        for one, after_ms, kind in zip(shown, (1_000, 1_001, 1_001), ("click", "click", "purchase"), strict=True)
+    ]
+    store = RowStore()
+    told = columns_of(store, in_order([*shown, *answers]))
+    found = collect(told, store, catalogue(), window_ms=1_000)
+    assert found.examples.label.tolist() == [1, 0, 0]
+    assert found.late == 2
+    assert found.examples.converted.tolist() == [0, 0, 1]
+    assert found.examples.viewed_s.tolist() == [2.0, 2.0, 2.0]
+
+
+def test_what_names_an_item_alone_is_its_id_and_a_brand_that_no_other_has() -> None:
+    shop = Catalogue()
+    shop.upsert([entry("ad-1", brand="alone"), entry("ad-2", brand="both"), entry("ad-3", brand="both")])
+    items = Items.of(shop)
+    shared = [set(tokens[~own & (tokens > 0)].tolist()) for tokens, own in zip(items.tokens, items.own, strict=True)]
+    assert items.own[:, 0].all()
+    assert shared[1] == shared[2]
+    assert shared[0] < shared[1]
+    assert len(shared[1] - shared[0]) == 1
+
+
 def test_state_goes_on_where_a_first_part_left_it() -> None:
     log, ads = made_up_log(8, events=200, users=5, surface="feed"), catalogue()
     cut_ms = log.events[120].time_ms
@@ -67,7 +93,7 @@ def test_state_goes_on_where_a_first_part_left_it() -> None:
     columns_of(parted, log.events)
     together = collect(columns, whole, ads).examples
     collect(columns[columns["time_ms"] < cut_ms], parted, ads, rates=rates)
-    later, place, _ = collect(columns[columns["time_ms"] >= cut_ms], parted, ads, rates=rates)
+    later, place, *_ = collect(columns[columns["time_ms"] >= cut_ms], parted, ads, rates=rates)
     expected = together.at(together.time_ms >= cut_ms)
     for field in INPUTS:
         np.testing.assert_allclose(getattr(later, field), getattr(expected, field), atol=1e-5, err_msg=field)
@@ -200,7 +226,7 @@ def test_what_is_told_of_an_ads_clicks_is_what_had_come_in_by_then() -> None:
     log, ads = made_up_log(4, events=300, users=5, surface="feed"), catalogue()
     store, rates = RowStore(), RateTable()
     events = columns_of(store, log.events)
-    examples, place, _ = collect(events, store, ads, rates=rates)
+    examples, place, *_ = collect(events, store, ads, rates=rates)
     ordered = in_time_order(events, store)
     for at, example in zip(place.tolist(), examples.stats[:, RATED:], strict=True):
         known = RateTable()

@@ -263,7 +263,7 @@ def test_the_worker_predicts_what_evaluation_does_impression_by_impression(
     _, outcomes, _ = run(engine, events, size)
     store = RowStore()
     ordered = in_time_order(columns_of(store, events), store)
-    examples, place, _ = collected = collect(ordered, store, engine.catalogue)
+    examples, place, *_ = collected = collect(ordered, store, engine.catalogue)
     users = np.array([id64(store.users[row] or b"") for row in ordered["row"].tolist()], dtype=np.uint64)
     stream = Stream.of(ordered, users, collected)
     _, evaluated = stream.observe(scores(engine, examples), examples, Learning(window_ms=40_000))

@@ -11,6 +11,7 @@ from aiokafka.errors import KafkaError, TransactionalIdAuthorizationFailed
 
 from streams import latest_ads, latest_events, topic_admin, topics
 from streams.lanes.outbox import Outbox, transactional_id
+from streams.logs import SECONDS
 from streams.reading import MissingTopicError
 from streams.settings import Settings, misspelt
 from streams.topics import ADS
@@ -186,13 +187,17 @@ def events(seen: latest_events.Sample) -> Iterator[Check]:
     if not seen.records:
         yield Check("events", ok=True, found="none yet")
         return
-    strays = f"{seen.refused:,} refused, {seen.misplaced:,} in another partition than their user's"
-    if seen.refused > STRAYS_MAX * seen.records:
+    most = STRAYS_MAX * seen.records
+    apart = f"{seen.misplaced:,} in another partition than their user's, {seen.late:,} too late"
+    found = f"of the latest {seen.records:,}: {seen.refused:,} refused, {apart}"
+    if seen.refused > most:
         fix = f"salience dead-letters list; the first: {seen.why}"
+    elif seen.late > most:
+        fix = _late(seen.late_ms)
     else:
         fix = "partition by murmur2 of the key; with librdkafka partitioner=murmur2_random"
-    sound = max(seen.refused, seen.misplaced) <= STRAYS_MAX * seen.records
-    yield Check("events", ok=sound, found=f"of the latest {seen.records:,}: {strays}", fix="" if sound else fix)
+    sound = max(seen.refused, seen.misplaced, seen.late) <= most
+    yield Check("events", ok=sound, found=found, fix="" if sound else fix)
     if seen.pairs + seen.strays >= PAIRS_FEWEST:
         yield _joins(seen)
     if min(seen.impressions, seen.clicks) < FEWEST:
@@ -201,6 +206,13 @@ def events(seen: latest_events.Sample) -> Iterator[Check]:
     fix = "" if seen.answers else "send clicks with impression_time_ms: without it none is learnt from, or charged"
     yield Check("answers", ok=seen.answers > 0, found=answered, fix=fix)
     yield _surfaces(seen)
+
+
+def _late(time_ms: int) -> str:
+    """What helps where events are dated ``time_ms``, long before they were sent: lanes put them aside unread."""
+    if time_ms in SECONDS:
+        return f"send time_ms in milliseconds: the first says {time_ms}, which is in seconds"
+    return f"salience tail late-events --from-beginning; the first says time_ms {time_ms}: is its sender's clock right?"
 
 
 def _joins(seen: latest_events.Sample) -> Check:

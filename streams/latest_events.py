@@ -38,6 +38,8 @@ NEVER_MS = 365 * 86_400_000
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sample:
     """Counts. ``refused``: malformed; ``why`` the first was. ``misplaced``: in a partition that is not their user's.
+    ``late``: dated so long before they were sent that lanes put them aside; ``late_ms``: when the first of them says it
+    was, 0 where there is none.
 
     Of the ``clicks`` (no views, carts or purchases), ``answers`` name an impression. ``pairs``: of those, the clicks
     whose impression was read, too. In ``placed`` pairs both tell their surface, in ``apart`` only one does; shares over
@@ -49,6 +51,8 @@ class Sample:
     refused: int
     why: str
     misplaced: int
+    late: int
+    late_ms: int
     impressions: int
     clicks: int
     answers: int
@@ -63,15 +67,16 @@ class Sample:
 class Part:
     """What was ``read`` of one partition, ``lane``, of one topic.
 
-    ``users``: the users of its ``events``, then of its ``told``; ``sent_ms``: when their records were sent. ``early``:
-    impressions before the latest. They serve to find what clicks answer, and are not counted: among so many, a fault in
-    all clicks would hardly show.
+    ``users``: the users of its ``events``, then of its ``told``; ``sent_ms``: when their records were sent; ``late``:
+    the times of those that come too late. ``early``: impressions before the latest. They serve to find what clicks
+    answer, and are not counted: among so many, a fault in all clicks would hardly show.
     """
 
     read: Decoded
     lane: int
     users: Sequence[bytes | None]
     sent_ms: Sequence[int]
+    late: Sequence[int]
     early: bool = False
 
 
@@ -80,10 +85,10 @@ def sample(settings: Settings) -> Sample:
     shown, clicks = (settings.topic_prefix + name for name in LANE_INPUTS)
     topics = {shown: Source.IMPRESSION, clicks: Source.CLICK}
     lanes = partition_counts(settings.bootstrap, topics)
-    latest_ms = wall_ms() + settings.time_tolerance_ms
+    latest_ms, late_ms = wall_ms() + settings.time_tolerance_ms, settings.late_ms
     most = {shown: impressions_read(lanes.get(shown, 1)), clicks: PER_PARTITION}
     return summed(
-        decoded(records, topics[records[0].topic], lanes[records[0].topic], latest_ms, early=early)
+        decoded(records, topics[records[0].topic], lanes[records[0].topic], latest_ms, late_ms, early=early)
         for whole in asyncio.run(_read(settings.bootstrap, most))
         for records, early in ((whole[-PER_PARTITION:], False), (whole[:-PER_PARTITION], True))
         if records
@@ -104,8 +109,10 @@ async def _read(bootstrap: str, most: Mapping[str, int]) -> list[list[Record]]:
     return list(out.values())
 
 
-def decoded(records: list[Record], source: Source, lanes: int, latest_ms: int, *, early: bool = False) -> Part:
-    """Decode ``records`` of one partition as a lane decodes its slice."""
+def decoded(
+    records: list[Record], source: Source, lanes: int, latest_ms: int, late_ms: int, *, early: bool = False
+) -> Part:
+    """Decode ``records`` of one partition as a lane decodes its slice. ``late_ms``: how late a lane takes them."""
     belongs, lane = partitioner(lanes), records[0].partition
     read = decode(
         records,
@@ -118,7 +125,8 @@ def decoded(records: list[Record], source: Source, lanes: int, latest_ms: int, *
     told = [records[place] for place in places]
     times_ms = _events([read])["time_ms"].tolist()
     sent_ms = [sent(record, at_ms, latest_ms) for record, at_ms in zip(told, times_ms, strict=True)]
-    return Part(read, lane, [record.key for record in told], sent_ms, early)
+    late = [at_ms for at_ms, then_ms in zip(times_ms, sent_ms, strict=True) if at_ms < then_ms - late_ms]
+    return Part(read, lane, [record.key for record in told], sent_ms, late, early)
 
 
 def summed(parts: Iterable[Part]) -> Sample:
@@ -127,6 +135,7 @@ def summed(parts: Iterable[Part]) -> Sample:
     held = [part.read for part in parts if not part.early]
     dead = [letter for part in held for letter in part.dead]
     misplaced = sum(len(part.misplaced) for part in held)
+    late = [at_ms for part in parts if not part.early for at_ms in part.late]
     taken_back = sum(part.erased for part in held)  # by a later refusal within the sample
     found = _events(held)
     clicked = found["kind"] == Kind.CLICKED
@@ -136,6 +145,8 @@ def summed(parts: Iterable[Part]) -> Sample:
         refused=len(dead),
         why=f"{dead[0][2]}: {dead[0][3]}" if dead else "",
         misplaced=misplaced,
+        late=len(late),
+        late_ms=late[0] if late else 0,
         impressions=int((found["source"] == Source.IMPRESSION).sum()),
         clicks=int(clicked.sum()),
         answers=int((clicked & found["answers"]).sum()),

@@ -15,11 +15,14 @@ from streams.wire import Click, Impression
 from tests.builders import START_MS, Record, click, impression, records
 
 LANES, HOUR_MS = 4, 3_600_000
+LATE_MS = 7 * 24 * HOUR_MS
 HEALTHY = Sample(
     records=1_000,
     refused=0,
     why="",
     misplaced=0,
+    late=0,
+    late_ms=0,
     impressions=800,
     clicks=200,
     answers=150,
@@ -37,7 +40,7 @@ def seen(happened: Sequence[Impression | Click], lane: int, spoilt: Sequence[byt
     done = records([event for event in happened if isinstance(event, Click)], lane)
     done += [replace(done[0], value=value) for value in spoilt]
     parts = [(shown, Source.IMPRESSION), (done, Source.CLICK)]
-    return summed(decoded(part, source, LANES, START_MS + 60_000) for part, source in parts)
+    return summed(decoded(part, source, LANES, START_MS + 60_000, LATE_MS) for part, source in parts)
 
 
 def test_a_sample_counts_what_is_there_and_what_it_lacks() -> None:
@@ -66,6 +69,8 @@ def test_a_sample_counts_what_is_there_and_what_it_lacks() -> None:
         refused=2,
         why="DecodeError: Input data was truncated",
         misplaced=1,
+        late=0,
+        late_ms=0,
         impressions=4,
         clicks=7,
         answers=6,
@@ -111,15 +116,26 @@ def test_too_few_pairs_of_a_click_and_its_impression_are_told_as_too_few() -> No
     [
         ({"refused": 11, "why": "ValidationError: no ad_id"}, "events", "ValidationError: no ad_id"),
         ({"misplaced": 11}, "events", "murmur2"),
+        ({"late": 11, "late_ms": START_MS // 1000}, "events", "in milliseconds"),
+        ({"late": 11, "late_ms": START_MS}, "events", "salience tail late-events"),
         ({"answers": 0, "pairs": 0}, "answers", "impression_time_ms"),
         ({"placed": 125, "apart": 15}, "surfaces", "surface"),
     ],
-    ids=["malformed", "misplaced", "no click answers", "one without surface"],
+    ids=["malformed", "misplaced", "in seconds", "of long ago", "no click answers", "one without surface"],
 )
 def test_what_is_wrong_is_told_with_what_helps(wrong: dict[str, object], check: str, fix: str) -> None:
     checks = found(replace(HEALTHY, **wrong))  # type: ignore[arg-type] # counts, and a text
     assert [name for name, each in checks.items() if not each.ok] == [check]
     assert fix in checks[check].fix
+
+
+def test_events_that_are_dated_long_before_they_were_sent_are_counted_with_what_the_first_says() -> None:
+    ann, kept = partitioner(LANES)(b"ann"), impression("ann", time_ms=START_MS - LATE_MS)
+    old = [impression("ann", time_ms=START_MS // 1000), click("ann", time_ms=START_MS - LATE_MS - 1)]
+    told = [([kept, old[0]], Source.IMPRESSION), ([old[1]], Source.CLICK)]
+    parts = [([replace(each, timestamp=START_MS) for each in records(of, ann)], source) for of, source in told]
+    sample = summed(decoded(part, source, LANES, START_MS + 60_000, LATE_MS) for part, source in parts)
+    assert (sample.records, sample.late, sample.late_ms) == (3, 2, START_MS // 1000)
 
 
 def test_a_shop_that_tells_no_surfaces_is_told_what_it_misses() -> None:
@@ -228,7 +244,7 @@ def test_an_app_whose_clicks_and_what_they_answer_are_both_dated_hours_back_is_t
     ]
     late = [replace(each, timestamp=one.time_ms) for each, one in zip(records(back, lane), done, strict=True)]
     parts = [(shown, Source.IMPRESSION), (late, Source.CLICK)]
-    sample = summed(decoded(part, source, LANES, START_MS + 60_000) for part, source in parts)
+    sample = summed(decoded(part, source, LANES, START_MS + 60_000, LATE_MS) for part, source in parts)
     assert (sample.answers, sample.pairs, sample.strays) == (300, 0, 300)
     assert not found(sample)["joins"].ok
 
@@ -268,7 +284,7 @@ def test_what_is_read_begins_in_each_partition_at_another_time() -> None:
         told = {"time_ms": START_MS + 200, "impression_time_ms": START_MS - 1}
         clicks = [click(lanes[lane], f"ad-{n}", **told) for n in range(100, 150)]
         parts += [
-            decoded(records(shown, lane), Source.IMPRESSION, LANES, START_MS + 60_000),
-            decoded(records(clicks, lane), Source.CLICK, LANES, START_MS + 60_000),
+            decoded(records(shown, lane), Source.IMPRESSION, LANES, START_MS + 60_000, LATE_MS),
+            decoded(records(clicks, lane), Source.CLICK, LANES, START_MS + 60_000, LATE_MS),
         ]
     assert summed(parts).strays == 50

@@ -207,21 +207,19 @@ class Choices:
 
     def _without(self, slot: int) -> str:
         """The error message for a log without a known placement that has this slot."""
-        beside = f" beside {self.control} of the control group" if self.control else ""
-        if older := self.too_old:
-            beside += f" beside {older} older than the clicks that are still there"
-        if newer := self.too_new:
-            beside += f" beside {newer} that may still be clicked"
-        told = f"the log has no placements with this slot{beside}; "
+        unjudged = {
+            "of the control group": self.control,
+            "older than the clicks that are still there": self.too_old,
+            "may still be clicked": self.too_new,
+        }
+        beside = ", ".join(f"{count:,} {why}" for why, count in unjudged.items() if count)
+        told = f"no placement with slot {slot + 1} can be judged{beside and f': {beside}'}; "
         awaited_ms = [self._awaits_ms(one) for one in self._with_clicks().values() if len(one.ads) > slot]
         if not awaited_ms:
             return f"{told}is the decisions topic filled?"
         minutes = -(-min(awaited_ms) // MINUTE_MS)
-        later = f"ask again after {minutes:,} min more of traffic"
-        return (
-            f"{told}{later}, or set SALIENCE_CLICK_WINDOW_MS to what the workers have; of placements that are valid as "
-            "long as clicks are kept (SALIENCE_PLACEMENT_TTL_MS) it is never known"
-        )
+        later = f"ask again after {minutes:,} min more of traffic, or set SALIENCE_CLICK_WINDOW_MS to what workers have"
+        return f"{told}{later} (placements valid for as long as clicks are kept, SALIENCE_PLACEMENT_TTL_MS, never can)"
 
     def logged(self) -> list[Weighted]:
         """For each slot, the choices of all placements that have it; those of the first also have the model's pCTR.

@@ -55,8 +55,13 @@ def ope(
 
     Example: salience ope --log topics --policy temperature=0.5 --slots 3
     """
+    from streams.choices import temperature_of
     from streams.logs import LogError
 
+    try:
+        temperature = temperature_of(policy)
+    except ValueError as error:
+        fail(error, 2)
     try:
         kind, _, place = log.partition(":")
         if kind == "hillstrom" and place:
@@ -66,8 +71,8 @@ def ope(
         elif log == "topics":
             settings = settings_of(bootstrap=bootstrap, topic_prefix=prefix)
             with reading(as_json) as progress:
-                found = _topics(settings, policy, slots, progress)
-            _tell(found, as_json)
+                choices = _choices(settings, temperature, slots, progress)
+            _tell(told_of(choices, policy), as_json)
         else:
             fail(f"--log {log}: expected topics, hillstrom:DIR or obd:DIR", 2)
     except (LogError, ValueError) as error:
@@ -115,14 +120,13 @@ def _obd(directory: Path) -> dict[str, Any]:
     }
 
 
-def _topics(settings: Any, policy: str, slots: int, progress: "Progress") -> dict[str, Any]:
+def _choices(settings: Any, temperature: float, slots: int, progress: "Progress") -> "Choices":
     import asyncio
 
-    from streams.choices import read_choices, temperature_of
+    from streams.choices import read_choices
 
     where, window_ms = (settings.bootstrap, settings.topic_prefix), settings.click_window_ms
-    choices = read_choices(*where, temperature_of(policy), slots, progress, window_ms=window_ms)
-    return told_of(asyncio.run(choices), policy)
+    return asyncio.run(read_choices(*where, temperature, slots, progress, window_ms=window_ms))
 
 
 def told_of(choices: "Choices", policy: str) -> dict[str, Any]:

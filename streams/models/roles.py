@@ -208,7 +208,10 @@ def promoted(roles: ModelRoles, version: str, time_ms: int, reason: str = "", *,
 def rolled_back(roles: ModelRoles, time_ms: int, reason: str = "") -> ModelRoles:
     """Go back to what was live before, and end canary and shadow: one thing at a time."""
     if not roles.former:
-        raise RolesError("no model was live before this one; nothing to go back to")
+        ends = "; salience model {0} {1} --share 0 ends the {0}"
+        tried = [("canary", roles.canary), ("shadow", roles.shadow)]
+        how = "".join(ends.format(role, version) for role, version in tried if version)
+        raise RolesError(f"no model was live before this one; nothing to go back to{how}")
     live, *former = roles.former
     return _changed(ModelRoles(live=live, former=tuple(former), revision=roles.revision), time_ms, reason)
 

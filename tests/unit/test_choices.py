@@ -105,7 +105,7 @@ def test_a_receipt_that_is_there_twice_counts_once_for_whichever_group(monkeypat
 def test_a_log_of_the_control_group_alone_says_so():
     choices = Choices(1.0)
     choices.decided([encode_json(_decision(1, 1.0, CONTROL_ARM)[0])])
-    with pytest.raises(ValueError, match="no placements with this slot beside 1 of the control group"):
+    with pytest.raises(ValueError, match="no placement with slot 1 can be judged: 1 of the control group"):
         choices.logged()
 
 
@@ -223,14 +223,14 @@ def test_a_clicks_topic_that_has_lost_nothing_tells_of_all_placements(clicks):
 
 def test_a_log_of_placements_older_than_all_clicks_says_so():
     found = _topics_of(3, {0: [9]}, first_offset=9)
-    with pytest.raises(ValueError, match="beside 6 older than the clicks that are still there"):
+    with pytest.raises(ValueError, match="judged: 6 older than the clicks that are still there"):
         found.logged()
 
 
 def test_of_a_clicks_topic_whose_records_are_all_deleted_by_age_no_placement_counts_as_unclicked():
     found = _topics_of(30, {}, first_offset=9)
     assert (found.too_old, found.too_new) == (60, 0)
-    with pytest.raises(ValueError, match="beside 60 older than the clicks that are still there"):
+    with pytest.raises(ValueError, match="judged: 60 older than the clicks that are still there"):
         found.logged()
 
 
@@ -279,12 +279,12 @@ def test_a_lanes_own_decisions_tell_when_the_windows_of_its_placements_have_ende
 
 def test_an_empty_log_and_one_whose_placements_have_no_such_slot_ask_for_the_topic():
     found, (made, _) = Choices(1.0, slots=2, window_ms=10), _decision(1, 1.0)
-    with pytest.raises(ValueError, match=r"no placements with this slot; is the decisions topic filled\?"):
+    with pytest.raises(ValueError, match=r"no placement with slot 1 can be judged; is the decisions topic filled\?"):
         found.logged()
     for time_ms in (1, 1_000):
         told = {"chosen": made.chosen[:1], "propensities": made.propensities[:1], "placement_id": f"p-{time_ms}"}
         found.decided([encode_json(replace(made, time_ms=time_ms, **told))])
-    with pytest.raises(ValueError, match=r"beside 1 that may still be clicked; is the decisions topic filled\?"):
+    with pytest.raises(ValueError, match=r"judged: 1 may still be clicked; is the decisions topic filled\?"):
         found.logged()
 
 
@@ -298,8 +298,8 @@ def test_a_log_of_placements_that_may_all_still_be_clicked_says_so_as_the_comman
     answer = CliRunner().invoke(app, ["ope", "--log", "topics"])
     assert answer.exit_code == 1
     assert (
-        "the log has no placements with this slot beside 40 that may still be clicked; "
-        "ask again after 10 min more of traffic, or set SALIENCE_CLICK_WINDOW_MS to what the workers have"
+        "no placement with slot 1 can be judged: 40 may still be clicked; "
+        "ask again after 10 min more of traffic, or set SALIENCE_CLICK_WINDOW_MS to what workers have"
     ) in " ".join(answer.output.split())
     monkeypatch.setenv("SALIENCE_CLICK_WINDOW_MS", "1000")
     shown = CliRunner().invoke(app, ["ope", "--log", "topics"])
@@ -322,8 +322,8 @@ def test_a_second_slot_of_which_the_log_tells_nothing_leaves_the_first_ones_esti
     first, second = told_of(found, "greedy").values()
     assert first["estimates"]["snips"]["value"] == 0
     assert (second["estimates"], second["doubts"]) == ({}, [UNTOLD])
-    monkeypatch.setattr("streams.cli.ope._topics", lambda *_: told_of(found, "greedy"))
-    shown = CliRunner().invoke(app, ["ope", "--log", "topics", "--slots", "2"])
+    monkeypatch.setattr("streams.cli.ope._choices", lambda *_: found)
+    shown = CliRunner().invoke(app, ["ope", "--log", "topics", "--slots", "2", "--policy", "greedy"])
     assert shown.exit_code == 0, shown.output
     assert UNTOLD in " ".join(shown.output.split())
 
@@ -332,6 +332,7 @@ def test_a_second_slot_of_which_the_log_tells_nothing_leaves_the_first_ones_esti
 def test_a_policy_without_a_meaning_is_refused(policy):
     with pytest.raises(ValueError, match="expected uniform, greedy, or temperature=NUMBER"):
         temperature_of(policy)
+    assert CliRunner().invoke(app, ["ope", "--log", "topics", "--policy", policy]).exit_code == 2
 
 
 def _hillstrom(directory: Path, customers: int) -> None:

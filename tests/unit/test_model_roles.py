@@ -61,6 +61,8 @@ def test_a_model_goes_from_shadow_to_canary_to_live_and_back() -> None:
     assert (roles.live, roles.former, roles.revision) == ("", (), 7)
     with pytest.raises(RolesError, match="nothing to go back to"):
         rolled_back(roles, 8)
+    with pytest.raises(RolesError, match=f"; salience model canary {NEW} --share 0 ends the canary"):
+        rolled_back(with_canary(roles, NEW, 0.1, 8), 9)
 
 
 def test_a_share_of_nothing_ends_a_shadow_and_a_canary_and_leaves_the_other() -> None:

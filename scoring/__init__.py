@@ -7,8 +7,9 @@ and "now" is the timestamp of the record being applied. Modules import only thos
         → interest → value → tones → catalogue → update → candidates → examination → rates → inputs → gathering
         → graph → files → manifest → attention → probes → proof → clicks → impressions → pending → evidence → watch
         → learner → feedback → pool → calibration → exploration → assignment → policies → models → auction → ranking
-        → thompson → confidence → interleaving → variety → slate → columns → market → fairness → shown → ledger
-        → pacing → traffic → settlement → budgets → billing → touches → moments → attribution → engine → exposure
+        → thompson → confidence → interleaving → variety → slate → columns → offers → market → fairness → shown
+        → ledger → pacing → traffic → settlement → budgets → billing → touches → moments → attribution → engine
+        → exposure
 
 and beside it, the laboratory that judges what the engine did
 

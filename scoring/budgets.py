@@ -11,7 +11,8 @@ import numpy as np
 import numpy.typing as npt
 
 from scoring.catalogue import Catalogue
-from scoring.market import Market, bid_for_clicks
+from scoring.market import Market
+from scoring.offers import bid_for_clicks
 from scoring.pacing import DAY_MS, LEAST, Pacer
 from scoring.settlement import MICROS_MAX, Settlement
 from scoring.traffic import day_curve, unknown

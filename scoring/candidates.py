@@ -44,6 +44,7 @@ def choose(
     shares: Shares,
     control: npt.NDArray[np.bool_] | None = None,
     pinned: Slots | None = None,
+    barred: npt.NDArray[np.bool_] | None = None,
 ) -> Slots:
     """Catalogue slots of the candidates of each person, ``[B, C]`` without repeats, in slot order.
 
@@ -51,13 +52,21 @@ def choose(
     have the largest product of feature vector and interest; the newest have the latest start; the random ones depend
     on the seed alone. People in ``control [B]`` (None: nobody) get random ads alone, each as likely, and pinned ones.
     ``pinned [P]`` (None: none), at most C, are catalogue slots of ads that everybody gets if they may be shown: the
-    rules give them a slot of the placement, which only a candidate can take.
+    rules give them a slot of the placement, which only a candidate can take. Ads that are ``barred [len(catalogue)]``
+    (None: none; see `scoring.market.Market.barred`) take no place that another could have: they are candidates only
+    where all others are, so that the receipt of a placement with empty slots tells what kept them empty.
     """
     shelf = catalogue.shelf(now_ms)
-    among = len(shelf.slots)
-    count = min(shares.count, among)
-    if count == among:
+    count = min(shares.count, len(shelf.slots))
+    if count == len(shelf.slots):
         return np.broadcast_to(shelf.slots, (len(interest), count))
+    if barred is not None:
+        left = catalogue.open_shelf(now_ms, barred)
+        if len(left.slots) < count:
+            pinned = left.slots
+        else:
+            shelf = left
+    among = len(shelf.slots)
     one = np.ones((len(interest), 1), dtype=np.float32)
     sure = _on(shelf, pinned)
     newest = min(round(shares.fresh * count), count - len(sure))

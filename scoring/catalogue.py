@@ -1,7 +1,7 @@
 """All ads as arrays, in every worker: enough to choose, score and price them without touching an object."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import msgspec
@@ -31,7 +31,8 @@ FOREVER_MS = np.iinfo(np.int64).max
 BID_TIE = 1e-3
 """Weight of the log bid beside the cosine: just enough to order ads for a person about whom nothing is known."""
 ADS_MAX = 1_000_000
-"""Ads a worker holds, ended ones included: 0.8 GB at D = 32, and 2 GB more with vectors of their titles."""
+"""Ads a worker holds, ended ones included: 0.8 GB at D = 32, 0.3 GB more while rules or spent budgets bar some of them,
+and 2 GB more with vectors of their titles."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +60,13 @@ class Shelf:
     by_start: npt.NDArray[np.int64]  # places in `slots`, oldest start first
     since_ms: int
     until_ms: int
+
+    def without(self, barred: npt.NDArray[np.bool_]) -> "Shelf":
+        """A copy without the ads of the catalogue that are ``barred [len(catalogue)]``."""
+        left = ~barred[self.slots]
+        places = np.cumsum(left) - 1
+        by_start = places[self.by_start[left[self.by_start]]]
+        return replace(self, slots=self.slots[left], vectors=self.vectors[left], by_start=by_start)
 
 
 class CatalogueError(ValueError):
@@ -131,6 +139,7 @@ class Catalogue:
         self._slots = IdMap()
         self._shelf: Shelf | None = None
         self._shelf_version = -1
+        self._open: tuple[Shelf, npt.NDArray[np.bool_], Shelf] | None = None
         self._tone: Vectors = self.tones.of(np.zeros(0, dtype=np.uint64))
         self._tone_version = -1, -1
         self._encoders: dict[str, Encoder] = {}
@@ -330,6 +339,16 @@ class Catalogue:
             until_ms=int(edges[edges > now_ms].min(initial=FOREVER_MS)),
         )
         return self._shelf
+
+    def open_shelf(self, now_ms: int, barred: npt.NDArray[np.bool_]) -> Shelf:
+        """`shelf` without the ads that are ``barred [len(self)]``; cached until it changes, or another mask is given.
+
+        A mask must not be changed in place.
+        """
+        shelf = self.shelf(now_ms)
+        if self._open is None or self._open[0] is not shelf or self._open[1] is not barred:
+            self._open = shelf, barred, shelf.without(barred)
+        return self._open[2]
 
 
 def _times(told_ms: Sequence[int], size: int) -> npt.NDArray[np.int64]:

@@ -13,8 +13,9 @@ from scoring.catalogue import Catalogue
 from scoring.exploration import doubt_of
 from scoring.gathering import Gathered, People
 from scoring.ids import MISSING, id64, uniform
-from scoring.market import Asked, Decided, Market, Offers
+from scoring.market import Asked, Decided, Market
 from scoring.models import ModelFailure, Models, Served
+from scoring.offers import Offers
 from scoring.policies import Experiments, Group, Policy, in_control
 from scoring.rows import Rows
 from scoring.shown import Shown
@@ -189,8 +190,9 @@ class Engine:
         people = self._people(rows)
         control = in_control(users, group.policy.control_share)
         latest_ms = int(people.now_ms.max())
-        pinned = self.pinned(group.policy)
-        candidates = choose(self.catalogue, people.interest, seeds, latest_ms, group.policy.shares, control, pinned)
+        pinned, barred = self.pinned(group.policy), self.market.barred(self.catalogue)
+        shares = group.policy.shares
+        candidates = choose(self.catalogue, people.interest, seeds, latest_ms, shares, control, pinned, barred)
         offers = self.market.offers(self.catalogue, candidates)
         question = _Question(people, users, seeds, candidates, learned.rated(candidates), group, control, offers)
         while True:

@@ -18,10 +18,11 @@ from scoring.examination import assumed, over
 from scoring.exploration import Explore, spread_of
 from scoring.ids import MISSING
 from scoring.interleaving import picks
+from scoring.offers import Offers, bid_for_clicks, bids_of
 from scoring.ranking import EMPTY_SLOT, Ranked, rank, refuse_unknown
 from scoring.seal import Seal
 from scoring.slate import Limits, Slate, Turns, Wanted, fill
-from scoring.value import BidType, of_clicks, paid_chance, value_of
+from scoring.value import of_clicks, paid_chance, value_of
 from scoring.variety import Method, Variety
 
 Floats = npt.NDArray[np.float64]
@@ -102,33 +103,6 @@ class Terms:
 
 
 @dataclass(frozen=True, slots=True)
-class Offers:
-    """What campaigns offer at the moment, per candidate: ``kept [B, C, 4]``, as receipts keep it."""
-
-    kept: Singles
-
-    @property
-    def multiplier(self) -> Singles:
-        """Pacing's multiplier of the bid, ``[B, C]``; 0 where the budget is spent."""
-        return self.kept[..., 0]
-
-    @property
-    def quality(self) -> Singles:
-        """A weight in the ranking that no money buys, ``[B, C]``."""
-        return self.kept[..., 1]
-
-    @property
-    def conversion(self) -> Singles:
-        """Purchases per click, ``[B, C]``."""
-        return self.kept[..., 2]
-
-    @property
-    def viewed_s(self) -> Singles:
-        """Seconds of attention per impression, ``[B, C]``."""
-        return self.kept[..., 3]
-
-
-@dataclass(frozen=True, slots=True)
 class Asked:
     """A decision to be made. ``candidates, pctr [B, C]``; ``seeds, temperatures [B]`` as in `scoring.ranking.rank`.
 
@@ -194,11 +168,10 @@ class _Stake:
         """
         pctr = (asked.pctr if seen_pctr is None else seen_pctr).astype(np.float64)
         refuse_unknown(pctr)
-        bids: Ints = catalogue.bid_micros.take(asked.candidates)
         offers = asked.offers
+        bids = bids_of(catalogue, asked.candidates, offers)
         if offers is None:
             return cls(bids, pctr, bids * pctr, None).explored(asked, 1.0)
-        bids = np.floor(bids * offers.multiplier.astype(np.float64)).astype(np.int64)
         seconds = offers.viewed_s.astype(np.float64)
         paid_for = catalogue.bid_type.take(asked.candidates)
         chance = paid_chance(paid_for, pctr, offers.conversion.astype(float), seconds)
@@ -231,6 +204,9 @@ class Market:
     _table: Singles = field(init=False, repr=False)  # made of the first ads
     _version: int = -1
     _plain: bool = True
+    _shut: Bools | None = field(default=None, repr=False)
+    _block: Bools = field(init=False, repr=False)
+    _block_version: int = -1
 
     def __post_init__(self) -> None:
         self._campaigns = Column("campaign", (1.0, self.terms.conversion, self.terms.viewed_s))
@@ -259,14 +235,26 @@ class Market:
             self._lay_out(catalogue)
         return None if self._plain else Offers(self._table.take(candidates, axis=0))
 
+    def barred(self, catalogue: Catalogue) -> Bools | None:
+        """Which ads ``[N]`` may now be shown to nobody, as `decide` has it; None where there is none.
+
+        The same array until the catalogue changes, or what it holds.
+        """
+        if catalogue.version != self._version:
+            self._lay_out(catalogue)
+        return self._shut
+
     def _lay_out(self, catalogue: Catalogue) -> None:
-        """Lay out the offers of every ad, ``[N, 4]``, after the catalogue or the offers changed."""
+        """Lay out every ad's offers, ``[N, 4]``, and which are barred, after the catalogue or the offers changed."""
         self._version = catalogue.version
         self._plain = not len(self._campaigns) and not len(self._favoured) and bid_for_clicks(catalogue)
-        if self._plain:
-            return
-        of_campaign, of_group = self._campaigns.of(catalogue), self._favoured.of(catalogue)
-        self._table = np.column_stack([of_campaign[:, 0], of_group[:, 0], of_campaign[:, 1], of_campaign[:, 2]])
+        if not self._plain:
+            of_campaign, of_group = self._campaigns.of(catalogue), self._favoured.of(catalogue)
+            self._table = np.column_stack([of_campaign[:, 0], of_group[:, 0], of_campaign[:, 1], of_campaign[:, 2]])
+        ads, offers = np.arange(len(catalogue)), None if self._plain else Offers(self._table)
+        shut = self._barred(catalogue, ads, offers, bids_of(catalogue, ads, offers)) != Fate.OUTBID
+        if self._shut is None or not np.array_equal(shut, self._shut):
+            self._shut = shut if shut.any() else None
 
     def decide(self, catalogue: Catalogue, asked: Asked, slots: int, other: Asked | None = None) -> Decided:
         """Rank, fill ``min(slots, C)`` slots, and price. Raises `ValueError` where a pCTR is not a finite number.
@@ -276,7 +264,7 @@ class Market:
         stake, slots = _Stake.of(catalogue, asked), min(slots, asked.candidates.shape[1])
         rival = None if other is None else _Stake.of(catalogue, other)
         ads = catalogue.ad.take(asked.candidates)
-        fate = self._barred(catalogue, asked, ads, stake.bids)
+        fate = self._barred(catalogue, asked.candidates, asked.offers, stake.bids)
         made: Slate | Ranked
         turns: Turns | None = None
         if self.terms.ties_slots or rival is not None or stake.spread is not None:
@@ -329,24 +317,36 @@ class Market:
         features = catalogue.features.take(asked.candidates, axis=0)
         return Variety(self.terms.diversify_by, self.terms.diversity, features)
 
-    def _barred(self, catalogue: Catalogue, asked: Asked, ads: Ids, bids: Ints) -> npt.NDArray[np.uint8]:
-        """Fates of candidates that may not be shown, whatever else is, ``[B, C]``; `Fate.OUTBID` for all others."""
+    def _barred(self, catalogue: Catalogue, ads: Ints, offers: Offers | None, bids: Ints) -> npt.NDArray[np.uint8]:
+        """Fates of ``ads``, catalogue slots of any shape, that may not be shown, whatever else is and to whomever.
+
+        `Fate.OUTBID` for all others. ``offers`` and ``bids`` of that shape are what they offer.
+        """
         terms = self.terms
-        fate = np.zeros(asked.candidates.shape, dtype=np.uint8)
+        fate = np.zeros(ads.shape, dtype=np.uint8)
         if terms.reserve_micros:  # for bids alone: an ad without a bid that pays for attention is exempt
-            own, attention = (of.take(asked.candidates) for of in (catalogue.bid_micros, catalogue.attention_micros))
+            own, attention = (of.take(ads) for of in (catalogue.bid_micros, catalogue.attention_micros))
             fate[(bids < terms.reserve_micros) & ((own > 0) | (attention == 0))] = Fate.BELOW_RESERVE
-        if asked.offers is not None:
-            fate[asked.offers.multiplier == 0] = Fate.BUDGET_SPENT
-        for name, blocked in (
-            ("ad", terms.blocked_ads),
-            ("category", terms.blocked_categories),
-            ("advertiser", terms.blocked_advertisers),
-        ):
-            if blocked:
-                ids = ads if name == "ad" else getattr(catalogue, name).take(asked.candidates)
-                fate[np.isin(ids, np.fromiter(blocked, dtype=np.uint64, count=len(blocked)))] = Fate.BLOCKED
+        if offers is not None:
+            fate[offers.multiplier == 0] = Fate.BUDGET_SPENT
+        if (blocked := self._blocked(catalogue)) is not None:
+            fate[blocked.take(ads)] = Fate.BLOCKED
         return fate
+
+    def _blocked(self, catalogue: Catalogue) -> Bools | None:
+        """Which ads ``[N]`` the rules block, looked up once until the catalogue changes; None where they block none."""
+        columns = {
+            "ad": self.terms.blocked_ads,
+            "category": self.terms.blocked_categories,
+            "advertiser": self.terms.blocked_advertisers,
+        }
+        if not any(columns.values()):
+            return None
+        if catalogue.version != self._block_version:
+            self._block_version = catalogue.version
+            ids = {name: np.fromiter(blocked, np.uint64, len(blocked)) for name, blocked in columns.items()}
+            self._block = np.any([np.isin(getattr(catalogue, name), of) for name, of in ids.items()], axis=0)
+        return self._block
 
     def _limits(self, catalogue: Catalogue, asked: Asked, ads: Ids, fate: npt.NDArray[np.uint8], slots: int) -> Limits:
         """How one slot limits another; marks in ``fate`` the candidates that a cap bars."""
@@ -377,11 +377,6 @@ def _capped(terms: Terms, catalogue: Catalogue, asked: Asked, fate: npt.NDArray[
         fate[(room <= 0) & (fate == Fate.OUTBID)] = Fate.CAPPED
         scopes.append((group, room))
     return scopes
-
-
-def bid_for_clicks(catalogue: Catalogue) -> bool:
-    """Whether every ad bids for clicks alone."""
-    return bool((catalogue.bid_type == BidType.CPC).all() and not catalogue.attention_micros.any())
 
 
 def _mapped(ids: Ids, pairs: tuple[tuple[int, int], ...], default: int) -> Ints:

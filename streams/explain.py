@@ -9,8 +9,8 @@ from scoring.calibration import PERSONAL, Calibration, no_evidence
 from scoring.engine import Engine, Scored
 from scoring.exploration import EXPLORATIONS
 from scoring.ids import MISSING, id64
-from scoring.market import Offers
 from scoring.models import number_of
+from scoring.offers import Offers
 from scoring.policies import Group, Policy, changed
 from scoring.ranking import EMPTY_SLOT
 from scoring.rates import RATES_DIM

@@ -225,14 +225,14 @@ class Decision(Struct, frozen=True, kw_only=True):
     all offer the whole bid per click. ``worth`` (float32, micros per impression): what ranked the candidates, LinUCB's
     bonus included; empty where it is bid times pCTR for all.
     ``fates`` (uint8), one per candidate: 0 outbid, 1 blocked, 2 capped, 3 budget spent, 4 below the reserve, 5 kept
-    apart from a winner, 100 + slot for a winner. ``chosen``: the winners' indices in these arrays, slot by slot, empty
-    slots left out. ``allocation``: probability that the user was assigned to the arms that decided, 1 outside
-    experiments. ``other``: the second ranking, where two were interleaved; what ranked is otherwise the first's.
-    ``propensities`` are those of the final placement, coin tosses included. ``explore``: how slots were drawn,
-    "plackett-luce", "thompson" or "linucb"; for the latter two, ``evidence`` (float32): clicks behind each lift; for
-    Thompson sampling, ``spreads`` (float32): its standard deviations of log worth; else both are empty. ``rates``
-    (float16, four per candidate): click statistics of the ad and its brand, as the model received them; empty where
-    nothing had been shown.
+    apart from a winner, 100 + slot for a winner. Ads of fates 1, 3 and 4 are candidates only where too few others are.
+    ``chosen``: the winners' indices in these arrays, slot by slot, empty slots left out. ``allocation``: probability
+    that the user was assigned to the arms that decided, 1 outside experiments. ``other``: the second ranking, where two
+    were interleaved; what ranked is otherwise the first's. ``propensities`` are those of the final placement, coin
+    tosses included. ``explore``: how slots were drawn, "plackett-luce", "thompson" or "linucb"; for the latter two,
+    ``evidence`` (float32): clicks behind each lift; for Thompson sampling, ``spreads`` (float32): its standard
+    deviations of log worth; else both are empty. ``rates`` (float16, four per candidate): click statistics of the ad
+    and its brand, as the model received them; empty where nothing had been shown.
     """
 
     placement_id: str

@@ -17,7 +17,8 @@ from scoring.catalogue import Catalogue, Entry
 from scoring.features import Content
 from scoring.ids import MISSING, id64s
 from scoring.ledger import PARTS, charges, settle
-from scoring.market import Asked, Cap, Decided, Market, Offers, Terms
+from scoring.market import Asked, Cap, Decided, Market, Terms
+from scoring.offers import Offers
 from scoring.pacing import DAY_MS, Pacer, planned
 from scoring.traffic import HOURS, Traffic, day_curve
 from scoring.value import BidType

@@ -135,8 +135,9 @@ class Case:
         _, interest = interest_of(decayed(self.rows["interest"], self.rows["interest_ms"], now_ms))
         policy = self.engine.policy
         control = in_control(self.ids, policy.control_share)
-        pinned = self.engine.pinned(policy)
-        return choose(self.engine.catalogue, interest, self.ids, int(now_ms.max()), policy.shares, control, pinned)
+        shop, pinned = self.engine.catalogue, self.engine.pinned(policy)
+        barred = self.engine.market.barred(shop)
+        return choose(shop, interest, self.ids, int(now_ms.max()), policy.shares, control, pinned, barred)
 
     def gather(self) -> ModelInputs:
         """The model's inputs of the candidates."""

@@ -232,7 +232,8 @@ def test_of_a_receipt_that_is_not_recomputed_no_difference_of_click_rates_is_tol
 
 
 def test_machines_are_told_what_earned_each_slot_and_what_kept_the_others_out(model: AttentionModel) -> None:
-    engine = engine_of(model, terms=Terms(blocked_ads=RULES.blocked_ads, version="some"))
+    whole_shop = Policy(shares=Shares(ADS))
+    engine = engine_of(model, whole_shop, terms=Terms(blocked_ads=RULES.blocked_ads, version="some"))
     decision = decisions(engine)[-1]
     answer = _answer(decision, _Told.of(decision), recompute(decision, engine))
     told = msgspec.json.decode(msgspec.json.encode(answer))
@@ -260,7 +261,8 @@ def test_a_receipt_under_rules_and_pacing_gives_the_same_placement_with_the_rule
     model: AttentionModel, policy: Policy, diversify_by: Method
 ) -> None:
     terms = replace(RULES, diversify_by=diversify_by)
-    engine = engine_of(model, replace(policy, control_share=0.2), 1_000, terms)
+    whole_shop = Shares(ADS)  # so that ads which are barred from every placement are candidates, too
+    engine = engine_of(model, replace(policy, control_share=0.2, shares=whole_shop), 1_000, terms)
     budgets = Budgets(engine.market, engine.catalogue)
     for campaign, spent in (("m-0", 1_000_000), ("m-1", 990_000)):  # all, and more than the plan
         budgets.tell(1, "", Spending(campaign, START_MS // DAY_MS, spent, 9_000, 500, 90.0, 100.0))

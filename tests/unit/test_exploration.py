@@ -14,7 +14,8 @@ from scoring.features import Content
 from scoring.feedback import ClickLayer
 from scoring.ids import MISSING, id64s
 from scoring.inputs import CONTEXT_DIM
-from scoring.market import Asked, Decided, Market, Offers
+from scoring.market import Asked, Decided, Market
+from scoring.offers import Offers
 from scoring.offpolicy import Logged, evaluate
 from scoring.pool import Pool
 from scoring.ranking import first_chances

@@ -49,12 +49,13 @@ def choose(
     """Catalogue slots of the candidates of each person, ``[B, C]`` without repeats, in slot order.
 
     ``interest [B, K]``, ``seeds [B]``. C is ``shares.count`` or, where fewer are eligible, all of them. The nearest
-    have the largest product of feature vector and interest; the newest have the latest start; the random ones depend
-    on the seed alone. People in ``control [B]`` (None: nobody) get random ads alone, each as likely, and pinned ones.
-    ``pinned [P]`` (None: none), at most C, are catalogue slots of ads that everybody gets if they may be shown: the
-    rules give them a slot of the placement, which only a candidate can take. Ads that are ``barred [len(catalogue)]``
-    (None: none; see `scoring.market.Market.barred`) take no place that another could have: they are candidates only
-    where all others are, so that the receipt of a placement with empty slots tells what kept them empty.
+    have the largest product of feature vector and interest; the newest have the latest start, and of those that started
+    together each seed has its own; the random ones depend on the seed alone. People in ``control [B]`` (None: nobody)
+    get random ads alone, each as likely, and pinned ones. ``pinned [P]`` (None: none), at most C, are catalogue slots
+    of ads that everybody gets if they may be shown: the rules give them a slot of the placement, which only a candidate
+    can take. Ads that are ``barred [len(catalogue)]`` (None: none; see `scoring.market.Market.barred`) take no place
+    that another could have: they are candidates only where all others are, so that the receipt of a placement with
+    empty slots tells what kept them empty.
     """
     shelf = catalogue.shelf(now_ms)
     count = min(shares.count, len(shelf.slots))
@@ -71,8 +72,8 @@ def choose(
     sure = _on(shelf, pinned)
     newest = min(round(shares.fresh * count), count - len(sure))
     drawn = min(round(shares.random * count), count - len(sure) - newest)  # more would shut out the ads marked last
-    alike = np.concatenate([sure, shelf.by_start[among - newest :]])
-    marked = np.hstack([np.broadcast_to(alike, (len(interest), len(alike))), _draws(seeds, drawn, among)])
+    alike = np.broadcast_to(sure, (len(interest), len(sure)))
+    marked = np.hstack([alike, _newest(shelf, seeds, newest), _draws(seeds, drawn, among)])
     chosen = nearest(shelf.vectors, np.hstack([interest, one]), marked, count)
     if control is not None:
         for person in np.flatnonzero(control).tolist():
@@ -87,6 +88,26 @@ def _on(shelf: Shelf, pinned: Slots | None) -> Slots:
     places = np.minimum(np.searchsorted(shelf.slots, pinned), len(shelf.slots) - 1)
     on: Slots = places[shelf.slots[places] == pinned]
     return on
+
+
+def _newest(shelf: Shelf, seeds: npt.NDArray[np.uint64], count: int) -> Slots:
+    """Places ``[B, count]`` on the shelf, which has more, of the ads that started last, none twice.
+
+    Where not all that started together find room, they are parted as evenly as can be, beginning with one that the
+    seed draws, and one of each part is drawn: each ad is as likely. Else the same few of a season's launch would be
+    everybody's candidates.
+    """
+    edge = len(shelf.slots) - count
+    if not count or shelf.starts[edge - 1] < shelf.starts[edge]:
+        return np.broadcast_to(shelf.by_start[edge:], (len(seeds), count))
+    first, after = (int(np.searchsorted(shelf.starts, shelf.starts[edge], side)) for side in ("left", "right"))
+    together, room = after - first, after - edge
+    ends = np.arange(room + 1) * together // room
+    drawn = mix64(_numbers(seeds, room + 1))  # not the numbers that draw the random ads
+    turn, inside = drawn[:, :1] % np.uint64(together), drawn[:, 1:] % np.diff(ends).astype(np.uint64)
+    of_edge = shelf.by_start[first + (ends[:-1] + (turn + inside).astype(np.int64)) % together]
+    later = shelf.by_start[after:]
+    return np.hstack([of_edge, np.broadcast_to(later, (len(seeds), len(later)))])
 
 
 def nearest(ads: Vectors, people: Vectors, marked: Slots, count: int, *, together: int = PRODUCTS_TOGETHER) -> Slots:
@@ -222,8 +243,13 @@ def _next(values: Vectors) -> Vectors:
 
 def _draws(seeds: npt.NDArray[np.uint64], count: int, among: int) -> npt.NDArray[np.int64]:
     """``[B, count]`` places below ``among``, from each seed's own sequence; a repeat leaves room for a near ad."""
+    return (_numbers(seeds, count) % np.uint64(among)).astype(np.int64)
+
+
+def _numbers(seeds: npt.NDArray[np.uint64], count: int) -> npt.NDArray[np.uint64]:
+    """The first ``count`` numbers of each seed's own sequence, ``[B, count]``."""
     steps = np.arange(1, count + 1, dtype=np.uint64)
-    return (mix64(mix64(seeds)[:, None] + steps) % np.uint64(among)).astype(np.int64)
+    return mix64(mix64(seeds)[:, None] + steps)
 
 
 def _sample(seed: npt.NDArray[np.uint64], count: int, among: int, sure: Slots) -> Slots:

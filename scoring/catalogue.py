@@ -58,15 +58,21 @@ class Shelf:
     slots: npt.NDArray[np.int64]
     vectors: Vectors  # [N, FEATURE_DIM + 1]: feature vectors and, last, the weighted log bid
     by_start: npt.NDArray[np.int64]  # places in `slots`, oldest start first
+    starts: npt.NDArray[np.int64]  # of `by_start`
     since_ms: int
     until_ms: int
 
     def without(self, barred: npt.NDArray[np.bool_]) -> "Shelf":
         """A copy without the ads of the catalogue that are ``barred [len(catalogue)]``."""
         left = ~barred[self.slots]
-        places = np.cumsum(left) - 1
-        by_start = places[self.by_start[left[self.by_start]]]
-        return replace(self, slots=self.slots[left], vectors=self.vectors[left], by_start=by_start)
+        in_order = left[self.by_start]
+        return replace(
+            self,
+            slots=self.slots[left],
+            vectors=self.vectors[left],
+            by_start=(np.cumsum(left) - 1)[self.by_start[in_order]],
+            starts=self.starts[in_order],
+        )
 
 
 class CatalogueError(ValueError):
@@ -328,13 +334,15 @@ class Catalogue:
         active, start, end = self.active, self.start_ms, self.end_ms
         slots = np.flatnonzero(active & (start <= now_ms) & (now_ms < end))
         edges = np.concatenate([start[active], end[active]])
+        by_start = np.argsort(start[slots], kind="stable")
         self._shelf_version = self.version
         self._shelf = Shelf(
             slots=slots,
             vectors=np.column_stack([self.features[slots], BID_TIE * np.log1p(self.bid_micros[slots])]).astype(
                 np.float32
             ),
-            by_start=np.argsort(start[slots], kind="stable"),
+            by_start=by_start,
+            starts=start[slots][by_start],
             since_ms=int(edges[edges <= now_ms].max(initial=0)),
             until_ms=int(edges[edges > now_ms].min(initial=FOREVER_MS)),
         )

@@ -86,6 +86,27 @@ def test_a_share_is_the_newest() -> None:
     assert all(set(newest) <= set(person.tolist()) for person in chosen)
 
 
+@pytest.mark.parametrize(("together", "later"), [(200, 0), (200, 3), (7, 1), (5, 0), (3, 2)])
+def test_of_ads_that_start_together_each_person_gets_some_and_every_ad_reaches_as_many(
+    together: int, later: int
+) -> None:
+    starts = [START_MS - 9] * 100 + [START_MS - 5] * together + [START_MS - 1 - n for n in range(later)]
+    shop, people, room = Catalogue(), 4_000, min(5 - later, together)
+    shop.upsert([entry(f"ad-{n}", start_ms=start, bid_micros=9_000 - n) for n, start in enumerate(starts)])
+    nobody, shares = np.zeros((people, FEATURE_DIM), dtype=np.float32), Shares(count=50, fresh=0.1, random=0)
+
+    chosen = choose(shop, nobody, seeds(people), START_MS, shares)
+
+    counts = np.bincount(chosen.ravel(), minlength=len(starts))
+    assert counts[100 + together :].tolist() == [people] * later
+    assert (chosen >= 100).sum(axis=1).tolist() == [room + later] * people
+    share = room / together
+    spread = np.sqrt(people * share * (1 - share))
+    assert np.abs(counts[100 : 100 + together] - people * share).max() <= 5 * spread
+    alone = choose(shop, nobody[:1], seeds(people)[7:8], START_MS, shares)
+    assert alone[0].tolist() == chosen[7].tolist()
+
+
 def test_shares_are_of_the_nearest_whole_number_of_candidates() -> None:
     shop, people = shop_of(500), interests(100)
 

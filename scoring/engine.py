@@ -9,7 +9,7 @@ import numpy.typing as npt
 from scoring.attention import AttentionModel
 from scoring.calibration import Calibration, Calibrator, chance_of
 from scoring.candidates import choose
-from scoring.catalogue import Catalogue
+from scoring.catalogue import FOREVER_MS, Catalogue
 from scoring.exploration import doubt_of
 from scoring.gathering import Gathered, People
 from scoring.ids import MISSING, id64, uniform
@@ -145,20 +145,25 @@ class Engine:
         object.__setattr__(self, "shown", Shown(terms.fairness, terms.fair_among))
         object.__setattr__(self, "models", Models(Served(self.model, self.catalogue)))
 
-    def place(self, rows: Rows, users: Ids, seeds: Ids, learned: Calibrates = UNCALIBRATED) -> list[Scored]:
+    def place(
+        self, rows: Rows, users: Ids, seeds: Ids, learned: Calibrates = UNCALIBRATED, latest_ms: int = FOREVER_MS
+    ) -> list[Scored]:
         """Decide for each of ``rows [B]`` (copies) as of its newest event, in parts of `PEOPLE_PER_CALL`.
 
-        Empty where no ad may be shown at the newest event of all. A part is left out where none may at its own newest.
+        The ads of a part are those that may be shown at its newest event of all, or at ``latest_ms``, if that is before
+        it: events are timed by people's clocks, and one that is fast must not change what the others are shown. A part
+        is left out where no ad may be shown then.
         """
-        if not len(self.catalogue.eligible(int(rows["time_ms"].max(initial=0)))):
+        times_ms = np.minimum(rows["time_ms"], latest_ms)
+        if not len(self.catalogue.eligible(int(times_ms.max(initial=0)))):
             return []
         if (weights := self.shown.adjusted()) is not None:
             self.market.favour(*weights)
         return [
-            self._place(rows[part.people], users[part.people], seeds[part.people], part, by, learned)
+            self._place(rows[part.people], users[part.people], seeds[part.people], part, by, learned, moment_ms)
             for by, group in self._split(users)
             for part in group.parts(PEOPLE_PER_CALL)
-            if len(self.catalogue.eligible(int(rows["time_ms"][part.people].max())))
+            if len(self.catalogue.eligible(moment_ms := int(times_ms[part.people].max())))
         ]
 
     def scorers(self, users: Ids) -> list[tuple[Served, npt.NDArray[np.int64]]]:
@@ -185,14 +190,21 @@ class Engine:
         ]
 
     def _place(
-        self, rows: Rows, users: Ids, seeds: Ids, group: Group, by: tuple[Served, ...], learned: Calibrates
+        self,
+        rows: Rows,
+        users: Ids,
+        seeds: Ids,
+        group: Group,
+        by: tuple[Served, ...],
+        learned: Calibrates,
+        moment_ms: int,
     ) -> Scored:
+        """Decide for one part, among the ads that may be shown at ``moment_ms``."""
         people = self._people(rows)
         control = in_control(users, group.policy.control_share)
-        latest_ms = int(people.now_ms.max())
         pinned, barred = self.pinned(group.policy), self.market.barred(self.catalogue)
         shares = group.policy.shares
-        candidates = choose(self.catalogue, people.interest, seeds, latest_ms, shares, control, pinned, barred)
+        candidates = choose(self.catalogue, people.interest, seeds, moment_ms, shares, control, pinned, barred)
         offers = self.market.offers(self.catalogue, candidates)
         question = _Question(people, users, seeds, candidates, learned.rated(candidates), group, control, offers)
         while True:
@@ -202,7 +214,7 @@ class Engine:
                 by = (self.models.after(why),)
                 if any(policy.model for policy in group.policies):
                     # An arm cannot run without its model: its people get the shop's policy.
-                    return self._place(rows, users, seeds, Group(group.people, self.policy), by, learned)
+                    return self._place(rows, users, seeds, Group(group.people, self.policy), by, learned, moment_ms)
                 by *= len(group.policies)
                 continue
             self.shown.observe(self.catalogue, scored.asked, scored.decided, people.slots)

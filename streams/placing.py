@@ -12,6 +12,7 @@ from msgspec import UNSET, UnsetType
 
 from scoring.calibration import Calibration
 from scoring.candidates import Shares
+from scoring.catalogue import FOREVER_MS
 from scoring.engine import UNCALIBRATED, Calibrates, Engine, Scored
 from scoring.examination import over
 from scoring.exploration import UCB_ALPHA
@@ -56,19 +57,21 @@ def place(
     rows: Rows,
     learned: Calibrates = UNCALIBRATED,
     *,
+    latest_ms: int = FOREVER_MS,
     context_only: bool = False,
     receipts_share: float = 1.0,
 ) -> list[Published]:
     """Placements for ``users`` with their ``rows [B]`` (copies), and receipts of a share of them (`receipts.kept`).
 
-    ``context_only``: the rows hold only the moment; no receipt is made, since it would remember the user.
+    ``latest_ms``: see `Engine.place`. ``context_only``: the rows hold only the moment; no receipt is made, since it
+    would remember the user.
     """
     offsets: list[tuple[int, int]] = [(first, second) for first, second in rows["offset"].tolist()]
     ids = [placement_id(lane, user, pair) for user, pair in zip(users, offsets, strict=True)]
     users64 = np.array([id64(user) for user in users], dtype=np.uint64)
     seeds = np.array([id64(name) for name in ids], dtype=np.uint64)
     published: list[Published] = []
-    for scored in engine.place(rows, users64, seeds, learned):
+    for scored in engine.place(rows, users64, seeds, learned, latest_ms):
         batch = _Batch.of(engine, scored, [ids[person] + scored.group.tag for person in scored.group.people.tolist()])
         beside = beside_of(scored) if scored.beside and not context_only else {}
         receipted = kept(batch.ids, receipts_share).tolist()

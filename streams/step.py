@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from itertools import starmap
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -173,7 +174,10 @@ class Step:
         # 3. score again whoever did something
         rows = store.rows[applied.touched]
         users = [user for row in applied.touched.tolist() if (user := store.users[row]) is not None]
-        published = self._place(state, users, rows, applied.acted) + self._place_in_context(state, decoded)
+        acted = np.flatnonzero(applied.acted)  # filtered or late events lead to no placement
+        share, strangers = self.receipts_share, unremembered(decoded, state.store)
+        published = self._place(state, [users[at] for at in acted.tolist()], rows[acted], time_ms, receipts_share=share)
+        published += state.guests.newest(self._place(state, *strangers, time_ms, context_only=True))
         lap("place")
         # 4. the effects
         expired, gone = self._leave(state, taken, forgotten, published)
@@ -242,21 +246,11 @@ class Step:
         told = HourlyTraffic(lane=state.lane, hours=hours, time_ms=time_ms)
         return [Message(told.key, encode_json(told))]
 
-    def _place(self, state: LaneState, users: list[bytes], rows: Rows, acted: npt.NDArray[np.bool_]) -> list[Published]:
-        """Placements of those who acted; filtered or late events lead to none."""
-        if not acted.all():
-            users, rows = [users[at] for at in np.flatnonzero(acted).tolist()], rows[acted]
+    def _place(self, state: LaneState, users: list[bytes], rows: Rows, time_ms: int, **how: Any) -> list[Published]:
+        """Placements by what the lane has learned and by its time ``time_ms``; ``how``: see `streams.placing.place`."""
         if not users or not self.scoring:
             return []
-        return place(self.engine, state.lane, users, rows, state.clicks.calibrator, receipts_share=self.receipts_share)
-
-    def _place_in_context(self, state: LaneState, decoded: Decoded) -> list[Published]:
-        """Placements of those who acted and are not remembered: by place and time alone."""
-        users, rows = unremembered(decoded, state.store)
-        learned = state.clicks.calibrator
-        if not users or not self.scoring:
-            return []
-        return state.guests.newest(place(self.engine, state.lane, users, rows, learned, context_only=True))
+        return place(self.engine, state.lane, users, rows, state.clicks.calibrator, latest_ms=time_ms, **how)
 
     def _settle(self, state: LaneState) -> list[bytes]:
         """The users that the lane has forgotten, on requests since the last slice."""

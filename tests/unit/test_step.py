@@ -9,7 +9,7 @@ from scoring.engine import PEOPLE_PER_CALL
 from scoring.events import Source
 from scoring.rows import RowStore, decode_rows
 from streams.lanes.clicks import LaneClicks
-from streams.step import LaneState, Slice, Step
+from streams.step import Effects, LaneState, Slice, Step
 from streams.wire import Decision, LaneRow
 from tests.builders import START_MS, Record, click, entry, impression, record, records
 from tests.unit.garbage import cycles
@@ -44,6 +44,35 @@ def test_everyone_who_did_something_gets_one_placement_and_nobody_else(step: Ste
     assert sorted(keys(effects.messages["placements"])) == [b"b", b"d"]  # type: ignore[type-var]  # all have a key
     assert set(placements(effects)) == {"b", "d"}
     assert effects.counts["placements"] == 2
+
+
+def offered_ads(effects: Effects) -> dict[str, set[str]]:
+    """Ads of everybody's placement."""
+    return {user: {slot.ad_id for slot in placement.slots} for user, placement in placements(effects).items()}
+
+
+@pytest.mark.parametrize("agreed", [True, False], ids=["remembered", "not remembered"])
+def test_a_clock_that_is_fast_shows_nobody_an_ad_too_early_and_takes_none_away_that_has_time_left(agreed: bool) -> None:
+    soon_ms, offsets = START_MS + 240_000, range(4)
+    timed = [entry("coming", start_ms=soon_ms, bid_micros=10**6), entry("going", end_ms=soon_ms, bid_micros=10**6)]
+    acts = [click(user, time_ms=START_MS + at) for at, user in enumerate("abc")]
+    fast = record(click("fast", time_ms=soon_ms + 50_000), 3, timestamp=START_MS + 3)
+    found = []
+    for taken in (map(record, acts, offsets), [*map(record, acts, offsets), fast], [fast]):
+        step = step_of(ads=range(4), consent_presumed=agreed)
+        step.engine.catalogue.upsert(timed)
+        found.append(offered_ads(run(step, new_state(), [*taken])))
+    right, together, alone = found
+    assert all("going" in ads and "coming" not in ads for ads in [*together.values(), *alone.values()])
+    assert together == right | alone
+
+
+def test_an_ad_that_has_begun_by_the_lanes_time_is_shown_and_one_that_has_ended_is_not() -> None:
+    step = step_of(ads=range(4))
+    edge_ms = START_MS + 500
+    step.engine.catalogue.upsert([entry("new", start_ms=edge_ms, bid_micros=10**6), entry("over", end_ms=edge_ms)])
+    effects = run(step, new_state(), [record(click("a", time_ms=edge_ms)), record(click("b", time_ms=edge_ms + 9), 1)])
+    assert all("new" in ads and "over" not in ads for ads in offered_ads(effects).values())
 
 
 def test_a_placement_holds_different_ads_of_the_catalogue_for_as_long_as_the_policy_says(step: Step) -> None:

@@ -243,7 +243,7 @@ def _until_quiet(cluster: Cluster, fleet: Fleet, records: int) -> int:
 class Unplaced(Step):
     """The workers' step without the placements, which are most of its work and none of the state."""
 
-    def _place(self, *_: object) -> list[Published]:
+    def _place(self, *_: object, **_how: object) -> list[Published]:
         return []
 
 

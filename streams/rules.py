@@ -33,7 +33,8 @@ reserve_micros: 1000            # for whatever an ad bids for: a click, a thousa
                                 # viewing; who bids less is not shown, but for who pays by attention_micros alone
 caps:                           # most impressions of one ad, campaign or advertiser to one person
   - {scope: campaign, most: 3, minutes: 60}
-block: {ads: [ad-7], categories: [weapons], advertisers: [arco]}
+block: {ads: [ad-7], categories: [weapons], advertisers: [arco]}  # categories: what stands before an ad's first /,
+                                # written as there (not Weapons), with all below it
 separate: category              # neighbours differ in category, brand, campaign or advertiser, where they can
 competitors: [[Arco, Belle]]    # brands of which a placement shows one advertiser's
 pinned: {ad-9: 0}               # ad: slot
@@ -67,9 +68,19 @@ class _Cap(_Part):
     minutes: Annotated[int, Field(ge=1, le=43_200)]
 
 
+def _top_level(category: str) -> str:
+    """Refuse what no ad's top level equals: the catalogue keeps no other level to block by."""
+    if "/" in category:
+        raise ValueError(
+            "expected the top level of a category, what stands before its first /, which blocks all below it; name "
+            "that, or block advertisers or ads"
+        )
+    return category
+
+
 class _Block(_Part):
     ads: Names = []
-    categories: Names = []
+    categories: Annotated[list[Annotated[Name, AfterValidator(_top_level)]], Field(max_length=NAMES_MAX)] = []
     advertisers: Names = []
 
 

@@ -91,6 +91,12 @@ def test_rules_that_contradict_each_other_are_all_told() -> None:
         assert part in said
 
 
+def test_a_category_below_the_top_level_would_block_nothing_and_is_an_error_that_says_what_to_write() -> None:
+    for below in ("weapons/knives", "weapons/", "/weapons"):
+        with pytest.raises(RulesError, match=rf"^block.categories.1: expected the top level .*, got '{below}'"):
+            parse(f"block: {{categories: [weapons, {below}]}}")
+
+
 @pytest.mark.parametrize("text", ["[", "a: b: c", "- 1", "7", "!!python/object/apply:os.getcwd []", "caps: x"])
 def test_what_is_no_rules_file_is_an_error(text: str) -> None:
     with pytest.raises(RulesError):

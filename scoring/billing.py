@@ -2,7 +2,9 @@
 
 An impression is complete when it has come, its click when impression and click have both come, its purchase likewise.
 Each is charged to the event that completes it, at the price that this event states and under its arm. The seconds of
-every view that comes after its impression are charged to the view. The ring says what was known of an impression before
+every view that comes after its impression are charged to the view, of each view at most those that have passed between
+the two by their own times: a view is dated when it ends, so a late one loses nothing. The ring keeps no seconds, so
+that views of one impression do not overlap is not checked. The ring says what was known of an impression before
 a batch: whether it had come, and the strongest answer to it. So a charge depends on the order of the lane's events, not
 on where a batch ends; and since a ring only gains, no other event of the same impression charges it again. A view that
 overtakes its impression charges nothing, even in the same batch, since the ring keeps no seconds. What is older than a
@@ -98,7 +100,8 @@ def bill(before: Before, events: Events, outcome: npt.NDArray[np.uint8], catalog
         completed(_first(of, events["kind"] >= kind, was >= kind)) for kind in (Kind.CLICKED, Kind.PURCHASED)
     )
     after = np.arange(len(events)) > shown_at[of]
-    viewed_ms = np.where(after, np.minimum(events["viewed_ms"], VIEW_MS_MAX), 0)
+    passed_ms = np.clip(events["time_ms"] - events["shown_ms"], 0, VIEW_MS_MAX)
+    viewed_ms = np.where(after, np.minimum(events["viewed_ms"], passed_ms), 0)
     # Where no price is known, a price of 1 shows whether one was needed.
     price = np.where(priced, events["price_micros"], 1)
     attention = catalogue.attention_micros[slot]

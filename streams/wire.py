@@ -75,7 +75,7 @@ class Click(Struct, frozen=True, kw_only=True, gc=False, omit_defaults=True):
     ``impression_time_ms``: time of the impression that the click answers: same user, ad and second; either may arrive
     first. Without it a click shapes interest, but is not charged and is no impression's outcome. ``placement_id``,
     ``price_micros`` and ``seal``: as in `Impression`; both events carry them, since whichever arrives later is charged.
-    ``viewed_s``: seconds of viewing, for which the ad's ``attention_micros`` are charged.
+    ``viewed_s``: seconds of viewing until ``time_ms``; charged are at most 60, and only those since the impression.
     """
 
     event_id: Id

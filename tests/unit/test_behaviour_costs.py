@@ -38,7 +38,7 @@ def _sold(bid_type: str, *, told: bool) -> tuple[list[Event], list[Ad]]:
         for kind, most in (("click", 3), ("cart", 2), ("purchase", 1)):
             if at < most:
                 answer = {"kind": kind, "event_id": f"{kind}-{at}", "viewed_s": 2.0 if kind == "click" else None}
-                events.append(click("u", "a", START_MS + 1_000 * at + 500, **answer, **shown))
+                events.append(click("u", "a", START_MS + 1_000 * at + 2_000, **answer, **shown))
     return events, [ad("a", campaign_id="c", bid_micros=900, bid_type=bid_type, attention_micros=ATTENTION)]
 
 

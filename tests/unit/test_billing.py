@@ -49,8 +49,8 @@ def shown(ad: str = "cpc", at: int = 0) -> Event:
 
 
 def did(kind: str, ad: str = "cpc", at: int = 0, **told: object) -> Event:
-    told = {"event_id": f"{kind}-{ad}-{at}", "impression_time_ms": START_MS + at} | told
-    return sealed(click(ad_id=ad, time_ms=START_MS + at + 5_000, kind=kind, **told))
+    usual = {"event_id": f"{kind}-{ad}-{at}", "impression_time_ms": START_MS + at, "time_ms": START_MS + at + 10_000}
+    return sealed(click(ad_id=ad, kind=kind, **usual | told))
 
 
 class Lane:
@@ -102,7 +102,8 @@ def test_the_price_of_attention_is_owed_per_viewed_second_whatever_the_bid_is_fo
     assert Lane(shop).take(events).charged == Lane().take(events).charged + 2_500 * 40
     free = [sealed(event, price=0) for event in events]  # the auction may ask nothing, and the ad still pays its own
     assert Lane(shop).take(free).charged == 2_500 * 40
-    bare = [impression(ad_id=ad), click(ad_id=ad, kind="view", viewed_s=2.5, impression_time_ms=START_MS)]
+    view = click(ad_id=ad, kind="view", viewed_s=2.5, time_ms=START_MS + 2_500, impression_time_ms=START_MS)
+    bare = [impression(ad_id=ad), view]
     lane = Lane(shop).take(bare)
     assert (lane.charged, lane.counts["unpriced"]) == (0, 2 if ad == "cpm" else 1)
 
@@ -203,7 +204,20 @@ def test_a_view_that_overtakes_its_impression_is_charged_nothing_in_one_batch_or
 
 
 def test_a_page_left_open_is_paid_for_a_minute() -> None:
-    assert Lane().take([shown("attention"), did("view", "attention", viewed_s=4_000)]).charged == 60_000 * 30
+    left = did("view", "attention", viewed_s=4_000, time_ms=START_MS + 4_000_000)
+    assert Lane().take([shown("attention"), left]).charged == 60_000 * 30
+
+
+def test_a_view_is_charged_no_more_seconds_than_have_passed_since_its_impression_however_late_it_comes() -> None:
+    def owed(viewed_s: float, after_ms: int) -> int:
+        view = did("view", "attention", viewed_s=viewed_s, time_ms=START_MS + after_ms)
+        return Lane().take([shown("attention")]).take([view]).charged // 30
+
+    assert owed(60, 1_000) == 1_000
+    assert owed(7.5, 7_500) == owed(7.5, 3_600_000) == 7_500  # seen at once, or the tab was left and found again
+    assert owed(4, -500) == 0  # by a clock that is behind the one that dated the impression
+    late = did("view", "attention", viewed_s=7.5)  # of the first of two, told after the second
+    assert Lane().take([shown("attention"), shown("attention", at=60_000), late]).charged == 7_500 * 30
 
 
 def test_what_a_full_ring_has_forgotten_is_charged_nothing_more() -> None:

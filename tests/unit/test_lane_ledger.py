@@ -106,13 +106,13 @@ def test_what_was_clicked_is_charged_at_the_price_of_its_slot_and_told(model: At
     placement = played.placement
     assert placement is not None
     first = placement.slots[0]
-    effects = played.take(played.answer(10, kind="purchase", value_micros=70_000, viewed_s=12.5))
+    effects = played.take(played.answer(10, kind="purchase", value_micros=70_000, viewed_s=0.5))
     told = metrics(played)[first.campaign_id]
     assert first.price_micros == told.today.spent_micros
     assert told.today.spent_micros == told.total.spent_micros == first.price_micros > 0
     assert (told.today.impressions, told.today.clicks, told.today.purchases) == (1, 1, 1.0)
     assert (told.today.value_micros, told.today.spread_value_micros) == (70_000, 70_000)
-    assert (told.today.viewed_s, told.today.spread_purchases) == (12.5, 1.0)
+    assert (told.today.viewed_s, told.today.spread_purchases) == (0.5, 1.0)
     assert effects.counts["misquoted"] == 0
 
 

@@ -70,6 +70,7 @@ class Bills:
     arms: Ids
     shown: Bools
     clicked: Bools
+    purchased: Bools
     viewed_ms: Ints
     charged: Ints
     unpriced: Bools
@@ -105,10 +106,11 @@ def bill(before: Before, events: Events, outcome: npt.NDArray[np.uint8], catalog
     # Where no price is known, a price of 1 shows whether one was needed.
     price = np.where(priced, events["price_micros"], 1)
     attention = catalogue.attention_micros[slot]
-    owed = charges(catalogue.bid_type[slot], price, shown, clicked, purchased, viewed_ms, attention)
+    did = shown, clicked, purchased
+    owed = charges(catalogue.bid_type[slot], price, *did, viewed_ms, attention)
     charged, unpriced = np.where(priced, owed, 0), ~priced & (owed > 0)
     arms = np.where(priced, events["arms"], 0)  # each arm gets a cell: only a sealed price can name one
-    return Bills(np.flatnonzero(counts), slot, arms, shown, clicked, viewed_ms, charged, unpriced, misquoted)
+    return Bills(np.flatnonzero(counts), slot, arms, *did, viewed_ms, charged, unpriced, misquoted)
 
 
 _BEFORE = -1

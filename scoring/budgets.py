@@ -35,16 +35,16 @@ class Spending:
     spent_micros: int
     impressions: int
     clicks: int
-    purchases: float
+    sold: int
     viewed_s: float
 
     @property
-    def age(self) -> tuple[int, int, int, int, float, float]:
+    def age(self) -> tuple[int, int, int, int, int, float]:
         """All figures of a cell, which only grow: of two reports the one with the larger tuple is newer."""
-        return self.day, self.spent_micros, self.clicks, self.impressions, self.purchases, self.viewed_s
+        return self.day, self.spent_micros, self.clicks, self.impressions, self.sold, self.viewed_s
 
 
-_NOTHING = Spending("", -1, 0, 0, 0, 0.0, 0.0)
+_NOTHING = Spending("", -1, 0, 0, 0, 0, 0.0)
 _ON_PLAN = 0.0, 0.0
 
 
@@ -64,7 +64,7 @@ class Budgets:
     _campaigns: dict[str, int] = field(default_factory=dict)
     _days: Settlement = field(default_factory=Settlement)
     _earned: Floats = field(default_factory=lambda: np.zeros((0, 4)))
-    """Impressions, clicks, purchases and seconds viewed, of all time."""
+    """Impressions, clicks, purchases that were charged and seconds viewed, of all time."""
     _level: Floats = field(default_factory=lambda: np.zeros(0))
     _paced_by: Ints = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
     """The budgets that this worker last paced by; 0 where it has not paced, and others report the level."""
@@ -99,7 +99,7 @@ class Budgets:
         self._earned[at] += (
             news.impressions - old.impressions,
             news.clicks - old.clicks,
-            news.purchases - old.purchases,
+            news.sold - old.sold,
             news.viewed_s - old.viewed_s,
         )
 
@@ -226,9 +226,9 @@ class Budgets:
         self._pacer.update(max(now_ms, day * DAY_MS), spent)
         self._paced_by[paced], self._stopped[paced] = self._pacer.budget_micros, self._pacer.stopped
         self._level[paced] = np.where(self._paced_by[paced] > 0, np.exp(self._pacer.base), 0.0)
-        impressions, clicks, purchases, viewed_s = self._earned[paced].T
+        impressions, clicks, sold, viewed_s = self._earned[paced].T
         terms = self.market.terms
-        conversion = (purchases + PRIOR_CLICKS * terms.conversion) / (clicks + PRIOR_CLICKS)
+        conversion = (sold + PRIOR_CLICKS * terms.conversion) / (clicks + PRIOR_CLICKS)
         seconds = (viewed_s + PRIOR_IMPRESSIONS * terms.viewed_s) / (impressions + PRIOR_IMPRESSIONS)
         self.market.pace(self._ids, self._pacer.multiplier, np.minimum(conversion, 1.0), seconds)
         # A lane that is two days behind or more is gone, or catches up after an outage: not today's news.

@@ -21,8 +21,12 @@ PARTS = 1_000
 DAY_MS = 86_400_000
 FIGURES = (
     "impressions", "clicks", "viewed_ms", "charged", "unpriced", "last", "last_micros", "spread", "spread_micros",
+    "sold",
 )  # fmt: skip
-"""Figures of a period; ``charged`` in `PARTS` of a micro, ``last`` and ``spread`` in thousandths of a purchase."""
+"""Figures of a period; ``charged`` in `PARTS` of a micro, ``last`` and ``spread`` in thousandths of a purchase.
+
+``sold``: purchases that complete an impression, each once; who bids for purchases is charged these, whoever is credited
+with how many."""
 FIGURE_MAX = np.iinfo(np.int64).max
 CELLS_MAX = 200_000
 """Most cells (campaign, arm) of a lane: 50 MB. Further arms are counted in their campaign's cell without an arm."""
@@ -140,11 +144,23 @@ class Ledger:
         return bytes(self._days[cell].tobytes() + self._figures[cell].tobytes())
 
     def restore(self, name: tuple[str, str], kept: bytes) -> None:
-        """Set a cell to what `kept` gave. Raises `ValueError` for bytes of another layout.
+        """Set a cell to what `kept` gave, here or before there was ``sold``. Raises `ValueError` for other bytes.
 
         The bound is for new arms alone: stored ones are all let in, in whatever order the cells come.
         """
         numbers = np.frombuffer(kept, dtype="<i8")
         cell = self._cells.get(name)
         cell = self._new(name) if cell is None else cell
-        self._days[cell], self._figures[cell] = numbers[:2], numbers[2:].reshape(len(Period), len(FIGURES))
+        figures = numbers[2:]
+        if len(figures) == len(Period) * (len(FIGURES) - 1):
+            figures = _with_sold(figures.reshape(len(Period), -1))
+        self._days[cell], self._figures[cell] = numbers[:2], figures.reshape(len(Period), len(FIGURES))
+
+
+def _with_sold(figures: Ints) -> Ints:
+    """The figures ``[Period, FIGURES]`` of a cell without ``sold``: as many as were credited, at most one a click.
+
+    By these its campaign was ranked before; 0 would take it out of the auction until as much is sold again.
+    """
+    clicks, last = (figures[:, FIGURES.index(name)] for name in ("clicks", "last"))
+    return np.column_stack([figures, np.minimum(last // 1_000, clicks)])

@@ -180,6 +180,7 @@ def _figures(impressions: int, clicks: int, viewed_s: float, purchases: int) -> 
         spent_micros=clicks * _SLOT.price_micros,
         purchases=purchases,
         value_micros=purchases * AD.price_micros,
+        sold=purchases,
     )
 
 

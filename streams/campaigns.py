@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 
 import msgspec
-from msgspec import Struct
+from msgspec import UNSET, Struct
 
 from streams.wire import CampaignMetrics, Figures
 
@@ -45,6 +45,11 @@ def campaigns(told: Iterable[CampaignMetrics], *, by_arm: bool = False) -> list[
     return sorted(found, key=lambda one: (-one.total.spent_micros, one.campaign_id, one.arm or ""))
 
 
+def sold_of(figures: Figures) -> int:
+    """Purchases that were charged. A version that did not count them: as many as credited, at most one a click."""
+    return min(int(figures.purchases), figures.clicks) if figures.sold is UNSET else figures.sold
+
+
 def _campaign(name: str, arm: str | None, day: int, of: list[CampaignMetrics]) -> Campaign:
     today = _sum(each.today if each.day == day else _NOTHING for each in of)
     total, newest = _sum(each.total for each in of), max(of, key=lambda each: each.time_ms)
@@ -69,7 +74,7 @@ def _campaign(name: str, arm: str | None, day: int, of: list[CampaignMetrics]) -
 
 
 def _sum(figures: Iterable[Figures]) -> Figures:
-    each = [msgspec.structs.astuple(one) for one in figures]
+    each = [msgspec.structs.astuple(msgspec.structs.replace(one, sold=sold_of(one))) for one in figures]
     return Figures(**dict(zip(_SUMMED, map(sum, zip(*each, strict=True)), strict=True)))
 
 

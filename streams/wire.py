@@ -45,8 +45,7 @@ TITLE_MAX = 512
 REVIEW_MAX = 4_096
 """Characters of a review."""
 UNREADABLE = (msgspec.MsgspecError, ValueError, RecursionError)
-"""What decoding raises where a record is no message: RecursionError for JSON nested a thousand deep (two kilobytes
-suffice), and a ValueError that is not msgspec's for bytes that are not UTF-8."""
+"""What decoding raises for no message: RecursionError for JSON nested a thousand deep, ValueError for no UTF-8."""
 EventKind = Literal["click", "view", "cart", "purchase"]
 
 
@@ -295,9 +294,9 @@ class Figures(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """A campaign's impressions, costs and results in a period.
 
     ``spent_micros``: what its events charge; ``unpriced``: events that would be charged, but carry no price of their
-    placement. ``purchases`` and ``value_micros`` are attributed by last touch; ``spread_*`` by position (40 % to the
-    first click, 40 % to the last) or, where the rules say so, by time (later clicks get more) or by a model learned
-    from purchases and from visits without one.
+    placement. ``purchases`` and ``value_micros`` go by last touch; ``spread_*`` by position (40 % to the first click,
+    40 % to the last) or, where the rules say so, by time (later clicks get more) or as learned from purchases.
+    ``sold``: purchases that answer an impression, one of each, as ``cpa`` pays for them; former versions leave it out.
     """
 
     impressions: Count = 0
@@ -309,6 +308,7 @@ class Figures(Struct, frozen=True, kw_only=True, omit_defaults=True):
     value_micros: Count = 0
     spread_purchases: Sum = 0.0
     spread_value_micros: Count = 0
+    sold: Count | UnsetType = UNSET
 
 
 class CampaignMetrics(Struct, frozen=True, kw_only=True, omit_defaults=True):

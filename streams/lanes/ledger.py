@@ -24,6 +24,7 @@ from scoring.moments import Moments
 from scoring.rows import Rows
 from scoring.settlement import MICROS_MAX
 from scoring.touches import TouchWeights
+from streams.campaigns import sold_of
 from streams.message import Message
 from streams.wire import RESERVED, CampaignMetrics, Figures, encode_json
 
@@ -88,7 +89,8 @@ class LaneLedger:
         figures[:size, : _AT["last"]] = np.column_stack(
             [bills.shown, bills.clicked, bills.viewed_ms, bills.charged, bills.unpriced]
         )
-        figures[size:, _AT["last"] :] = np.column_stack(
+        figures[:size, _AT["sold"]] = bills.purchased
+        figures[size:, _AT["last"] : _AT["sold"]] = np.column_stack(
             [credits_.last, credits_.last_micros, credits_.spread, credits_.spread_micros]
         )
         told = np.flatnonzero(figures.any(axis=1))
@@ -185,9 +187,11 @@ def _figures(of: npt.NDArray[np.int64]) -> Figures:
         value_micros=numbers["last_micros"],
         spread_purchases=numbers["spread"] / MILLI,
         spread_value_micros=numbers["spread_micros"],
+        sold=numbers["sold"],
     )
 
 
 def spending(campaign: str, day: int, today: Figures, total: Figures) -> Spending:
     """What a cell tells budgets."""
-    return Spending(campaign, day, today.spent_micros, total.impressions, total.clicks, total.purchases, total.viewed_s)
+    sold = sold_of(total)
+    return Spending(campaign, day, today.spent_micros, total.impressions, total.clicks, sold, total.viewed_s)

@@ -30,8 +30,8 @@ def shop(budget: int | None = 1_000_000, bid_type: str = "cpc") -> Catalogue:
     return stock
 
 
-def spent(micros: int, day: int = DAY, campaign: str = "one", clicks: int = 0, bought: float = 0.0) -> Spending:
-    return Spending(campaign, day, micros, 10 * clicks, clicks, bought, 0.0)
+def spent(micros: int, day: int = DAY, campaign: str = "one", clicks: int = 0, sold: int = 0) -> Spending:
+    return Spending(campaign, day, micros, 10 * clicks, clicks, sold, 0.0)
 
 
 def offered(budgets: Budgets) -> list[float] | None:
@@ -215,13 +215,13 @@ def test_a_catalogue_that_changes_all_the_time_changes_nothing_of_how_a_campaign
 
 def test_what_campaigns_sell_moves_what_a_bid_for_purchases_is_worth() -> None:
     budgets = Budgets(Market(), shop(None, "cpa"))
-    budgets.tell(0, "", spent(0, clicks=900, bought=90.0))
+    budgets.tell(0, "", spent(0, clicks=900, sold=90))
     budgets.pace(NOON_MS)
     offers = budgets.market.offers(budgets.catalogue, np.arange(3)[None])
     assert offers is not None
     usual = budgets.market.terms.conversion
     np.testing.assert_allclose(offers.conversion[0], [(90 + 100 * usual) / 1_000] * 2 + [usual], rtol=1e-6)
-    budgets.tell(1, "", spent(0, clicks=1_000, bought=5_000.0))  # more than one with a click: no click is worth more
+    budgets.tell(1, "", spent(0, clicks=1_000, sold=5_000))  # more than one with a click: no click is worth more
     budgets.pace(NOON_MS + EVERY_MS)
     offers = budgets.market.offers(budgets.catalogue, np.arange(3)[None])
     assert offers is not None
@@ -230,7 +230,7 @@ def test_what_campaigns_sell_moves_what_a_bid_for_purchases_is_worth() -> None:
 
 def test_how_long_a_campaigns_ads_are_looked_at_moves_what_its_impressions_are_worth() -> None:
     budgets = Budgets(Market(), shop(None, "attention"))
-    budgets.tell(0, "", Spending("one", DAY, 0, 3_000, 0, 0.0, 21_000.0))
+    budgets.tell(0, "", Spending("one", DAY, 0, 3_000, 0, 0, 21_000.0))
     budgets.pace(NOON_MS)
     offers = budgets.market.offers(budgets.catalogue, np.arange(3)[None])
     assert offers is not None
@@ -238,7 +238,7 @@ def test_how_long_a_campaigns_ads_are_looked_at_moves_what_its_impressions_are_w
     np.testing.assert_allclose(offers.viewed_s[0], [(21_000 + 1_000 * usual) / 4_000] * 2 + [usual], rtol=1e-6)
 
 
-@pytest.mark.parametrize("more", [{"purchases": 7.0}, {"viewed_s": 90.0}, {"clicks": 150}, {"impressions": 4_000}])
+@pytest.mark.parametrize("more", [{"sold": 7}, {"viewed_s": 90.0}, {"clicks": 150}, {"impressions": 4_000}])
 def test_whatever_of_a_campaigns_figures_grows_alone_counts(more: dict[str, float]) -> None:
     def offers(*told: Spending) -> list[float]:
         budgets = Budgets(Market(), shop(None, "cpa"))
@@ -249,7 +249,7 @@ def test_whatever_of_a_campaigns_figures_grows_alone_counts(more: dict[str, floa
         assert offers is not None
         return [*offers.conversion[0].tolist(), *offers.viewed_s[0].tolist()]
 
-    before = Spending("one", DAY, 500, 1_000, 100, 3.0, 40.0)
+    before = Spending("one", DAY, 500, 1_000, 100, 3, 40.0)
     after = replace(before, **more)
     assert offers(before, after) == offers(after, before) == offers(after) != offers(before)
 

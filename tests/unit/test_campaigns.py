@@ -21,6 +21,13 @@ def test_lanes_and_arms_add_up_and_a_day_is_billed_up_to_its_budget() -> None:
     assert (one.roas, one.roi, one.spread_roas) == (600 / 120, 480 / 120, 400 / 120)
 
 
+def test_what_was_sold_adds_up_with_what_lanes_of_a_version_that_did_not_count_it_may_have_sold() -> None:
+    counted = told(0, total=Figures(clicks=9, purchases=8.0, sold=2))
+    before = [told(1, total=Figures(clicks=9, purchases=5.5)), told(2, total=Figures(clicks=3, purchases=4.0))]
+    (one,) = campaigns([counted, *before])
+    assert (one.total.sold, one.total.purchases) == (2 + 5 + 3, 17.5)
+
+
 def test_an_arm_by_itself_has_no_budget() -> None:
     both = campaigns([told(0, spent=70), told(1, arm="1-0", spent=50, budget_micros=100)], by_arm=True)
     assert [(one.arm, one.today.spent_micros, one.billed_micros) for one in both] == [("", 70, None), ("1-0", 50, None)]

@@ -107,7 +107,7 @@ def test_a_budget_that_others_have_spent_as_it_begins_with_a_day_tells_nothing_o
     shop.read(told(1_000, HALF_PAST_MS))
     shop.spend(500)
     level = shop.budgets.level("one")
-    shop.budgets.tell(9, "", Spending("one", 1, 2_000, 0, 0, 0.0, 0.0))
+    shop.budgets.tell(9, "", Spending("one", 1, 2_000, 0, 0, 0, 0.0))
     shop.goes_on(MIDNIGHT_MS + EVERY_MS)
     assert (shop.offered(), shop.budgets.level("one")) == (0, level)
 

@@ -265,7 +265,7 @@ def test_a_receipt_under_rules_and_pacing_gives_the_same_placement_with_the_rule
     engine = engine_of(model, replace(policy, control_share=0.2, shares=whole_shop), 1_000, terms)
     budgets = Budgets(engine.market, engine.catalogue)
     for campaign, spent in (("m-0", 1_000_000), ("m-1", 990_000)):  # all, and more than the plan
-        budgets.tell(1, "", Spending(campaign, START_MS // DAY_MS, spent, 9_000, 500, 90.0, 100.0))
+        budgets.tell(1, "", Spending(campaign, START_MS // DAY_MS, spent, 9_000, 500, 90, 100.0))
     engine.market.favour(id64s(["a-2"]), np.array([1.3]))
     made = decisions(engine, budgets)
     unpaced = engine_of(model, None, 1_000, terms)

@@ -116,6 +116,26 @@ def test_what_was_clicked_is_charged_at_the_price_of_its_slot_and_told(model: At
     assert effects.counts["misquoted"] == 0
 
 
+def test_a_campaign_is_ranked_by_purchases_as_they_are_charged_not_by_all_that_are_credited(
+    model: AttentionModel,
+) -> None:
+    played = Played(step_of(model))
+    played.take([impression(ad_id="ad-1")])
+    events = [*played.answer(10), *played.answer(60, kind="purchase", event_id="answers")[1:]]
+    shown_ms, bought = START_MS + 10_000, {"ad_id": events[0].ad_id, "kind": "purchase"}
+    events[-1] = msgspec.structs.replace(events[-1], impression_time_ms=shown_ms)
+    events += [click(time_ms=START_MS + 61_000, event_id=f"item-{n}", **bought) for n in range(3)]
+    assert played.placement is not None
+    campaign = played.placement.slots[0].campaign_id
+    played.take(events)
+    told, market = metrics(played)[campaign].total, played.step.engine.market
+    assert (told.clicks, told.purchases, told.sold) == (1, 4.0, 1)
+    slot = played.step.engine.catalogue.slots_of(id64s([events[0].ad_id]))
+    offers = market.offers(played.step.engine.catalogue, slot[None])
+    assert offers is not None
+    assert offers.conversion.item() == pytest.approx((1 + 100 * market.terms.conversion) / 101)
+
+
 def test_a_day_that_has_ended_is_told_beside_the_one_that_has_begun(model: AttentionModel) -> None:
     played = Played(step_of(model))
     played.take([impression(ad_id="ad-1")])

@@ -271,7 +271,7 @@ def test_of_a_lane_that_has_long_been_silent_nothing_is_told(day: int) -> None:
 
 @pytest.mark.parametrize("order", [(0, 1), (1, 0)])
 def test_a_lane_is_in_the_newest_day_that_any_of_its_campaigns_tells_of(order: tuple[int, ...]) -> None:
-    told = [Spending("one", 0, 1_020, 0, 0, 0.0, 0.0), Spending("two", 1, 7, 0, 0, 0.0, 0.0)]
+    told = [Spending("one", 0, 1_020, 0, 0, 0, 0.0), Spending("two", 1, 7, 0, 0, 0, 0.0)]
     budgets = started(1_000)
     for at in order:
         budgets.tell(0, "", told[at])
@@ -282,7 +282,7 @@ def test_a_lane_is_in_the_newest_day_that_any_of_its_campaigns_tells_of(order: t
 def test_a_lane_that_is_long_gone_does_not_keep_the_day_before_in_what_is_told() -> None:
     budgets = started(1_000)
     for lane, day, spent in ((7, 0, 5), (0, 5, 1_020), (0, 6, 10)):
-        budgets.tell(lane, "", Spending("one", day, spent, 0, 0, 0.0, 0.0))
+        budgets.tell(lane, "", Spending("one", day, spent, 0, 0, 0, 0.0))
     budgets.pace(6 * DAY_MS)
     assert budgets.standing()[1] == 0
 
@@ -290,7 +290,7 @@ def test_a_lane_that_is_long_gone_does_not_keep_the_day_before_in_what_is_told()
 def test_days_of_as_much_as_lanes_can_have_spent_add_up_beyond_what_one_can() -> None:
     budgets = started(1_000)
     for day in (0, 1):
-        budgets.tell(day, "", Spending("one", day, MICROS_MAX, 0, 0, 0.0, 0.0))
+        budgets.tell(day, "", Spending("one", day, MICROS_MAX, 0, 0, 0, 0.0))
     budgets.pace(DAY_MS)
     assert budgets.standing()[1] == pytest.approx(2 * MICROS_MAX / 1_000)
 

@@ -115,6 +115,19 @@ def test_a_worker_that_starts_paces_by_the_level_that_was_told_last_and_then_by_
     assert budgets.level("one") == pytest.approx(0.2, rel=0.05)
 
 
+def test_a_lane_of_a_version_that_does_not_count_what_is_sold_moves_the_worth_of_a_bid_for_purchases_as_before() -> (
+    None
+):
+    budgets = Budgets(Market(), shop())
+    figures = Figures(clicks=900, purchases=90.0)
+    tell(budgets, [replace_told(cell(1_000_000), today=figures, total=figures)])
+    budgets.pace(NOON_MS)
+    offers = budgets.market.offers(budgets.catalogue, np.arange(1)[None])
+    assert offers is not None
+    usual = budgets.market.terms.conversion
+    assert offers.conversion.item() == pytest.approx((90 + 100 * usual) / 1_000)
+
+
 NO_FIGURES: list[dict[str, Any]] = [
     {period: {name: number}}
     for period in ("today", "total", "before")

@@ -123,7 +123,7 @@ def test_the_plan_follows_all_lanes_traffic():
 def test_a_day_keeps_the_plan_that_it_began_with():
     budgets, evening = Budgets(Market(), shop()), np.where(np.arange(HOURS) >= 18, 90.0, 10.0)
     day = DAY // DAY_MS
-    budgets.tell(0, "", Spending("c1", day, 1, 1, 0, 0.0, 0.0))
+    budgets.tell(0, "", Spending("c1", day, 1, 1, 0, 0, 0.0))
     budgets.pace(DAY + HOUR_MS)
     budgets.learn(0, evening)
     budgets.pace(DAY + 2 * HOUR_MS)

@@ -10,6 +10,7 @@ from scoring.assignment import BOTH, OUTSIDE, Arm, Experiment, in_holdout
 from scoring.candidates import Shares
 from scoring.exploration import EXPLORATIONS, UCB_ALPHA, Explore
 from scoring.ids import id64, uniform
+from scoring.rows import RING_SIZE
 
 Ids = npt.NDArray[np.uint64]
 
@@ -28,7 +29,7 @@ CHANGEABLE = (
 )  # fmt: skip
 """What an arm may change, by the settings' names."""
 BOUNDS: Mapping[str, tuple[float, float]] = {
-    "slots": (1, 100),
+    "slots": (1, RING_SIZE),
     "candidates": (1, 1_000),
     "fresh_share": (0, 1),
     "random_share": (0, 1),

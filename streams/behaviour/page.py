@@ -12,6 +12,7 @@ from urllib.parse import quote
 import jinja2
 
 from scoring.positions import Position
+from scoring.rows import RING_SIZE
 from streams.behaviour import colours, plots
 from streams.behaviour.attention import HOURS
 from streams.behaviour.campaigns import Campaign
@@ -310,7 +311,8 @@ def _campaigns(report: Report) -> Section:
         [
             (
                 "Value is what people bought in answer to impressions. Cost is what billing charges: the price of each "
-                "event that a bid pays for, and viewed seconds."
+                "event that a bid pays for, and viewed seconds. Workers remember each person's newest "
+                f"{RING_SIZE} items and charge nothing for answers to older impressions; this report does."
             ),
             found.prices,
         ],

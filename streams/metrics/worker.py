@@ -39,7 +39,7 @@ LABELS = {
     "among": "advertiser, category",
     "of": "ad, brand",
     "finding": "the finding of an experiment: a fixed set",
-    "slot": "slots of a placement, at most 100",
+    "slot": "slots of a placement, at most 50",
     "version": "the model in use: one",
     "specification": "the specification of the model in use: one",
     "layout": "the layout of rows: one",

@@ -77,7 +77,7 @@ def test_an_arm_that_cannot_be_is_told_before_a_layer_that_is_full_and_of_that_w
     assert control.get(ExperimentSetting, "first") == first
     monkeypatch.setattr("streams.cli.experiment.control_of", lambda _settings: control)
 
-    assert refused(*GOOD[:3], "--arm", "none=0.5:slots=0") == "Error: warmth: slots 0.0; expected 1 to 100\n"
+    assert refused(*GOOD[:3], "--arm", "none=0.5:slots=0") == "Error: warmth: slots 0.0; expected 1 to 50\n"
     half = refused(*GOOD[:3], "--arm", "half=0.5:slots=2.5")
     assert half == "Error: warmth: slots 2.5; expected a whole number: say 2 or 3\n"
     full = refused(*GOOD)

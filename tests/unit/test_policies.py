@@ -65,7 +65,7 @@ def test_an_arm_that_changes_what_it_may_not_is_refused_and_nothing_changes():
     [
         ("slots", 0),
         ("slots", -1),
-        ("slots", 101),
+        ("slots", 51),
         ("slots", "inf"),
         ("slots", "many"),
         ("candidates", 0),

@@ -7,6 +7,7 @@ from pydantic import ValidationError
 from typer.main import get_command
 from typer.testing import CliRunner
 
+from scoring.rows import RING_SIZE
 from streams.checkup import checkup
 from streams.cli import app
 from streams.settings import Settings, misspelt
@@ -15,6 +16,12 @@ from streams.settings import Settings, misspelt
 def test_a_setting_comes_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SALIENCE_SLOTS", "3")
     assert Settings().slots == 3
+
+
+def test_a_placement_has_no_more_ads_than_impressions_are_remembered_for_which_clicks_can_be_charged() -> None:
+    assert Settings(slots=RING_SIZE).slots == 50
+    with pytest.raises(ValidationError, match="expected at most 50: older impressions of a person are not"):
+        Settings(slots=51)
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ from scoring.attribution import Attribution, Spread
 from scoring.auction import Rule
 from scoring.ids import id64
 from scoring.market import Cap, Terms
+from scoring.rows import RING_SIZE
 from scoring.variety import Method
 
 DIVERSITY = 0.2
@@ -32,7 +33,7 @@ auction: gsp                    # first, gsp (generalised second price) or vcg; 
 reserve_micros: 1000            # for whatever an ad bids for: a click, a thousand impressions, a purchase, a second of
                                 # viewing; who bids less is not shown, but for who pays by attention_micros alone
 caps:                           # most impressions of one ad, campaign or advertiser to one person
-  - {scope: campaign, most: 3, minutes: 60}
+  - {scope: campaign, most: 3, minutes: 30}
 block: {ads: [ad-7], categories: [weapons], advertisers: [arco]}  # categories: what stands before an ad's first /,
                                 # written as there (not Weapons), with all below it
 separate: category              # neighbours differ in category, brand, campaign or advertiser, where they can
@@ -52,6 +53,11 @@ attribution: {spread: position, half_life_days: 2, campaigns: {spring: time}}  #
 
 Name = Annotated[str, Field(min_length=1, max_length=256)]
 Names = Annotated[list[Name], Field(max_length=NAMES_MAX)]
+
+
+CAP_MINUTES = 30
+"""A longer cap is warned of. Half an hour is a visit: whoever stays longer, or comes again, is easily shown five
+placements of ten ads, and that is all that a row remembers."""
 
 
 class RulesError(ValueError):
@@ -154,6 +160,17 @@ class Rules(_Part):
         for cap, count in Counter((cap.scope, cap.minutes) for cap in self.caps).items():
             if count > 1:
                 yield f"caps: {count} of scope {cap[0]} within {cap[1]} minutes; expected one"
+
+    def warnings(self) -> list[str]:
+        """What can be followed, but may show less than the shop expects, one a line."""
+        return [
+            f"caps.{at}: whoever is shown or looks at {RING_SIZE} items within {cap.minutes} minutes, such as five "
+            f"placements of ten ads, is shown no ad at all until the oldest of them is {cap.minutes} minutes old: "
+            f"no more are remembered to count. Choose {CAP_MINUTES} minutes or fewer, about one visit, or watch "
+            'salience_empty_slots_total and salience_losing_candidates_total{reason="capped"}.'
+            for at, cap in enumerate(self.caps)
+            if cap.minutes > CAP_MINUTES
+        ]
 
     def owed(self) -> Attribution:
         """Attribution: for how long purchases are credited to clicks, and how much to each click."""

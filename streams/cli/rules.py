@@ -18,12 +18,15 @@ def check(
 ) -> None:
     """Read a rules file as a worker would (SALIENCE_RULES), and list all its errors.
 
-    Exit status 1 if there are any.
+    Exit status 1 if there are any. Warnings are of rules that can be followed,
+    but may show less than expected.
     """
     from streams.rules import RulesError, parse
 
+    warnings: list[str] = []
     try:
-        version, errors = parse(file.read_text(encoding="utf-8")).terms().version, []
+        rules = parse(file.read_text(encoding="utf-8"))
+        version, warnings, errors = rules.terms().version, rules.warnings(), []
     except OSError as error:
         version, errors = "", [f"{file} cannot be read: {error.strerror}. One to begin with: salience rules example"]
     except UnicodeDecodeError as error:
@@ -31,10 +34,12 @@ def check(
     except RulesError as error:
         version, errors = "", str(error).splitlines()
     if as_json:
-        typer.echo(json.dumps({"valid": not errors, "version": version, "errors": errors}))
+        typer.echo(json.dumps({"valid": not errors, "version": version, "errors": errors, "warnings": warnings}))
     else:
         for line in errors or [f"{file} can be followed; receipts name it {version}."]:
             typer.echo(line, err=bool(errors))
+        for line in warnings:
+            typer.echo(f"Warning: {line}", err=True)
     raise typer.Exit(1 if errors else 0)
 
 

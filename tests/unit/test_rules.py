@@ -18,7 +18,7 @@ from streams.rules import EXAMPLE, RulesError, parse
 def test_the_example_says_all_that_a_file_may_say() -> None:
     terms = parse(EXAMPLE).terms()
 
-    assert terms.caps == (Cap("campaign", 3, 3_600_000),)
+    assert terms.caps == (Cap("campaign", 3, 1_800_000),)
     assert terms.blocked_ads == {id64("ad-7")}
     assert (terms.separate, terms.category_share, terms.diversity) == ("category", 0.5, 0.2)
     assert terms.rivals == ((id64("Arco"), 1), (id64("Belle"), 1))
@@ -187,6 +187,22 @@ def test_the_command_tells_whether_a_file_can_be_followed(tmp_path: Path) -> Non
     latin = CliRunner().invoke(app, ["rules", "check", str(file)])
     assert latin.exit_code == 1
     assert f"{file} is not UTF-8 (byte 18: invalid continuation byte); save it as UTF-8" in latin.stderr
+
+
+def test_a_cap_longer_than_a_visit_is_warned_of_with_what_it_does_and_where_that_shows(tmp_path: Path) -> None:
+    file = tmp_path / "rules.yaml"
+    file.write_text("caps: [{scope: ad, most: 1, minutes: 30}, {scope: campaign, most: 3, minutes: 1440}]")
+    told = CliRunner().invoke(app, ["rules", "check", str(file), "--json"])
+    assert told.exit_code == 0
+    (warning,) = json.loads(told.stdout)["warnings"]
+    assert warning.startswith("caps.1: whoever is shown or looks at 50 items within 1440 minutes")
+    assert "is shown no ad at all until the oldest of them is 1440 minutes old" in warning
+    assert 'salience_losing_candidates_total{reason="capped"}' in warning
+    words = CliRunner().invoke(app, ["rules", "check", str(file)])
+    assert (words.exit_code, words.stderr) == (0, f"Warning: {warning}\n")
+
+    file.write_text(EXAMPLE)
+    assert CliRunner().invoke(app, ["rules", "check", str(file)]).stderr == ""
 
 
 def test_a_worker_that_cannot_follow_its_rules_says_all_that_is_wrong_and_ends(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Which campaigns get the credit for a purchase: those clicked before it, within each campaign's window.
+"""Which campaigns get the credit for a purchase: those clicked before it, and shown within each campaign's window.
 
 Touches are impressions in the person's ring that a click named, of ads by the bought item's advertiser. Last touch
 gives all credit to the newest. A second figure spreads it over all touches: by position, 40 % to the first, 40 % to the
@@ -41,10 +41,10 @@ _Table = tuple[Ids, npt.NDArray[Any]]
 
 @dataclass(frozen=True)
 class Attribution:
-    """How long before a purchase a click may lie to get credit: by campaign (64-bit id), and ``usual_ms`` for others.
+    """How long before a purchase a clicked ad may have been shown to get credit, and how much each gets.
 
-    ``spread``: how purchases are spread over touches, except for the campaigns of bought items that are in ``spreads``;
-    ``half_life_ms``: for spreading by time.
+    ``campaigns``: that time by campaign (64-bit id), ``usual_ms`` for others. ``spread``: how purchases are spread over
+    touches, except for the campaigns of bought items that are in ``spreads``; ``half_life_ms``: for spreading by time.
     """
 
     usual_ms: int = 7 * DAY_MS

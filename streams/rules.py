@@ -45,9 +45,9 @@ fairness: {among: advertiser, strength: 1.0}  # or category: exposure as worth d
 examination: [1, 0.9, 0.82]     # how likely slots are looked at, for prices and click rates; else it is learned
 conversion: 0.02                # purchases per click, where nothing is known better
 viewed_s: 2.0                   # seconds that an impression is looked at
-windows: {days: 7, campaigns: {spring: 1}}  # for so many days a purchase is owed to a click
-attribution: {spread: position, half_life_days: 2, campaigns: {spring: time}}  # beside last touch, over all clicks: by
-                                # position, by time, or learned from purchases and visits
+windows: {days: 7, campaigns: {spring: 1}}  # so long after it was shown, an ad that was clicked is owed a purchase
+attribution: {spread: position, half_life_days: 2, campaigns: {spring: time}}  # beside last touch, over all clicked ads
+                                # in the order in which they were shown: by position, by time, or as learned
 """
 """An example of all that a file may say; each line may be left out."""
 

@@ -294,8 +294,8 @@ class Figures(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """A campaign's impressions, costs and results in a period.
 
     ``spent_micros``: what its events charge; ``unpriced``: events that would be charged, but carry no price of their
-    placement. ``purchases`` and ``value_micros`` go by last touch; ``spread_*`` by position (40 % to the first click,
-    40 % to the last) or, where the rules say so, by time (later clicks get more) or as learned from purchases.
+    placement. ``purchases`` and ``value_micros`` go by last touch; ``spread_*`` by position (40 % to the clicked
+    ad that was shown first, 40 % to the last) or, where the rules say so, by time (later gets more) or as learned.
     ``sold``: purchases that answer an impression, one of each, as ``cpa`` pays for them; former versions leave it out.
     """
 

@@ -27,7 +27,8 @@ def campaigns(
     It reads the topic campaign-metrics. An arm's name ends its placements' ids:
     1-0 is arm 0 of experiment 1. ROAS is value over money spent, by last touch;
     "spread" is ROAS by position, which gives 40 % each to the first and to the
-    last click before a purchase.
+    last of the ads that were clicked before a purchase. First and last go by when
+    ads were shown, not by when they were clicked.
 
     Example: salience campaigns --by-arm --json
     """

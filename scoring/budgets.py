@@ -155,8 +155,8 @@ class Budgets:
 
     def _turn(self, day: int) -> None:
         """Begin a day, with nothing spent."""
-        if self._days.turn(day):
-            self._version, self._read_due_ms = -1, 0  # read again at once: the pacer needs the new day's limits
+        self._days.turn(day)
+        self._version, self._read_due_ms = -1, 0  # read again at once: limits begin, and ads that gave one have ended
         self.day_curve = day_curve(self._traffic.values())
         if self._pacer is not None:
             self._pacer.day_curve = self.day_curve
@@ -246,14 +246,17 @@ class Budgets:
     def _read_catalogue(self) -> None:
         """Read which campaigns there are and what they may spend; pacing goes on from its own or the reported level.
 
-        A changed budget counts from the day of its change on; until then the old one holds. A campaign that has no ad
-        on offer, or whose ads have all moved to another campaign, keeps its budget, as known here or as reported: what
-        was delivered beyond it must not be billed.
+        A changed budget counts from the day of its change on; until then the old one holds. That of an ad which ended
+        before the day counts only where no other states one: else there would be no limit. A campaign that has no ad on
+        offer, or whose ads have all moved to another campaign, keeps its budget, as known here or as reported: what was
+        delivered beyond it must not be billed.
         """
         shop, self._version = self.catalogue, self.catalogue.version
         ids, first, of = np.unique(shop.campaign, return_index=True, return_inverse=True)
         budgets, offered = np.zeros(len(ids), dtype=np.int64), np.zeros(len(ids), dtype=np.bool_)
-        np.maximum.at(budgets, of, shop.budget_micros)
+        np.maximum.at(budgets, of, np.where(shop.end_ms > self._days.newest * DAY_MS, shop.budget_micros, 0))
+        open_ = np.flatnonzero(budgets[of] == 0)
+        np.maximum.at(budgets, of[open_], shop.budget_micros[open_])
         np.logical_or.at(offered, of, shop.active)
         paced = np.array([self._place(shop.campaigns[slot]) for slot in first.tolist()], dtype=np.int64)
         sure = offered | (budgets > 0)

@@ -112,7 +112,7 @@ _COLUMNS: dict[str, tuple[Any, tuple[int, ...]]] = {
     "dense": (np.float32, (DENSE_DIM,)),
 }
 
-_OF_BUDGETS = "campaign", "budget_micros", "active"
+_OF_BUDGETS = "campaign", "budget_micros", "active", "end_ms"
 """Columns that determine campaigns' budgets."""
 
 

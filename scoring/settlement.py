@@ -46,12 +46,11 @@ class Settlement:
             for kept in (self._spent, self._owed, self._limits, self._limit_ms, self._coming)
         )
 
-    def turn(self, day: int) -> bool:
+    def turn(self, day: int) -> None:
         """Begin a newer day and those in between, each by the limits that were to begin with it, else by those of the
-        day before. Returns whether any limit of today has changed.
+        day before.
         """
         last, days = self.newest % DAYS, range(self.newest + 1, day + 1)
-        before = self._limits[last].copy()
         for each in sorted({*days[:DAYS], *days[-DAYS:]}):  # days that limits may begin with, and days that are kept
             now = each % DAYS
             begins = self._coming[now] > 0
@@ -60,7 +59,6 @@ class Settlement:
             self._spent[now] = self._owed[now] = self._coming[now] = 0
             last = now
         self.newest = day
-        return bool((self._limits[last] != before).any())
 
     def spend(self, at: int, day: int, micros: int) -> None:
         """Add ``micros`` that the campaign at ``at`` has further spent on ``day``."""

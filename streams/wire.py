@@ -97,9 +97,9 @@ class Ad(Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     ``bid_micros`` pays for a click (``cpc``), a thousand impressions (``cpm``), a purchase (``cpa``) or a second of
     viewing (``attention``). ``attention_micros`` is offered and owed per second of viewing on top, for every bid type.
-    ``budget_micros``: the campaign's budget per UTC day, from the record's day on. The largest of its ads' budgets
-    counts; if all are null, there is no limit; 0 stops the ad. The ad is shown from ``start_ms`` until just before
-    ``end_ms``, if that is later. Without ``start_ms`` it has always been there, and is not explored as new.
+    ``budget_micros``: the campaign's budget per UTC day, from the record's day on. The largest of its ads' counts, of
+    ads that ended before the day only where no other has one. If all are null, there is no limit; 0 stops the ad. It is
+    shown from ``start_ms`` until just before ``end_ms``. Without ``start_ms`` it is not explored as new.
     """
 
     ad_id: PlainId

@@ -41,7 +41,7 @@ def entry_of(ad: Ad) -> Entry:
         budget_micros=ad.budget_micros,
         active=ad.status == "active",
         start_ms=ad.start_ms,
-        end_ms=ad.end_ms,
+        end_ms=0 if ad.status == "ended" else ad.end_ms,
     )
 
 

@@ -1,5 +1,7 @@
 """Budgets that are changed while all lanes are behind: each day goes by what was told by its end, however late."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -21,9 +23,11 @@ from tests.unit.test_settlement import MIDNIGHT_MS, NOON_MS, Shop, cell
 HALF_PAST_MS = MIDNIGHT_MS + 1_800_000
 
 
-def told(budget: int | None, time_ms: int, ad_id: str = "a", campaign: str = "one", bid: int = 1_000) -> Record:
+def told(
+    budget: int | None, time_ms: int, ad_id: str = "a", campaign: str = "one", bid: int = 1_000, **fields: object
+) -> Record:
     """What an ad says, by a record of ``time_ms``."""
-    value = encode_json(ad(ad_id, campaign_id=campaign, budget_micros=budget, bid_micros=bid))
+    value = encode_json(ad(ad_id, campaign_id=campaign, budget_micros=budget, bid_micros=bid, **fields))
     return Record("ads", 0, 0, time_ms, ad_id.encode(), value)
 
 
@@ -119,6 +123,39 @@ def test_a_limit_that_begins_with_a_day_paces_where_nobody_had_one_before() -> N
     assert shop.offered() == 1
     shop.goes_on(MIDNIGHT_MS + EVERY_MS)
     assert shop.offered() < 1
+
+
+def test_the_budget_of_an_ad_that_ended_on_a_day_counts_for_that_day_and_for_none_after_it() -> None:
+    shop = Behind(told(50_000, NOON_MS, end_ms=NOON_MS + 60_000), told(1_000, NOON_MS, "b"))
+    shop.spend(2_000)
+    shop.goes_on(MIDNIGHT_MS - 1)
+    assert shop.limits(1) == [50_000]
+    shop.goes_on(MIDNIGHT_MS)
+    late = shop.spend(2_000)
+    assert shop.limits(2) == [50_000, 1_000]
+    assert (late.day, late.billed_micros, shop.offered()) == (1, 1_000, 0)
+
+
+@pytest.mark.parametrize(("status", "limit"), [("ended", 1_000), ("paused", 50_000)])
+def test_an_ad_that_is_said_to_have_ended_gives_its_campaign_no_budget_and_one_that_is_paused_does(
+    status: str, limit: int
+) -> None:
+    shop = Behind(told(50_000, NOON_MS), told(1_000, NOON_MS, "b"))
+    shop.read(told(50_000, NOON_MS + 1, status=status))
+    shop.goes_on(NOON_MS + EVERY_MS)
+    assert shop.limits(1) == [limit]
+    shop.read(told(50_000, NOON_MS + 2, status="ended"))
+    shop.goes_on(NOON_MS + 2 * EVERY_MS)
+    assert shop.limits(1) == [1_000]
+
+
+@pytest.mark.parametrize("other", [{"budget": None}, {"budget": 1_000, "status": "ended"}])
+def test_where_no_ad_that_goes_on_states_a_budget_those_that_ended_still_limit_their_campaign(
+    other: dict[str, Any],
+) -> None:
+    shop = Behind(told(50_000, NOON_MS, status="ended"), told(time_ms=NOON_MS, ad_id="b", **other))
+    shop.goes_on(MIDNIGHT_MS)
+    assert shop.limits(2) == [50_000, 50_000]
 
 
 @pytest.mark.parametrize("ready", [False, True])

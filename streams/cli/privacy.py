@@ -138,7 +138,10 @@ def prove(
 
 @app.command(epilog="Example: salience privacy prune")
 def prune(bootstrap: Bootstrap = None, prefix: Prefix = None, as_json: Json = False) -> None:
-    """Remove erasure requests older than SALIENCE_ERASED_KEPT_MS: no topic still holds the data that they block."""
+    """Remove erasure requests older than SALIENCE_ERASED_KEPT_MS: no topic still holds the data that they block.
+
+    A request stays while a consent stands that it has ended.
+    """
     from streams.clock import wall_ms
     from streams.privacy.pruning import prune as take_back
 

@@ -2,8 +2,8 @@
 
 A refusal, on an event or on the control topic, and an erasure have the same effect: the user's row and placement go,
 and a watermark stays under a hash of the user. No event up to the watermark is applied, be it replayed or late. The
-watermark also has the time of the user's last no on an event, which ends the consents recorded before it. Watermarks
-are records of the lane's changelog under reserved keys.
+watermark also has the time of the user's last no on an event. That ends the consents recorded before it, as does an
+erasure while it stands. Watermarks are records of the lane's changelog under reserved keys.
 """
 
 from collections.abc import Iterable, Mapping
@@ -155,7 +155,7 @@ class Gate:
         one sent then or later is known: of two noes sent in one millisecond, the second counts only if its event time
         is after the watermark. If a producer sends a no again as a new record, it counts as new: of the two possible
         mistakes, that is the one that forgets. An erasure takes all that was sent up to the time of its own record,
-        whatever the device's clock says and whenever it is read.
+        whatever the device's clock says and whenever it is read; the consents recorded up to then end with it.
         """
         digest = digest_of(user)
         answer, erasure = self.answers.get(digest), self.erasures.get(digest)
@@ -169,7 +169,8 @@ class Gate:
             return Verdict.REFUSED
         if said or self.presumed:
             return Verdict.ADMITTED
-        stands = answer is not None and answer.time_ms <= time_ms and no_ms < answer.told_ms
+        ended_ms = no_ms if erasure is None else max(no_ms, erasure.told_ms)
+        stands = answer is not None and answer.time_ms <= time_ms and ended_ms < answer.told_ms
         return Verdict.ADMITTED if stands else Verdict.WITHOUT
 
     def expire(self, before_ms: int) -> None:

@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from collections.abc import Set as AbstractSet
 
 from streams.control import Control, read_control, writing
-from streams.control_wire import Erasure
+from streams.control_wire import Consent, Erasure
 from streams.settings import Settings
 
 PRUNE_ID = "privacy-prune"
@@ -13,6 +13,8 @@ PRUNE_ID = "privacy-prune"
 
 async def prune(settings: Settings, before_ms: int) -> int:
     """Take back the requests older than ``before_ms``, both by their own and their records' time. Returns how many.
+
+    Requests stay that have ended a consent that stands (`old_requests`).
 
     Raises `MissingTopicError`.
 
@@ -27,7 +29,7 @@ async def prune(settings: Settings, before_ms: int) -> int:
     async with writing(settings, transactional_id) as write:  # first: it ends a transaction that a killed one left open
         control = await read_control(settings)
         gone = old_requests(control, before_ms)
-        left = [erasure for erasure in control.hidden(Erasure) if _newest_ms(erasure) >= before_ms]
+        left = [erasure for erasure in control.hidden(Erasure) if erasure not in gone]
         if not gone and not left:
             return 0
         await write([], gone)
@@ -38,8 +40,16 @@ async def prune(settings: Settings, before_ms: int) -> int:
 
 
 def old_requests(control: Control, before_ms: int) -> list[Erasure]:
-    """The standing requests older than ``before_ms``."""
-    return [erasure for erasure in control.all(Erasure).values() if _newest_ms(erasure) < before_ms]
+    """The standing requests older than ``before_ms``, without those that have ended a consent that stands.
+
+    Where silence means no, that consent would count again. Whatever it means now: an operator may change it later.
+    """
+    old = [erasure for erasure in control.all(Erasure).values() if _newest_ms(erasure) < before_ms]
+    return [erasure for erasure in old if not _ends(erasure, control.get(Consent, erasure.user_id))]
+
+
+def _ends(erasure: Erasure, answer: Consent | None) -> bool:
+    return answer is not None and answer.granted and answer.told_ms <= erasure.told_ms
 
 
 def _newest_ms(erasure: Erasure) -> int:

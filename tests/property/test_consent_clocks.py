@@ -24,6 +24,8 @@ LATER_MS = START_MS + 60 * MINUTE_MS
 TOLERANCE_MS = 300_000
 ASKED = {"grant": grant, "refuse": refusal, "erase": erasure}
 EVENTS = {"yes": True, "no": False, "silent": None}
+ENDS = ("no", "erase")
+"""They end the consents before them, where silence means no."""
 
 
 class Act(NamedTuple):
@@ -107,11 +109,11 @@ def forbidden(acts: Sequence[Act], *, presumed: bool) -> set[int]:
         return set(range(len(acts)))
     out = set()
     for at, (what, _) in enumerate(acts):
-        noes = [no for no, act in enumerate(acts) if act.what == "no"]
+        ends = [end for end, act in enumerate(acts) if act.what in ENDS]
         grants = [yes for yes, act in enumerate(acts) if act.what == "grant"]
-        taken = any(act.what in ("no", "refuse", "erase") for act in acts[at:])
+        taken = any(act.what in ("refuse", *ENDS) for act in acts[at:])
         leans = what == "silent" and not presumed
-        stands = any(not any(yes < no < at for no in noes) for yes in grants)
+        stands = any(not any(yes < end < at for end in ends) for yes in grants)
         if taken or (leans and not stands):
             out.add(at)
     return out
@@ -147,7 +149,7 @@ def test_a_lane_holds_nothing_that_was_sent_before_it_was_taken_back_and_nobody_
         again.take(each)
         assert (lane.held, lane.marks.parts()) == (again.held, again.marks.parts())
     assert not lane.held & forbidden(acts, presumed=presumed)
-    noes = [at for at, act in enumerate(acts) if act.what == "no"]
+    ends = [at for at, act in enumerate(acts) if act.what in ENDS]
     answers = [(at, act.what) for at, act in enumerate(acts) if act.what in ("grant", "refuse")]
     last, answer = answers[-1] if answers else (-1, "")
     silent, yes = (
@@ -157,7 +159,7 @@ def test_a_lane_holds_nothing_that_was_sent_before_it_was_taken_back_and_nobody_
     lane.held.clear()
     lane.take(silent)
     assert bool(lane.held) == (
-        answer != "refuse" and (presumed or (answer == "grant" and last > max(noes, default=-1)))
+        answer != "refuse" and (presumed or (answer == "grant" and last > max(ends, default=-1)))
     )
     lane.take(yes)
     assert bool(lane.held) == (answer != "refuse")

@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 import pytest
 
 from streams.control import UPTO, Control, Write
-from streams.control_wire import ControlMessage, Erasure
+from streams.control_wire import Consent, ControlMessage, Erasure
 from streams.privacy import pruning
 from streams.settings import Settings
 from streams.wire import encode_json
@@ -95,3 +95,24 @@ def test_a_request_of_long_ago_whose_record_is_young_is_asked_for_once_more_wher
     monkeypatch.setattr(pruning, "writing", topic.writing)
     assert asyncio.run(pruning.prune(Settings(), BEFORE_MS)) == 0
     assert topic.compacted() == {OLD.user_id: OLD.time_ms}
+
+
+@pytest.mark.parametrize(("agreed_ms", "kept"), [(START_MS, True), (START_MS + 1, False)])
+def test_a_request_stays_while_a_consent_stands_that_it_has_ended(
+    agreed_ms: int, kept: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else the consent would count again where silence means no."""
+    topic = Topic([OLD])
+    agreed = Consent(user_id=OLD.user_id, granted=True, time_ms=START_MS)
+    topic.records.append(Record("control", 0, 1, agreed_ms, agreed.key, encode_json(agreed)))
+    monkeypatch.setattr("streams.control.read_topic", topic.read_topic)
+    monkeypatch.setattr(pruning, "writing", topic.writing)
+    assert asyncio.run(pruning.prune(Settings(), BEFORE_MS)) == (not kept)
+    assert bool(topic.compacted()) == kept
+
+
+def test_a_refusal_keeps_no_request() -> None:
+    control = Control()
+    for message in (Consent(user_id=OLD.user_id, granted=False, time_ms=START_MS), OLD):
+        control.take([Record("control", 0, control.next_offset, START_MS, message.key, encode_json(message))])
+    assert pruning.old_requests(control, BEFORE_MS)

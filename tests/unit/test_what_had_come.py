@@ -8,9 +8,10 @@ from streams.decode import sent
 from streams.experiments.service import RefereeService
 from streams.learnable import Learnable
 from streams.privacy.consent import Gate, Verdict, Watermarks
+from streams.privacy.requests import Requests
 from streams.settings import Settings
 from tests.builders import START_MS, click, record
-from tests.unit.consenting import by_digest, erasure, told
+from tests.unit.consenting import by_digest, erasure, grant, told
 from tests.unit.test_learnable import learnt
 
 CAME_MS = START_MS + 1_000
@@ -44,6 +45,18 @@ def test_what_was_sent_by_the_millisecond_of_an_erasures_record_is_passed_over_a
 def test_every_event_is_judged_while_an_erasure_stands() -> None:
     assert Gate().stands_open(said=False)
     assert not Gate(erasures=by_digest(erasure("a"))).stands_open(said=False)
+
+
+@pytest.mark.parametrize(("agreed_ms", "verdict"), [(CAME_MS, Verdict.WITHOUT), (CAME_MS + 1, Verdict.ADMITTED)])
+def test_an_erasure_ends_the_consents_that_came_by_its_millisecond_where_silence_means_no(
+    agreed_ms: int, verdict: Verdict
+) -> None:
+    control = Control()
+    requests = Requests(control, lambda _: 0)
+    control.take([told(erasure("a"), 0, came_ms=CAME_MS), told(grant("a"), 1, came_ms=agreed_ms)])
+    opted = Gate(requests.answers, requests.erasures, presumed=False)
+    assert opted.judge(b"a", None, LATER_MS, LATER_MS) is verdict
+    assert opted.judge(b"a", True, LATER_MS, LATER_MS) is Verdict.ADMITTED
 
 
 @pytest.mark.parametrize("after_ms", [0, 1])

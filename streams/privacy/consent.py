@@ -37,8 +37,8 @@ class Verdict(IntEnum):
     REFUSED = 2
     """The user has said no: likewise, and what is held of them is forgotten."""
     ERASED = 3
-    """It happened up to the user's watermark, or was sent before their erasure: it is skipped. But a new no that was
-    sent after the erasure is `REFUSED`."""
+    """It happened up to the user's watermark, or was sent before their erasure or their newest no: it is skipped. But a
+    new no that was sent after the erasure is `REFUSED`."""
 
 
 class Watermarks(Deadlines):
@@ -154,8 +154,10 @@ class Gate:
         behind, so a no is compared with other noes and with the control topic by ``sent_ms``. A no is a repetition if
         one sent then or later is known: of two noes sent in one millisecond, the second counts only if its event time
         is after the watermark. If a producer sends a no again as a new record, it counts as new: of the two possible
-        mistakes, that is the one that forgets. An erasure takes all that was sent up to the time of its own record,
-        whatever the device's clock says and whenever it is read; the consents recorded up to then end with it.
+        mistakes, that is the one that forgets. Of all else, what was sent before the newest no is skipped. What came in
+        its millisecond goes by event times, since a device may send at once what was done within hours. An erasure
+        takes all that was sent up to the time of its own record, whatever the device's clock says and whenever it is
+        read; the consents recorded up to then end with it. A consent counts for what was sent after its own record.
         """
         digest = digest_of(user)
         answer, erasure = self.answers.get(digest), self.erasures.get(digest)
@@ -163,14 +165,14 @@ class Gate:
         had_come = erasure is not None and sent_ms <= erasure.told_ms
         if said is False and not had_come and sent_ms > no_ms:
             return Verdict.REFUSED
-        if had_come or time_ms <= until_ms:
+        if had_come or time_ms <= until_ms or (said is not False and sent_ms < no_ms):
             return Verdict.ERASED
         if said is False or (answer is not None and not answer.granted):
             return Verdict.REFUSED
         if said or self.presumed:
             return Verdict.ADMITTED
         ended_ms = no_ms if erasure is None else max(no_ms, erasure.told_ms)
-        stands = answer is not None and answer.time_ms <= time_ms and ended_ms < answer.told_ms
+        stands = answer is not None and ended_ms < answer.told_ms <= sent_ms and answer.time_ms <= time_ms
         return Verdict.ADMITTED if stands else Verdict.WITHOUT
 
     def expire(self, before_ms: int) -> None:

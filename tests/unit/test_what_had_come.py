@@ -59,6 +59,39 @@ def test_an_erasure_ends_the_consents_that_came_by_its_millisecond_where_silence
     assert opted.judge(b"a", True, LATER_MS, LATER_MS) is Verdict.ADMITTED
 
 
+@pytest.mark.parametrize("presumed", [True, False])
+@pytest.mark.parametrize("said", [True, None])
+def test_what_was_sent_before_a_no_is_passed_over_however_far_its_devices_clock_is_ahead(
+    said: bool | None, presumed: bool
+) -> None:
+    marks = Watermarks()
+    marks.say_no(b"a", CAME_MS)
+    marks.raise_to(b"a", START_MS)
+    heard = Gate(watermarks=marks, presumed=presumed)
+    assert heard.judge(b"a", said, LATER_MS, CAME_MS - 1) is Verdict.ERASED
+    # What a device sends at once, perhaps of hours, goes by the order in which it was done.
+    assert heard.judge(b"a", True, START_MS, CAME_MS) is Verdict.ERASED
+    assert heard.judge(b"a", True, START_MS + 1, CAME_MS) is Verdict.ADMITTED
+
+
+@pytest.mark.parametrize(
+    ("time_ms", "sent_ms", "verdict"),
+    [
+        (LATER_MS, CAME_MS - 1, Verdict.WITHOUT),
+        (LATER_MS, CAME_MS, Verdict.ADMITTED),
+        (START_MS, LATER_MS, Verdict.ADMITTED),
+        (START_MS - 1, LATER_MS, Verdict.WITHOUT),
+    ],
+)
+def test_where_silence_means_no_a_consent_counts_for_what_was_done_after_it_and_sent_after_its_record(
+    time_ms: int, sent_ms: int, verdict: Verdict
+) -> None:
+    control = Control()
+    requests = Requests(control, lambda _: 0)
+    control.take([told(grant("a"), 0, came_ms=CAME_MS)])
+    assert Gate(requests.answers, presumed=False).judge(b"a", None, time_ms, sent_ms) is verdict
+
+
 @pytest.mark.parametrize("after_ms", [0, 1])
 def test_what_was_sent_by_the_millisecond_of_an_erasures_record_is_not_learnt_from(after_ms: int) -> None:
     event = record(click("a", time_ms=LATER_MS, event_id="ahead"), timestamp=CAME_MS + after_ms)

@@ -1,7 +1,7 @@
 """Records to columns: decode, validate, and make dead letters of records that fail."""
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from typing import Any, NamedTuple, Protocol, Self
@@ -15,6 +15,7 @@ from scoring.rows import RowStore
 from streams import wire
 from streams.columns import Event, Places, fill
 from streams.message import size_of
+from streams.noes import believed, no_in
 from streams.privacy.consent import AHEAD_MS, Gate, Verdict
 from streams.topics import BATCH_BYTES
 from streams.wire import UNREADABLE
@@ -192,7 +193,13 @@ def decode(
         taken[places] = True
         told = zip(places.tolist(), events, strict=True)
         said |= {place: event.consent for place, event in told if event.consent is not None}
-    out.dead = [(records[at], "decode", *refused[at]) for at in sorted(refused)]
+    heard = _noes(refused, records, latest_ms, gate.ahead_ms)
+    for place in [at for at in heard if (key := records[at].key or b"") not in store and not belongs_here(key)]:
+        out.misplace(records[place])  # its own lane hears the refusal, and makes the dead letter
+        del heard[place], refused[place]
+    out.events["time_ms"][[*heard]] = [*heard.values()]
+    said |= dict.fromkeys(heard, False)
+    out.dead += [(records[at], "decode", *refused[at]) for at in sorted(refused)]
     out.events["offset"] = np.fromiter((record.offset for record in records), dtype=np.int64, count=len(records))
     if not gate.stands_open(bool(said)):
         _judge(gate, out, records, said, taken, store, belongs_here, latest_ms)
@@ -238,6 +245,8 @@ def _judge(
 ) -> None:
     """Clear ``taken`` of events that may not become state, in order; remove the rows of users who withdraw consent.
 
+    ``said``: what records say of consent, by place; a refusal there that is not ``taken`` is in a dead letter.
+
     What such a user did earlier in the same call is left out as well, since it would be forgotten anyway. The watermark
     is raised over that and over all that the row held: a device's clock may have dated the refusal earlier, and none of
     it may come back.
@@ -245,7 +254,9 @@ def _judge(
     refused: dict[bytes, int] = {}
     newest_ms: dict[bytes, int] = {}  # of what was admitted in this call
     times_ms = out.events["time_ms"].tolist()
-    for place in np.flatnonzero(taken).tolist():
+    asked = taken.copy()
+    asked[[*said]] = True
+    for place in np.flatnonzero(asked).tolist():
         user, time_ms = records[place].key or b"", times_ms[place]
         sent_ms = sent(records[place], time_ms, latest_ms)
         verdict = gate.judge(user, said.get(place), time_ms, sent_ms)
@@ -254,13 +265,14 @@ def _judge(
             continue
         if user not in store and not belongs_here(user):
             continue
-        taken[place] = False
+        is_event, taken[place] = bool(taken[place]), False
         if said.get(place) is False:
             gate.watermarks.say_no(user, sent_ms)
         if verdict is Verdict.ERASED:
-            out.erased += 1
+            out.erased += is_event
             continue
-        out.strangers.append((user, place))
+        if is_event:
+            out.strangers.append((user, place))
         if verdict is Verdict.REFUSED:  # also for a user without a row: earlier events of theirs may still come
             gate.watermarks.raise_to(user, max(time_ms, _held_ms(store, user), newest_ms.get(user, -1)))
             refused[user] = place
@@ -293,6 +305,22 @@ def valid(source: Source, records: Sequence[Record], latest_ms: int, ahead_ms: i
     return _passed(np.arange(len(records)), _read(source, records, latest_ms, ahead_ms), records, latest_ms, {})
 
 
+def noes(source: Source, records: Sequence[Record], latest_ms: int, ahead_ms: int) -> dict[int, int]:
+    """The times of all refusals of consent in ``records``, all of ``source``, by place; in dead letters, too."""
+    refused: dict[int, Refusal] = {}
+    read = _read(source, records, latest_ms, ahead_ms)
+    places, events = _passed(np.arange(len(records)), read, records, latest_ms, refused)
+    told = zip(places.tolist(), events, strict=True)
+    heard = {place: event.time_ms for place, event in told if event.consent is False}
+    return heard | _noes(refused, records, latest_ms, ahead_ms)
+
+
+def _noes(refused: Iterable[int], records: Sequence[Record], latest_ms: int, ahead_ms: int) -> dict[int, int]:
+    """The times of refusals of consent among the ``refused`` of ``records``, by place."""
+    found = {at: no_in(records[at], latest_ms, ahead_ms) for at in refused}
+    return {at: time_ms for at, time_ms in found.items() if time_ms is not None}
+
+
 def _read(source: Source, records: Sequence[Record], latest_ms: int, ahead_ms: int) -> list[Event | Refusal]:
     """Each record's event, or why it is none: decoded in one go, and one by one only if a value fails."""
     decoder, values = DECODERS[source], [record.value or b"" for record in records]
@@ -303,7 +331,7 @@ def _read(source: Source, records: Sequence[Record], latest_ms: int, ahead_ms: i
         read = [_event_or_refusal(decoder, value) for value in values]
     for at, event in enumerate(read):
         if not isinstance(event, Refusal) and event.consent is False:
-            read[at] = _believed(event, records[at].timestamp, latest_ms, ahead_ms)
+            read[at] = believed(event, records[at].timestamp, latest_ms, ahead_ms)
     return read
 
 
@@ -336,19 +364,6 @@ def _passed(
         except ValueError as error:
             refused[place] = Refusal.of(error)
     return np.array([*passed], dtype=np.int64), [*passed.values()]
-
-
-def _believed(event: Event, sent_ms: int, latest_ms: int, ahead_ms: int) -> Event:
-    """A refusal of consent; if its device's clock is too far ahead, dated by its record (``sent_ms``, -1: unknown).
-
-    So it counts whatever that clock says, and has the same time whenever it is read.
-    """
-    came_ms = latest_ms if sent_ms < 0 else min(sent_ms, latest_ms)
-    time_ms = event.time_ms if event.time_ms <= min(came_ms + ahead_ms, latest_ms) else came_ms
-    changes = {"time_ms": time_ms}
-    if isinstance(event, wire.Click) and event.impression_time_ms is not None:
-        changes["impression_time_ms"] = min(event.impression_time_ms, time_ms)
-    return msgspec.structs.replace(event, **changes)
 
 
 def _all_pass(events: list[Event], keys: list[bytes | None], latest_ms: int) -> bool:

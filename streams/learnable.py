@@ -14,7 +14,7 @@ from scoring.events import Source
 from scoring.rows import RowStore
 from streams.control import Control
 from streams.control_wire import Consent, Erasure
-from streams.decode import DECODERS, Decoded, Event, Record, decode, valid
+from streams.decode import DECODERS, Decoded, Event, Record, decode, noes, valid
 from streams.feeds.catalogue import read_ad
 from streams.logs import mistimed
 from streams.privacy.consent import Gate, Watermarks
@@ -82,18 +82,17 @@ class Learnable:
         """Events of people who are not remembered, or from before they were forgotten."""
 
     def hear(self, source: Source, records: Sequence[Record]) -> None:
-        """Note refusals on events: a refusal takes back all that had come by then."""
+        """Note refusals on events: a refusal takes back all that had come by then. Silence takes nothing back."""
         records = self._until(records)
-        places, events = valid(source, records, self._latest_ms, self._gate.ahead_ms)
-        for place, event in zip(places.tolist(), events, strict=True):
-            if event.consent is False:  # silence takes nothing back
-                user, record = event.user_id.encode(), records[place]
-                came_ms = record.timestamp if record.timestamp >= 0 else event.time_ms
-                self._refused_ms[user] = max(came_ms, self._refused_ms.get(user, 0))
-                refusing_ms = min(event.time_ms, came_ms + self._tolerance_ms)
-                self._refusing_ms[user] = max(refusing_ms, self._refusing_ms.get(user, 0))
-                at = record.topic, record.partition, user
-                self._refused_at[at] = max(record.offset, self._refused_at.get(at, 0))
+        for place, time_ms in noes(source, records, self._latest_ms, self._gate.ahead_ms).items():
+            record = records[place]
+            user = record.key or b""
+            came_ms = record.timestamp if record.timestamp >= 0 else time_ms
+            self._refused_ms[user] = max(came_ms, self._refused_ms.get(user, 0))
+            refusing_ms = min(time_ms, came_ms + self._tolerance_ms)
+            self._refusing_ms[user] = max(refusing_ms, self._refusing_ms.get(user, 0))
+            at = record.topic, record.partition, user
+            self._refused_at[at] = max(record.offset, self._refused_at.get(at, 0))
 
     def settle(self) -> bool:
         """Settle all requests, once all events have been heard; return whether there is anything to `recall`.

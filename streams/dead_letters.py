@@ -13,6 +13,8 @@ from aiokafka import AIOKafkaProducer
 from streams import topic_admin, topics
 from streams.aside import aside
 from streams.connection import aiokafka_options
+from streams.control import Control, read_control
+from streams.control_wire import Consent, Erasure
 from streams.decode import Record
 from streams.identity import partitioner
 from streams.letters import ORIGIN, PREFIX, REQUEUED, TRUNCATED, own_headers
@@ -158,6 +160,21 @@ def overtaken(letter: Letter, newest: Mapping[bytes | None, int]) -> str:
     return ""
 
 
+def forgotten(letter: Letter, control: Control) -> str:
+    """Why a person's letter is not sent back, by what they have asked for on the control topic; empty where it is.
+
+    A record whose time is not known was sent by the time of its letter.
+    """
+    person = (letter.key or b"").decode(errors="replace")
+    answer, erasure = control.get(Consent, person), control.get(Erasure, person)
+    sent_ms = letter.number("timestamp_ms")
+    if answer is not None and not answer.granted:
+        return "its person refuses to be remembered"
+    if erasure is not None and (letter.timestamp_ms if sent_ms is None else sent_ms) <= erasure.told_ms:
+        return "its person was erased after it was sent"
+    return ""
+
+
 @dataclass(frozen=True, slots=True)
 class Requeued:
     """What a requeue did: how many letters were sent back, and why each of the others was not."""
@@ -168,6 +185,8 @@ class Requeued:
 
 async def requeue(settings: Settings, wanted: Filter, *, dry_run: bool = False) -> Requeued:
     """Send the chosen letters to the topic they came from, to the partition of their key, with their own timestamp.
+
+    Letters of people who refuse or were erased are left alone (`forgotten`).
 
     A dry run creates no producer, since that would fence a requeue under way; and it keeps no letter in memory.
     """
@@ -203,12 +222,15 @@ async def _sendable(
     """The chosen letters that may be sent back, to topics that exist; ``refused`` gets why the others may not."""
     sent, missing = await noted(settings), set(wanted.names)
     ads, newest = settings.topic_prefix + topics.ADS, None
+    people, control = {settings.topic_prefix + name for name in topics.LANE_INPUTS}, await read_control(settings)
     async for letter in read(settings, wanted):
         missing.discard(letter.name)
         if why := refusal(letter, sent, settings.topic_prefix):
             refused[letter.name] = why
         elif letter.told("topic") not in there:
             refused[letter.name] = f"there is no topic {letter.told('topic')}; salience topics create"
+        elif letter.told("topic") in people and (why := forgotten(letter, control)):
+            refused[letter.name] = why
         elif letter.told("topic") != ads:
             yield letter
         else:

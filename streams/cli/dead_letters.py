@@ -118,7 +118,8 @@ def requeue(
     Mend the cause first: a record that is refused again becomes a new letter.
     Records go to the partition of their key, with their own timestamp and the
     header salience.requeued. An ad is not sent if its owner has published a
-    newer version.
+    newer version, nor an event of somebody who refuses to be remembered, or who
+    was erased after it was sent.
 
     With at_least_once, run one at a time: two at once, or one that ends
     half-way, may send a letter twice. Exit status 1 if a letter was not sent,
@@ -133,7 +134,8 @@ def requeue(
     done = asyncio.run(send_back(settings, wanted, dry_run=dry_run))
     for name, why in done.refused.items():
         typer.echo(f"{name} is not sent back: {why}", err=True)
-    typer.echo(f"{done.sent:,} {'would be' if dry_run else 'were'} sent back", err=as_json)
+    left = f", {len(done.refused):,} not" if done.refused else ""
+    typer.echo(f"{done.sent:,} {'would be' if dry_run else 'were'} sent back{left}", err=as_json)
     if as_json:
         sys.stdout.write(json.dumps({"requeued": 0 if dry_run else done.sent, "refused": done.refused}) + "\n")
     if done.refused:

@@ -8,6 +8,7 @@ from dataclasses import replace
 import pytest
 
 from streams import dead_letters
+from streams.control import Control
 from streams.dead_letters import NOTE, REQUEUED, REQUEUES_MAX, Filter, Letter, letter_of, refusal, requeue
 from streams.letters import LETTER_BYTES_MAX, PREFIX, TRUNCATED, letter
 from streams.message import Headers
@@ -21,6 +22,11 @@ def read_back(headers: Headers = (), value: bytes = b"{") -> Letter:
     found = letter_of(Record("shop-dead-letters", 3, 5, START_MS + 9, message.key, message.value, message.headers))
     assert found is not None
     return found
+
+
+async def nothing_asked(_: Settings) -> Control:
+    """A control topic on which nobody has asked for anything."""
+    return Control()
 
 
 def test_a_letter_comes_back_with_its_origin_and_its_own_headers() -> None:
@@ -95,6 +101,7 @@ def test_a_dry_run_fences_nobody_and_keeps_no_letter(monkeypatch: pytest.MonkeyP
 
     monkeypatch.setattr(dead_letters, "read", read)
     monkeypatch.setattr(dead_letters, "noted", noted)
+    monkeypatch.setattr(dead_letters, "read_control", nothing_asked)
     monkeypatch.setattr(dead_letters.topic_admin, "partition_counts", lambda *_: {"shop-clicks": 4})
     monkeypatch.delattr(dead_letters, "AIOKafkaProducer")
     tracemalloc.start()
@@ -116,6 +123,7 @@ def test_a_letter_that_is_not_there_is_told_to_whoever_would_send_it_back(monkey
 
     monkeypatch.setattr(dead_letters, "read", read)
     monkeypatch.setattr(dead_letters, "noted", noted)
+    monkeypatch.setattr(dead_letters, "read_control", nothing_asked)
     monkeypatch.setattr(dead_letters.topic_admin, "partition_counts", lambda *_: {"shop-clicks": 4})
     wanted = Filter(names=[read_back().name, "9:9"])
     done = asyncio.run(requeue(Settings(topic_prefix="shop-"), wanted, dry_run=True))

@@ -9,12 +9,14 @@ import pytest
 from aiokafka.producer.message_accumulator import BatchBuilder
 
 from streams import dead_letters
+from streams.control import Control
 from streams.dead_letters import NOTE, PER_TRANSACTION, RECORD_BYTES_MAX, Filter, Letter, Requeued, requeue
 from streams.identity import partitioner
 from streams.letters import ORIGIN, REQUEUED
 from streams.settings import Settings
 from streams.topics import BATCH_BYTES
 from tests.builders import START_MS, Record
+from tests.unit.consenting import erasure, grant, refusal, told
 from tests.unit.test_dead_letters import read_back
 
 PARTITIONS = {"shop-clicks": 4, "shop-ads": 2}
@@ -86,7 +88,11 @@ def send_back(monkeypatch: pytest.MonkeyPatch) -> Any:
         wanted: Filter | None = None,
         guarantee: str = "exactly_once",
         ads: Sequence[Record] | None = None,
+        control: Control | None = None,
     ) -> Requeued:
+        async def read_control(_: Settings) -> Control:
+            return control or Control()
+
         async def topic(_: str, name: str) -> AsyncIterator[Sequence[Record]]:
             if name == NOTES:
                 yield [_record(letter) for letter in letters]
@@ -95,6 +101,7 @@ def send_back(monkeypatch: pytest.MonkeyPatch) -> Any:
                 yield ads or []
 
         monkeypatch.setattr(dead_letters, "read_topic", topic)
+        monkeypatch.setattr(dead_letters, "read_control", read_control)
         monkeypatch.setattr(dead_letters.topic_admin, "partition_counts", lambda *_: PARTITIONS)
         settings = Settings(topic_prefix="shop-", guarantee=guarantee)  # type: ignore[arg-type]  # by name
         return asyncio.run(requeue(settings, wanted or Filter()))
@@ -243,3 +250,31 @@ def test_an_ad_of_which_its_owner_has_said_something_newer_is_not_sent_back(prod
 def test_an_ad_whose_letter_tells_no_offset_is_not_sent_back(producer: Producer, send_back: Any, hostile: str) -> None:
     done = send_back([claiming(of_ad(b"tent", 0, 5), offset=hostile)], ads=on_ads((b"tent", 0, b"{")))
     assert (done.sent, done.refused.keys()) == (0, {"3:5"})
+
+
+@pytest.mark.parametrize(
+    ("asked", "why"),
+    [
+        (told(refusal("user-1"), 0), "its person refuses to be remembered"),
+        (told(erasure("user-1"), 0, came_ms=START_MS), "its person was erased after it was sent"),
+        (told(erasure("user-1"), 0, came_ms=START_MS - 1), ""),
+        (told(grant("user-1"), 0), ""),
+        (told(refusal("user-2"), 0), ""),
+    ],
+    ids=["refuses", "erased later", "erased before", "agrees", "another refuses"],
+)
+def test_letters_of_who_refuses_or_was_erased_after_they_were_sent_stay_where_they_are(
+    asked: Record, why: str, producer: Producer, send_back: Any
+) -> None:
+    control = Control()
+    control.take([asked])
+    letter = read_back()
+    assert send_back([letter], control=control) == Requeued(int(not why), {letter.name: why} if why else {})
+    assert len(producer.to("shop-clicks")) == (not why)
+
+
+def test_a_letter_whose_records_time_is_not_known_was_sent_by_its_own(producer: Producer, send_back: Any) -> None:
+    control = Control()
+    letter = claiming(read_back(), timestamp_ms="-1")
+    control.take([told(erasure("user-1"), 0, came_ms=letter.timestamp_ms)])
+    assert send_back([letter], control=control).sent == 0

@@ -16,6 +16,7 @@ from scoring.features import (
     dense_features,
     feature_vector,
     token_ids,
+    top_category,
 )
 from scoring.ids import EMPTY, MISSING, IdMap, id64, id64s
 from scoring.text import WIDE_DIM, TextOf
@@ -211,7 +212,7 @@ class Catalogue:
             "budget_micros": [entry.budget_micros or 0 for entry in entries],
             "campaign": id64s([entry.campaign_id for entry in entries]),
             "advertiser": id64s([entry.advertiser_id for entry in entries]),
-            "category": id64s([entry.content.category.partition("/")[0] for entry in entries]),
+            "category": id64s([top_category(entry.content.category) for entry in entries]),
             "brand": id64s([entry.content.brand for entry in entries]),
             "start_ms": [entry.start_ms for entry in entries],
             "end_ms": [FOREVER_MS if entry.end_ms is None else entry.end_ms for entry in entries],

@@ -47,6 +47,11 @@ class Content:
     title: str = ""
 
 
+def top_category(path: str) -> str:
+    """The first level of a category's ``path`` that is not empty; "" where there is none."""
+    return next((level for each in path.split("/") if (level := each.strip())), "")
+
+
 def price_band(price_micros: int) -> str:
     """Half-decade band of the price on a log scale; "" where there is no price."""
     return "" if price_micros <= 0 else str(round(2 * math.log10(price_micros / 1e6)))

@@ -7,12 +7,11 @@ import numpy.typing as npt
 
 from scoring.catalogue import Catalogue
 from scoring.events import Kind
-from scoring.features import FEATURE_DIM
+from scoring.features import FEATURE_DIM, top_category
 from scoring.ids import MISSING
 from scoring.pending import keys_of
 from streams.behaviour.gathered import Gathered, Table
 from streams.feeds.catalogue import entry_of
-from streams.wire import Ad
 
 Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float32]
@@ -143,11 +142,6 @@ def by_rank(group: Ints, shown: Ints, told: int) -> tuple[list[int], list[Ints]]
     return order, np.split(np.argsort(ranks, kind="stable"), ends[:-1])
 
 
-def top_category(ad: Ad) -> str:
-    """The first level of the path."""
-    return ad.category.partition("/")[0]
-
-
 def join(gathered: Gathered) -> Behaviour:
     """Everything joined. Raises `ReportError` where there are no events."""
     gathered, periods = _in_periods(gathered)
@@ -170,7 +164,7 @@ def join(gathered: Gathered) -> Behaviour:
         action_ad=shop.slots_of(actions["ad"]),
         answers=answers,
         stage=stage,
-        categories=Names.of([top_category(ad) for ad in ads]),
+        categories=Names.of([top_category(ad.category) for ad in ads]),
         campaigns=Names.of([ad.campaign_id for ad in ads]),
         advertisers=Names.of([ad.advertiser_id for ad in ads]),
     )

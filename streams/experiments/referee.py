@@ -16,6 +16,7 @@ import numpy as np
 
 from scoring.assignment import BOTH, OUTSIDE
 from scoring.events import Source
+from scoring.features import top_category
 from scoring.ids import MISSING, id64, id64s
 from scoring.policies import arms_of
 from scoring.rows import Rows
@@ -166,7 +167,7 @@ class Referee:
                 category = _decode_shelved(value).category
             except UNREADABLE:
                 continue  # the engine refuses it too
-            self._categories[ad] = id64(category.partition("/")[0])
+            self._categories[ad] = id64(top_category(category))
 
     def take_impressions(self, records: Sequence[Record], latest_ms: int) -> None:
         """Learn of exposures, and count changes of category. An impression that the engine refuses exposes nobody.

@@ -191,3 +191,13 @@ def test_a_revision_changes_with_anything_an_ad_says_and_with_nothing_else() -> 
 
     assert revision_of(entry("a", category="c", tags=("t",))) == revision_of(ad)
     assert len({revision_of(each) for each in [ad, *changed]}) == len(changed) + 1
+
+
+@pytest.mark.parametrize(
+    "path", ["weapons", "weapons/knives", "/weapons/knives", "//weapons", " /weapons ", "weapons "]
+)
+def test_an_ads_category_is_the_first_level_that_is_told_however_its_path_is_spelt(path: str) -> None:
+    """Else an ad would get past a block of the category, and past its share of a placement."""
+    shop = Catalogue()
+    shop.upsert([entry("ad-1", category=path), entry("ad-2", category="/ /")])
+    assert shop.category[:2].tolist() == [id64("weapons"), id64("")]

@@ -208,7 +208,7 @@ def switches(referee: Referee, *ads: str) -> float:
 
 
 def test_a_change_within_the_first_level_of_a_category_is_none_and_an_ad_that_is_not_known_hides_none() -> None:
-    told = {"red": "shoes/red", "blue": "shoes/blue", "hat": "hats"}
+    told = {"red": "shoes/red", "blue": "/shoes /blue", "hat": "hats"}
     for ads, changes in ((("red", "blue"), 0), (("red", "?", "hat"), 1), (("red", "?", "blue"), 0), (("?", "hat"), 0)):
         referee = Referee()
         referee.take_ads([(ad.encode(), encode_json({"category": category})) for ad, category in told.items()])

@@ -88,8 +88,8 @@ class Referee:
         """Names, by number, of experiments that ended before they were watched: their placements may still be read."""
         self._allocations: dict[str, Allocation] = {}
         self.credits = Credits()
-        self.latest: dict[int, None] = {}
-        """Impressions by the 64-bit id of person and event, `REPEATS_MAX` of them at most, oldest first."""
+        self.latest: dict[int, int] = {}
+        """The person's 64-bit id by that of person and event: `REPEATS_MAX` impressions at most, oldest first."""
         self._may_give_up = True
         """Whether some places may be idle people's; looked for only when there are too few, and new idle people."""
         self.malformed = 0
@@ -215,7 +215,7 @@ class Referee:
         event = id64(f"{shown.user_id}\0{shown.event_id}")  # ids need not differ between people
         if event in self.latest:
             return True
-        self.latest[event] = None
+        self.latest[event] = id64(shown.user_id)
         give_up_oldest(self.latest, REPEATS_MAX)
         return False
 
@@ -323,7 +323,12 @@ class Referee:
 
     def forget(self, users: Sequence[bytes]) -> None:
         """Let people leave every experiment, as if they had never come."""
-        if not users or not len(places := self.people.forget(ids_of(users))):
+        if not users:
+            return
+        ids = ids_of(users)
+        gone = frozenset(ids.tolist())
+        self.latest = {event: person for event, person in self.latest.items() if person not in gone}
+        if not len(places := self.people.forget(ids)):
             return
         for watched in self._going_on():
             watched.forget(places)

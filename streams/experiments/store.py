@@ -35,7 +35,7 @@ VERSION = 5
 - up to 4: value was by user, not by user and day: its plans and evidence are dropped, and the last look keeps its unit;
   the newest row's time was not kept: the newest exposure's stands in for it
 - some of version 5: up to when was judged, who found no place meanwhile, and what a look lacked was not kept: reports
-  do not tell it
+  do not tell it; nor whose the latest impressions were: these are dropped, since nobody could be forgotten there
 """
 _UNREADABLE = (OSError, EOFError, BadZipFile, ValueError, KeyError, TypeError, msgspec.ValidationError)
 Offsets = dict[tuple[str, int], int]
@@ -117,6 +117,7 @@ def save(file: Path, referee: Referee, offsets: Mapping[tuple[str, int], int], i
     arrays["pending"] = np.array([(at, *one) for at, one in referee.credits.pending.items()], dtype=np.uint64)
     arrays["early"] = np.fromiter(referee.credits.early, dtype=np.uint64)
     arrays["latest"] = np.fromiter(referee.latest, dtype=np.uint64)
+    arrays["latest_of"] = np.fromiter(referee.latest.values(), dtype=np.uint64)
     arrays |= _of_watermarks(referee.erased)
     about = {
         "version": VERSION,
@@ -160,7 +161,8 @@ def load(file: Path, referee: Referee) -> tuple[Offsets, Ids]:
                 raise StoreError(f"{file} has version {about['version']}, expected {VERSION}; delete it to start anew")
             saved = _of_this_version(dict(npz), about)
         referee.people.restore(saved["ids"], saved["totals"], saved["gone"], saved["category"], saved["seen"])
-        referee.latest = dict.fromkeys(saved["latest"].tolist())
+        if "latest_of" in saved:
+            referee.latest = dict(zip(saved["latest"].tolist(), saved["latest_of"].tolist(), strict=True))
         for showing, *drafted in saved["pending"].reshape(-1, 4).tolist():
             referee.credits.pending[showing] = Drafted(*drafted)
         referee.credits.early = dict.fromkeys(saved.get("early", np.empty(0, dtype=np.uint64)).tolist())
@@ -262,7 +264,7 @@ def _of_this_version(saved: dict[str, npt.NDArray[Any]], about: dict[str, Any]) 
     if version <= 2:
         _of_version_2(saved, experiments)
     if version <= 3:
-        saved["latest"] = saved["pending"] = np.empty(0, dtype=np.uint64)
+        saved["latest"] = saved["latest_of"] = saved["pending"] = np.empty(0, dtype=np.uint64)
     if version <= 4:
         _of_version_4(saved, about)
     return saved

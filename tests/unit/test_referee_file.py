@@ -7,12 +7,13 @@ import msgspec
 import numpy as np
 import pytest
 
+from scoring.ids import id64
 from streams.control_wire import ExperimentSetting
 from streams.experiments.referee import Referee
 from streams.experiments.registry import start, stop
 from streams.experiments.store import load, save
 from streams.wire import encode_json
-from tests.unit.consenting import grant, refusal
+from tests.unit.consenting import erasure, grant, refusal
 from tests.unit.showing import see
 from tests.unit.test_duels import draft as duel_draft
 from tests.unit.test_duels import outcome, played
@@ -81,7 +82,7 @@ def kept(referee: Referee) -> dict[str, Any]:
     found |= {"width": duel.width, "duel's evidence": duel.evidence, "pending": referee.credits.pending}
     found |= {"early": [*referee.credits.early]}
     found |= {
-        "latest": [*referee.latest],
+        "latest": [*referee.latest.items()],
         "until": referee.erased.until_ms,
         "noes": referee.erased.no_ms,
         "settled": referee.settled,
@@ -108,6 +109,28 @@ def test_all_that_a_referee_knows_is_read_back_from_its_file(tmp_path: Path) -> 
         assert msgspec.structs.astuple(other.setting) == msgspec.structs.astuple(watched.setting)
         assert (other.last.values, other.last.differences) == (watched.last.values, watched.last.differences)
         assert (other.last.crossed, other.last.variances) == (watched.last.crossed, watched.last.variances)
+
+
+def test_who_leaves_is_not_in_the_file_by_what_they_were_shown_lately_either(tmp_path: Path) -> None:
+    referee = busy()
+    shown_before = len(referee.latest)
+    referee.settle([erasure("u610", 90)], 18)
+    save(tmp_path / "x.npz", referee, {}, {})
+    load(tmp_path / "x.npz", again := Referee(users_max=900))
+    with np.load(tmp_path / "x.npz") as saved:
+        assert id64("u610") not in saved["latest_of"]
+        assert len(saved["latest"]) == len(again.latest) == shown_before - 2
+
+
+def test_of_a_file_that_does_not_tell_whose_the_latest_impressions_were_these_are_dropped(tmp_path: Path) -> None:
+    referee = busy()
+    save(tmp_path / "x.npz", referee, {}, {})
+    with np.load(tmp_path / "x.npz") as saved:
+        former = {name: saved[name] for name in saved if name != "latest_of"}
+    np.savez(tmp_path / "x.npz", **former)
+    load(tmp_path / "x.npz", again := Referee(users_max=900))
+    assert again.latest == {}
+    assert again.people.number == referee.people.number
 
 
 def test_a_referee_that_is_restarted_judges_what_comes_as_the_one_that_was_not(tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ import xxhash
 
 from scoring.ids import EMPTY, id64s
 from scoring.text import TEXT_DIM, TEXT_ENCODER, TextOf, Vectors
-from streams.own_files import own_folder
+from streams.own_files import own_folder, shared_file
 
 log = structlog.get_logger()
 
@@ -43,8 +43,8 @@ class Titles:
         self._encode, self._most = encode, most
         self._lock, self._turn = Lock(), Lock()
         self._warned = False
-        self._turns = os.open(folder / f"{TEXT_ENCODER}.turn", os.O_RDWR | os.O_CREAT, 0o600)
-        self._file = os.open(folder / f"{TEXT_ENCODER}.vectors", os.O_RDWR | os.O_CREAT, 0o600)
+        self._turns = shared_file(folder / f"{TEXT_ENCODER}.turn")
+        self._file = shared_file(folder / f"{TEXT_ENCODER}.vectors")
         self._places: dict[int, int] = {}
         self._end = 0
         """How far the file has been read, or written here."""

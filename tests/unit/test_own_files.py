@@ -5,6 +5,7 @@ import stat
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
+from types import SimpleNamespace
 from unittest.mock import Mock
 
 import pytest
@@ -19,7 +20,7 @@ from streams.clock import wall_ms
 from streams.experiments.referee import Referee
 from streams.experiments.store import StoreError, alone, save
 from streams.lanes.snapshots import Snapshots
-from streams.own_files import own_file
+from streams.own_files import own_file, own_folder, shared_file
 from streams.settings import Settings
 from tests.builders import impression
 from tests.unit.lanes import IDENTITY
@@ -168,4 +169,48 @@ def test_a_link_that_is_put_there_while_a_file_is_made_anew_is_refused(
     monkeypatch.setattr(Path, "unlink", overtaken)
     with pytest.raises(FileExistsError):
         own_file(file)
+    assert victim.read_bytes() == b"as it was"
+
+
+def test_a_folder_that_everybody_may_write_to_is_refused_unless_nobody_can_take_anothers_files_there(
+    tmp_path: Path,
+) -> None:
+    tmp_path.chmod(0o777)
+    with pytest.raises(PermissionError, match="everybody may write there: chmod o-w"):
+        own_folder(tmp_path)
+    own_folder(tmp_path / "within")
+    tmp_path.chmod(0o1777)  # as /tmp
+    own_folder(tmp_path)
+    tmp_path.chmod(0o2775)  # as a volume of Kubernetes, with its fsGroup
+    own_folder(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("user", "owner", "taken"),
+    [(1000, 1000, True), (1000, 0, True), (0, 1000, True), (1000, 1001, False)],
+    ids=["own", "root's", "mounted for root", "another's"],
+)
+def test_a_folder_of_another_user_is_refused_but_what_is_mounted_is_taken(
+    user: int, owner: int, taken: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: user)
+    monkeypatch.setattr(Path, "stat", lambda _: SimpleNamespace(st_mode=stat.S_IFDIR | 0o755, st_uid=owner))
+    monkeypatch.setattr(Path, "mkdir", lambda *_, **__: None)
+    if taken:
+        own_folder(tmp_path)
+    else:
+        with pytest.raises(PermissionError, match="is of user 1001, not yours"):
+            own_folder(tmp_path)
+
+
+def test_what_processes_share_is_a_plain_file_and_no_link(tmp_path: Path) -> None:
+    victim, link, pipe = tmp_path / "victim", tmp_path / "link", tmp_path / "pipe"
+    victim.write_bytes(b"as it was")
+    link.symlink_to(victim)
+    os.mkfifo(pipe)
+    for path in (link, pipe):
+        with pytest.raises(OSError, match=r"symbolic links|no plain file"):
+            os.close(shared_file(path))
+    os.close(shared_file(tmp_path / "new"))
+    assert stat.S_IMODE((tmp_path / "new").stat().st_mode) == 0o600
     assert victim.read_bytes() == b"as it was"

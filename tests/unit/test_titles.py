@@ -330,3 +330,13 @@ def test_what_is_no_ad_has_no_title_and_harms_nobody(opened: Open) -> None:
     ]
     assert titles_in([*bad, *records("Red shoes")]) == ["", "Red shoes"]
     assert apply_ads(Catalogue(titles=titles), [*records("Red shoes"), bad[1]]) == 1
+
+
+def test_vectors_are_not_written_into_what_a_link_leads_to(tmp_path: Path) -> None:
+    victim = tmp_path / "victim"
+    victim.write_bytes(b"as it was")
+    (tmp_path / "text").mkdir()
+    (tmp_path / "text" / f"{TEXT_ENCODER}.vectors").symlink_to(victim)
+    with pytest.raises(OSError, match="symbolic links"):
+        Titles(tmp_path / "text", Counting(), most=0)
+    assert victim.read_bytes() == b"as it was"

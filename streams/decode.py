@@ -45,7 +45,9 @@ MESSAGE_CHARS_MAX = 500
 RECORD_BYTES_MAX = BATCH_BYTES - 1_024
 """Largest record that can be sent on to its own partition, with one header more."""
 _CONTROL = re.compile(wire.CONTROL)
-_BEYOND = re.compile(r"Expected [^,]+ - at `\$(.+)`")
+_QUOTED = re.compile(r"(?<=^Invalid enum value) .*(?= - at `\$)", re.DOTALL)
+"""The text that msgspec quotes where it is none of those expected."""
+_BEYOND = re.compile(r"(?:Expected [^,]+|Invalid enum value) - at `\$(.+)`")
 """msgspec's message for a value out of bounds. Its message for a wrong type has a comma, and then what it "got"."""
 _STEP = re.compile(r"\.(\w+)|\[(\d+)\]")
 _SPELT = re.compile(rb"\\u00(?:3\d|[4-7])")
@@ -80,7 +82,7 @@ def _in_words(error: Exception, value: bytes) -> str:
     It quotes no text, nor a number that stands where a text should: those may name a person, and messages are shown on
     pages whose readers may not see the record.
     """
-    said = str(error)
+    said = _QUOTED.sub("", str(error))
     if isinstance(error, msgspec.ValidationError):
         beyond = _BEYOND.fullmatch(said)
         return said if beyond is None else f"{said}; found {_found(value, beyond[1])}; correct it where it is sent"
@@ -317,8 +319,7 @@ def noes(source: Source, records: Sequence[Record], latest_ms: int, ahead_ms: in
 
 def _noes(refused: Iterable[int], records: Sequence[Record], latest_ms: int, ahead_ms: int) -> dict[int, int]:
     """The times of refusals of consent among the ``refused`` of ``records``, by place."""
-    found = {at: no_in(records[at], latest_ms, ahead_ms) for at in refused}
-    return {at: time_ms for at, time_ms in found.items() if time_ms is not None}
+    return {at: no for at in refused if (no := no_in(records[at], latest_ms, ahead_ms)) is not None}
 
 
 def _read(source: Source, records: Sequence[Record], latest_ms: int, ahead_ms: int) -> list[Event | Refusal]:
@@ -379,11 +380,12 @@ def _all_pass(events: list[Event], keys: list[bytes | None], latest_ms: int) -> 
 
 
 def _check(event: Event, user: bytes, key: bytes | None, latest_ms: int) -> None:
-    """Check what the type cannot express. Raises `ValueError` with the value, the expectation and the fix."""
+    """Check what the type cannot express. Raises `ValueError` with what is wrong and the fix, and no id of a person."""
     if not is_plain(event.user_id):
-        raise ValueError(f"user_id {event.user_id!r} holds a control character; give every user a plain id")
+        raise ValueError("the user_id holds a control character; give every user a plain id")
     if user != key:
-        raise ValueError(f"the record's key is {key!r}, expected the event's user_id; key both topics by user")
+        found = f"the key has {len(key):,} bytes" if key else "there is no key"
+        raise ValueError(f"{found}, expected the user_id, of {len(user):,} bytes; key both topics by user")
     if event.time_ms > latest_ms:
         raise ValueError(f"time_ms {event.time_ms} is in the future (at most {latest_ms}); check the producer's clock")
     if isinstance(event, wire.Click) and event.impression_time_ms is not None and event.impression_time_ms > latest_ms:

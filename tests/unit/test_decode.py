@@ -222,7 +222,9 @@ def test_a_key_that_is_not_the_user_is_refused_with_the_fix(key: bytes | None) -
     ((error, message),) = reasons(decoded([record(click("user-1"), key=key)]))
 
     assert error == "ValueError"
-    assert repr(key) in message
+    assert ("there is no key" if not key else f"the key has {len(key)} bytes") in message
+    assert "expected the user_id, of 6 bytes" in message
+    assert "user-1" not in message
     assert "key both topics by user" in message
 
 
@@ -232,7 +234,7 @@ def test_a_user_whose_id_holds_a_control_character_is_refused_and_others_go_on(u
 
     ((error, message),) = reasons(out)
     assert error == "ValueError"
-    assert message == f"user_id {user!r} holds a control character; give every user a plain id"
+    assert message == "the user_id holds a control character; give every user a plain id"
     assert out.events["offset"].tolist() == [1, 2]
 
 

@@ -87,6 +87,11 @@ TOLD: dict[str, tuple[type[Click | Ad], bytes, str]] = {
         changed(click(), user_id=491_701_234),
         "Expected `str`, got `int` - at `$.user_id`",
     ),
+    "a text that is none of those expected, which may name a person": (
+        Click,
+        changed(click(), kind="anna@example.org - at `$.surface`\n"),
+        f"Invalid enum value - at `$.kind`; found a length of 34; {FIX}",
+    ),
     "a field that is not there": (Click, b"{}", "Object missing required field `event_id`"),
     "a text cut within an emoji": (Ad, rb'{"title":"Tent \ud83d"}', rf"a text holds \ud83d, {HALF}"),
     "the same, and more text": (Ad, rb'{"title":"Tent \uD83D..."}', rf"a text holds \uD83D, {HALF}"),

@@ -18,6 +18,8 @@ from streams.connection import GivenPath, Security, check_bootstrap, check_file
 Guarantee = Literal["exactly_once", "at_least_once"]
 
 
+PLACEHOLDER = "replace me"
+"""What stands for every secret in `deploy/k8s/secrets.yaml.example`: everybody knows it."""
 NEAR = 0.85
 """From this share of common letters on, a variable is a misspelt setting: a few letters are wrong, no whole word."""
 
@@ -321,6 +323,7 @@ class Settings(BaseSettings):
                 setting = f"SALIENCE_{name.upper()}"
                 raise ValueError(f"{setting} and {setting}_FILE are both set; expected one of them")
             check_file(f"{name}_file", file, secret=True)
+        self.sealing_secret()
         return self
 
     @model_validator(mode="after")
@@ -352,10 +355,13 @@ class Settings(BaseSettings):
 
 
 def _secret(given: SecretStr | None, file: Path | None) -> str:
-    """The secret, from its file without the last line end, or as given."""
+    """The secret, from its file without the last line end, or as given. Raises `ValueError` for `PLACEHOLDER`."""
+    secret = given.get_secret_value() if given is not None else ""
     if file is not None:
-        return file.read_text(encoding="utf-8").rstrip("\r\n")
-    return given.get_secret_value() if given is not None else ""
+        secret = file.read_text(encoding="utf-8").rstrip("\r\n")
+    if secret.strip() == PLACEHOLDER:
+        raise ValueError(f"a secret is {PLACEHOLDER!r}, as in the example; make one of your own: openssl rand -hex 24")
+    return secret
 
 
 def is_loopback(host: str) -> bool:

@@ -17,7 +17,7 @@ from deploy import probe
 from streams import topic_admin
 from streams.connection import Security
 from streams.leaving import FAREWELL_S
-from streams.settings import Settings
+from streams.settings import PLACEHOLDER, Settings
 from tests.integration.chaos.fleet import STOP_S
 
 ROOT = Path(__file__).parents[2]
@@ -61,7 +61,7 @@ def test_the_schemas_refuse_what_kubernetes_would() -> None:
 
 def test_every_manifest_is_in_the_kustomization_and_kubectl_builds_it() -> None:
     listed = set(documents(K8S / "kustomization.yaml")[0]["resources"])
-    assert listed == {path.name for path in K8S.glob("*.yaml")} - {"kustomization.yaml", "secrets.example.yaml"}
+    assert listed == {path.name for path in K8S.glob("*.yaml")} - {"kustomization.yaml"}
     if shutil.which("kubectl"):
         built = subprocess.run(["kubectl", "kustomize", str(K8S)], capture_output=True, text=True, check=True)
         assert {each["kind"] for each in yaml.safe_load_all(built.stdout)} >= {"StatefulSet", "ScaledObject"}
@@ -96,7 +96,7 @@ def test_a_worker_has_static_membership_and_settings_that_fit_one_another() -> N
 
 
 def test_every_role_has_a_secret_of_its_own_with_all_that_its_settings_name() -> None:
-    there = {each["metadata"]["name"]: set(each["stringData"]) for each in documents(K8S / "secrets.example.yaml")}
+    there = {each["metadata"]["name"]: set(each["stringData"]) for each in documents(K8S / "secrets.yaml.example")}
     shared = documents(K8S / "config.yaml")[0]["data"]
     mounted = {}
     for name in WORKLOADS:
@@ -110,6 +110,12 @@ def test_every_role_has_a_secret_of_its_own_with_all_that_its_settings_name() ->
     assert set(mounted.values()) == there.keys()
     assert len(there) == len(WORKLOADS)
     assert [name for name, keys in there.items() if "seal_secret" in keys] == [mounted["worker"]]
+
+
+def test_the_example_of_secrets_holds_the_placeholder_alone_and_kubectl_passes_over_it() -> None:
+    (file,) = K8S.glob("secrets*")
+    assert file.suffix not in {".yaml", ".yml", ".json"}
+    assert {text for each in documents(file) for text in each["stringData"].values()} == {PLACEHOLDER}
 
 
 def test_a_worker_that_is_told_to_stop_has_the_time_that_it_takes_when_brokers_are_silent() -> None:

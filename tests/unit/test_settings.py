@@ -198,6 +198,14 @@ def test_a_token_that_cannot_be_sent_is_refused_and_not_shown(token: str, tmp_pa
         assert token.strip() not in str(refused.value)
 
 
+@pytest.mark.parametrize("name", ["web_token", "seal_secret"])
+def test_the_secret_of_the_example_is_refused_since_everybody_knows_it(name: str, tmp_path: Path) -> None:
+    (tmp_path / "secret").write_text("replace me\n")
+    for given in ({name: "replace me"}, {f"{name}_file": tmp_path / "secret"}):
+        with pytest.raises(ValidationError, match="make one of your own: openssl rand -hex 24"):
+            Settings(**given)  # type: ignore[arg-type]  # by name
+
+
 def test_an_unknown_setting_is_refused() -> None:
     with pytest.raises(ValidationError, match="Extra inputs"):
         Settings(no_such_thing=1)  # type: ignore[call-arg]  # the point

@@ -131,7 +131,9 @@ def canary(
 @app.command(epilog="Example: salience model promote my-model-1a2b3c4d")
 def promote(
     version: Version,
-    outcomes_min: Annotated[int, typer.Option(min=0, help="Outcomes that the model must have.")] = 1_000,
+    outcomes_min: Annotated[
+        int, typer.Option(min=0, help="Outcomes that the model must have, and as many compared with the live one's.")
+    ] = 1_000,
     clicks_min: Annotated[int, typer.Option(min=0, help="Clicks that these outcomes must include.")] = 30,
     miscalibrated_max: Annotated[
         float, typer.Option(min=0.0, help="Clicks over predicted clicks must be in 1 / (1 + this) to 1 + this.")
@@ -148,12 +150,13 @@ def promote(
     """Let a model decide for everybody, from the workers' next slice on.
 
     The model must reproduce its golden outputs here, be refused by no lane, have
-    enough outcomes in its present role, and be calibrated on them. As a shadow
-    it must not be significantly worse than the live model. Exit status 1 if a
-    check fails; it says which.
+    enough outcomes since it was given a role, and be calibrated on them. As many
+    must have been compared with the live model's predictions, and it must not be
+    significantly worse there. They are compared while it is a shadow, and count
+    on while it is a canary. Exit status 1 if a check fails; it says which.
     """
     from streams.models.desk import parity
-    from streams.models.roles import Limits, objections, promoted, uncompared
+    from streams.models.roles import Limits, objections, promoted
 
     settings = settings_of(bootstrap=bootstrap, topic_prefix=prefix)
     if force and not reason:
@@ -166,8 +169,6 @@ def promote(
     if found and not force:
         told = "\n  ".join(found)
         fail(f"{version} is not promoted:\n  {told}\nIf it must be: --force --reason '...'")
-    if note := uncompared(_roles(control), version, record, limits):
-        typer.echo(note, err=True)
     _change(
         settings,
         control,

@@ -37,7 +37,7 @@ class RolesError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What is asked of a model before it is promoted."""
+    """What is asked of a model before it is promoted. ``outcomes``: as many must be compared with the live model's."""
 
     outcomes: int = OUTCOMES_MIN
     clicks: int = CLICKS_MIN
@@ -65,7 +65,7 @@ class Record:
         evidence = Evidence()
         for status in statuses:
             told = Evidence(**{name: getattr(status, name) for name in Evidence.__slots__})
-            if not told.gain_squares:  # a former version does not tell it; or both models always said the same
+            if not told.gain_squares and told.gain:  # a former version does not tell it
                 told.apart()
             evidence.join(told)
         candidates = sum(status.candidates for status in statuses)
@@ -134,26 +134,26 @@ def objections(pushed: PushedModel, record: Record, limits: Limits) -> list[str]
         told = "none" if calibration is None else f"{calibration:.3f}"
         low, high = 1 / (1 + limits.miscalibrated), 1 + limits.miscalibrated
         found.append(f"clicks over predicted clicks are {told}; expected {low:.2f} to {high:.2f}")
-    if worse := _worse(evidence, limits):
-        found.append(worse)
+    if beside := _beside(record, limits):
+        found.append(beside)
     return found
 
 
-def uncompared(roles: ModelRoles, version: str, record: Record, limits: Limits) -> str:
-    """Says of a shadow that it was not compared with the live model, or not enough; else empty."""
-    beside = record.evidence.beside
-    if roles.shadow != version or beside >= limits.outcomes:
-        return ""
-    return (
-        f"{version} was not held against what is live: {beside:,} of {limits.outcomes:,} outcomes of what was shown "
-        f"after {KNOWN:,} of it had come in a lane; leave it a shadow for longer to know whether it is worse"
-    )
+def _beside(record: Record, limits: Limits) -> str:
+    """What speaks against a model beside the live one: few outcomes compared, or surely too much log loss; else empty.
 
-
-def _worse(evidence: Evidence, limits: Limits) -> str:
-    """What speaks against a shadow with surely too much log loss; empty where that is not so, or not known yet."""
+    Only a shadow's outcomes are compared, and they count in any role that follows. Those of a canary say nothing of it:
+    its people were shown what it chose, and who chooses better meets more clicks, which cost more log loss.
+    """
+    evidence = record.evidence
+    if evidence.beside < limits.outcomes:
+        return (
+            f"{evidence.beside:,} of its {evidence.outcomes:,} outcomes were compared with what is live; expected "
+            f"{limits.outcomes:,}. Each lane ({record.lanes} told of it) compares what it scored as a shadow after "
+            f"{KNOWN:,} outcomes: let it be a shadow for longer, or for more people"
+        )
     gain, error = evidence.gain, evidence.gain_error
-    if gain is None or error is None or evidence.beside < limits.outcomes:
+    if gain is None or error is None:
         return ""
     live = evidence.live_log_loss / evidence.beside
     if gain + SURELY * error >= -limits.worse * live:

@@ -168,6 +168,10 @@ def test_a_model_is_tried_promoted_and_taken_back_under_load_and_bad_ones_are_re
                 fares = await told(shop, new, lambda one: one["clicks"] >= 20 <= one["outcomes"] / 10, "outcomes")
                 assert (fares["state"], fares["refusals"], fares["beside"]) == ("shadow", [], 0)  # too few to be known
                 assert 0 < fares["mean_difference"] < fares["largest_difference"] < 1
+                assert "were compared with what is live" in await salience(
+                    shop, "model", "promote", new, *EASY, fails=True
+                )
+                await told(shop, new, lambda one: one["beside"] >= 200, "outcomes compared")
 
                 await salience(shop, "model", "canary", new, "--share", "0.5")
                 await scored_by(shop, new)

@@ -72,12 +72,28 @@ def test_a_model_that_an_experiment_names_begins_anew_unless_it_has_a_role(topic
     assert record_told(topics, there.model).lanes == 1
 
 
-def test_a_shadow_that_was_not_held_against_what_is_live_is_promoted_and_that_is_said_beside_the_answer(
-    topics: Topics, tmp_path: Path
+@pytest.mark.parametrize("path", [("shadow",), ("canary",), ("shadow", "canary")], ids=" then ".join)
+def test_a_model_that_was_not_compared_with_what_is_live_is_promoted_by_force_alone_whatever_roles_it_had(
+    topics: Topics, tmp_path: Path, path: tuple[str, ...]
 ) -> None:
     there = push(toy_model(tmp_path))
+    for role in path:
+        assert CliRunner().invoke(app, ["model", role, there.model]).exit_code == 0
+        fares = msgspec.structs.replace(status(there.model, 0), outcomes=1_200, clicks=60, predicted=61.0)
+        topics.control.write([fares])
+    asked = ["model", "promote", there.model, "--json"]
+    refused = CliRunner().invoke(app, asked)
+    assert refused.exit_code == 1
+    assert "0 of its 1,200 outcomes were compared with what is live; expected 1,000" in refused.stderr
+    forced = msgspec.json.decode(CliRunner().invoke(app, [*asked, "--force", "--reason", "a test"]).stdout)
+    assert (forced["live"], forced["forced"], len(forced["overruled"])) == (there.model, True, 1)
+
+
+def test_what_was_compared_of_a_shadow_counts_on_while_it_is_a_canary(topics: Topics, tmp_path: Path) -> None:
+    there = push(toy_model(tmp_path))
     assert CliRunner().invoke(app, ["model", "shadow", there.model]).exit_code == 0
-    topics.control.write([msgspec.structs.replace(status(there.model, 0), outcomes=1_000, clicks=40, predicted=40.0)])
-    found = CliRunner().invoke(app, ["model", "promote", there.model, "--json"])
-    assert msgspec.json.decode(found.stdout)["live"] == there.model
-    assert "was not held against what is live: 0 of 1,000 outcomes" in found.stderr
+    sums = {"outcomes": 2_000, "clicks": 60, "predicted": 61.0, "beside": 1_000, "gain_squares": 1.0}
+    topics.control.write([msgspec.structs.replace(status(there.model, 0), **sums)])
+    for command in (["canary", there.model], ["promote", there.model]):
+        assert CliRunner().invoke(app, ["model", *command]).exit_code == 0
+    assert roles_told(topics.control.read()).live == there.model

@@ -5,7 +5,7 @@ import pytest
 
 from scoring.attention import GOLDEN_TOLERANCE
 from scoring.models import Roles
-from streams.control_wire import ModelRoles, PushedModel
+from streams.control_wire import ModelRoles, ModelStatus, PushedModel
 from streams.models.roles import (
     CLICKS_MIN,
     OUTCOMES_MIN,
@@ -74,8 +74,22 @@ def test_outputs_as_far_from_the_golden_ones_as_may_be_speak_for_a_model() -> No
 )
 def test_one_too_few_or_a_little_too_far_speaks_against_a_model(fields: dict[str, float], reason: str) -> None:
     told = {"outcomes": OUTCOMES_MIN, "clicks": CLICKS_MIN} | fields
-    (found,) = objections(PUSHED, Record.of([status(0, **told)]), Limits())
+    (found,) = objections(PUSHED, Record.of([status(0, beside=OUTCOMES_MIN, **told)]), Limits())
     assert found.startswith(reason)
+
+
+@pytest.mark.parametrize(
+    ("statuses", "outcomes", "compared"),
+    [
+        ([], "0 outcomes with 0 clicks; expected 1,000 with 30", "0 of its 0 outcomes"),
+        ([status(0)], "600 outcomes with 30 clicks", "600 of its 600 outcomes"),
+    ],
+)
+def test_of_few_outcomes_few_are_compared_which_is_told_too(
+    statuses: list[ModelStatus], outcomes: str, compared: str
+) -> None:
+    first, second = objections(PUSHED, Record.of(statuses), Limits())
+    assert (first.startswith(outcomes), second.startswith(compared)) == (True, True)
 
 
 def test_lanes_that_refuse_are_told_in_their_order_and_when_each_told_it() -> None:

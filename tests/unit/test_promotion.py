@@ -67,13 +67,13 @@ def held(size: tuple[int, float], shadow: Floats, *, promoted: bool = False) -> 
     return evidence
 
 
-def against(size: tuple[int, float], shadow: Floats, *, promoted: bool = False) -> list[str]:
-    """What speaks against it."""
-    evidence = held(size, shadow, promoted=promoted)
+def against(size: tuple[int, float], shadow: Floats, lanes: int = 1) -> list[str]:
+    """What speaks against it where so many lanes fare alike."""
+    evidence = held(size, shadow)
     told = {name: getattr(evidence, name) for name in evidence.__slots__}
-    status = ModelStatus(model="new-00000001", lane=0, worker="w", time_ms=1, **told)
-    pushed = PushedModel(model=status.model, manifest="{}", bytes=1, parity=1e-6, score_ms=0.2, time_ms=1)
-    return objections(pushed, Record.of([status]), Limits())
+    statuses = [ModelStatus(model="new-00000001", lane=lane, worker="w", time_ms=1, **told) for lane in range(lanes)]
+    pushed = PushedModel(model=statuses[0].model, manifest="{}", bytes=1, parity=1e-6, score_ms=0.2, time_ms=1)
+    return objections(pushed, Record.of(statuses), Limits())
 
 
 @pytest.mark.parametrize("size", [STEADY, BUSY, QUIET], ids=["steady", "busy", "quiet"])
@@ -115,3 +115,20 @@ def test_a_shadow_is_held_against_what_is_live_now_and_not_against_what_was(size
     alone, after = held(size, less(size)), held(size, less(size), promoted=True)
     assert 1_000 < after.beside < alone.beside / 1.4
     assert (after.gain or 0) < -0.01
+
+
+@pytest.mark.parametrize(
+    ("lanes", "size", "counts"), [(1, (1_500, 0.1), "380 of its 1,440"), (8, (900, 0.1), "0 of its 6,720")]
+)
+def test_a_shadow_that_knows_nothing_is_promoted_neither_before_it_was_compared_nor_after(
+    lanes: int, size: tuple[int, float], counts: str
+) -> None:
+    (early,) = against(size, noise(size), lanes)
+    assert early.startswith(f"{counts} outcomes were compared with what is live; expected 1,000")
+    (late,) = against(STEADY, noise(STEADY), lanes)
+    assert late.startswith("as a shadow it cost 0.0")
+
+
+def noise(size: tuple[int, float]) -> Floats:
+    """Log-odds as far apart as those that are true, which say nothing."""
+    return np.random.default_rng(4).normal(-2.9, 1.0, size[0]).astype(np.float32)

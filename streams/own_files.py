@@ -12,17 +12,19 @@ _ROOT = 0
 def own_folder(folder: Path) -> None:
     """Make ``folder`` and missing folders above it, closed to others; existing folders keep their mode.
 
-    Raises `OSError`, also where others could put files of their own in the place of ours: where everybody may write to
-    ``folder``, or it is another user's. A group may write, as that of a Kubernetes volume does; root takes what is
-    mounted for it, and anybody a folder of root's.
+    Raises `OSError`, also where others could put files of their own in the place of ours: where ``folder`` is another
+    user's, or everybody may write there. Of root, any folder is taken: clusters make volumes for a group or for all.
+    Root takes what is mounted for it, if that is not for all.
     """
     missing = [each for each in folder.parents if not each.exists()]
     for each in (*reversed(missing), folder):
         each.mkdir(mode=0o700, exist_ok=True)
     found = folder.stat()
+    if found.st_uid == _ROOT:
+        return
     if found.st_mode & stat.S_IWOTH and not found.st_mode & stat.S_ISVTX:
         raise PermissionError(errno.EPERM, f"everybody may write there: chmod o-w {folder}, or name a folder within it")
-    if os.geteuid() not in (found.st_uid, _ROOT) and found.st_uid != _ROOT:
+    if os.geteuid() not in (found.st_uid, _ROOT):
         raise PermissionError(errno.EPERM, f"{folder} is of user {found.st_uid}, not yours; name a folder of your own")
 
 

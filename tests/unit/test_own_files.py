@@ -172,34 +172,35 @@ def test_a_link_that_is_put_there_while_a_file_is_made_anew_is_refused(
     assert victim.read_bytes() == b"as it was"
 
 
-def test_a_folder_that_everybody_may_write_to_is_refused_unless_nobody_can_take_anothers_files_there(
-    tmp_path: Path,
-) -> None:
-    tmp_path.chmod(0o777)
-    with pytest.raises(PermissionError, match="everybody may write there: chmod o-w"):
-        own_folder(tmp_path)
-    own_folder(tmp_path / "within")
-    tmp_path.chmod(0o1777)  # as /tmp
-    own_folder(tmp_path)
-    tmp_path.chmod(0o2775)  # as a volume of Kubernetes, with its fsGroup
-    own_folder(tmp_path)
-
-
 @pytest.mark.parametrize(
-    ("user", "owner", "taken"),
-    [(1000, 1000, True), (1000, 0, True), (0, 1000, True), (1000, 1001, False)],
-    ids=["own", "root's", "mounted for root", "another's"],
-)
-def test_a_folder_of_another_user_is_refused_but_what_is_mounted_is_taken(
-    user: int, owner: int, taken: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ("user", "owner", "mode", "refused"),
+    [
+        (1000, 1000, 0o755, ""),
+        (1000, 0, 0o755, ""),
+        (0, 1000, 0o755, ""),
+        (1000, 1001, 0o755, "is of user 1001, not yours"),
+        (1000, 1000, 0o777, "everybody may write there: chmod o-w"),
+        (0, 65534, 0o777, "everybody may write there: chmod o-w"),
+        (1000, 1000, 0o1777, ""),
+        (1000, 0, 0o2775, ""),
+        (1000, 0, 0o777, ""),
+    ],
+    ids=[
+        "own", "root's", "mounted for root", "another's", "own, for all", "another's, for all", "as /tmp", "of a group",
+        "made by a cluster",
+    ],
+)  # fmt: skip
+def test_a_folder_in_which_others_could_put_files_is_refused_but_what_is_mounted_is_taken(
+    user: int, owner: int, mode: int, refused: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """Clusters make volumes for everybody (emptyDir, local paths): root's, and alone in the pod."""
     monkeypatch.setattr(os, "geteuid", lambda: user)
-    monkeypatch.setattr(Path, "stat", lambda _: SimpleNamespace(st_mode=stat.S_IFDIR | 0o755, st_uid=owner))
+    monkeypatch.setattr(Path, "stat", lambda _: SimpleNamespace(st_mode=stat.S_IFDIR | mode, st_uid=owner))
     monkeypatch.setattr(Path, "mkdir", lambda *_, **__: None)
-    if taken:
+    if not refused:
         own_folder(tmp_path)
     else:
-        with pytest.raises(PermissionError, match="is of user 1001, not yours"):
+        with pytest.raises(PermissionError, match=refused):
             own_folder(tmp_path)
 
 

@@ -17,23 +17,13 @@ from streams.connection import GivenPath, Security, check_bootstrap, check_file
 
 Guarantee = Literal["exactly_once", "at_least_once"]
 
-
 PLACEHOLDER = "replace me"
 """What stands for every secret in `deploy/k8s/secrets.yaml.example`: everybody knows it."""
 NEAR = 0.85
 """From this share of common letters on, a variable is a misspelt setting: a few letters are wrong, no whole word."""
-
-
 CENTURY_MS = 100 * 365 * 86_400_000
 """A longer time is a mistake, and added to today's time may not fit in 64 bits."""
 BYTES_MAX = 2**63 - 1
-
-
-def _remembered(slots: int) -> int:
-    """Refuse placements of more ads than a person's row remembers."""
-    if slots > RING_SIZE:
-        raise ValueError(f"expected at most {RING_SIZE}: older impressions of a person are not remembered, nor charged")
-    return slots
 
 
 class Settings(BaseSettings):
@@ -195,8 +185,11 @@ class Settings(BaseSettings):
         description="Signs prices, so that nobody else can forge one; the same for all workers.",
     )
     seal_secret_file: GivenPath | None = Field(None, description="File with that secret, instead.")
-    slots: Annotated[int, AfterValidator(_remembered)] = Field(
-        10, ge=1, json_schema_extra={"maximum": RING_SIZE}, description=f"Ads per placement; rows remember {RING_SIZE}."
+    slots: int = Field(
+        10,
+        ge=1,
+        le=RING_SIZE,
+        description=f"Ads per placement; a person's newest {RING_SIZE} are remembered and charged.",
     )
     candidates: int = Field(100, ge=1, le=1_000, description="Ads scored per placement.")
     fresh_share: float = Field(0.05, ge=0, le=1, description="Share of candidates that are the newest ads.")

@@ -201,7 +201,7 @@ def test_a_no_by_a_right_clock_is_heeded_though_the_consent_before_it_was_of_a_f
     engine: Engine, presumed: bool, former: Callable[[str, int], Consent | Erasure]
 ) -> None:
     bench, minute_ms, ahead_ms = Bench(engine, presumed=presumed), 60_000, 240_000
-    bench.tell(former("a", START_MS - DAY_MS))
+    bench.control.take([told(former("a", START_MS - DAY_MS), 0, came_ms=START_MS - DAY_MS)])
     bench.run()
     bench.control.take([told(grant("a", START_MS + ahead_ms), bench.control.next_offset, came_ms=START_MS)])
     bench.run([record(click("a", time_ms=START_MS + ahead_ms + 9), 0, timestamp=START_MS + 9)])

@@ -58,9 +58,9 @@ sends the event again at once, with the same id, and not a day later.
 `impression_time_ms`. Their `placement_id` does not join them: it tells whose price and seal they bring, and in what \
 experiments they count.
 
-**Views.** Of each view that comes after the impression it answers {VIEW_MS_MAX // 1_000} seconds at most are charged: \
-by the sealed price where the ad bids for `attention`, and by the `attention_micros` that it has when the view is \
-read."""
+**Views.** A view is dated when it ends. Of each that comes after the impression it answers {VIEW_MS_MAX // 1_000} \
+seconds at most are charged, and no more than have passed since that impression, by their own times: by the sealed \
+price where the ad bids for `attention`, and by the `attention_micros` that it has when the view is read."""
 
 _USER = "The user_id, UTF-8, without control characters."
 

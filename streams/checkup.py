@@ -28,7 +28,8 @@ same ad again."""
 STRAYS_MAX = 0.01
 """Largest share of the latest events, or ads, that may be refused or misplaced; above it, some sender is at fault."""
 APART_MAX = 0.1
-"""Largest share of pairs of a click and its impression in which only one of the two tells its surface."""
+"""Largest share of pairs of a click and its impression of which only one tells its surface, and of looks that
+are longer than they can be."""
 TRANSACTION_S = 10.0
 """A broker's first transaction takes seconds: it creates the transaction log first."""
 UNANSWERED = (MissingTopicError, KafkaError, topic_admin.TopicsError)
@@ -200,6 +201,8 @@ def events(seen: latest_events.Sample) -> Iterator[Check]:
     yield Check("events", ok=sound, found=found, fix="" if sound else fix)
     if seen.pairs + seen.strays >= PAIRS_FEWEST:
         yield _joins(seen)
+    if seen.looks >= PAIRS_FEWEST:
+        yield _looks(seen)
     if min(seen.impressions, seen.clicks) < FEWEST:
         return
     answered = f"{seen.answers:,} of {seen.clicks:,} clicks say which impression they answer"
@@ -223,6 +226,15 @@ def _joins(seen: latest_events.Sample) -> Check:
         return Check("joins", ok=True, found=found)
     fix = "send a click with its impression's user_id and ad_id, and that one's time_ms, ms, as its impression_time_ms"
     return Check("joins", ok=False, found=f"{found}; the first says {seen.stray}", fix=fix)
+
+
+def _looks(seen: latest_events.Sample) -> Check:
+    """Are looks dated when they end? No more seconds are charged than have passed since the impression."""
+    found = f"of {seen.looks:,} looks {seen.overlong:,} are longer than the time since their impression"
+    if seen.overlong <= APART_MAX * seen.looks:
+        return Check("looks", ok=True, found=found)
+    fix = "date a view by its end (time_ms), in ms, as its impression's time is: what exceeds that time is not charged"
+    return Check("looks", ok=False, found=found, fix=fix)
 
 
 def _surfaces(seen: latest_events.Sample) -> Check:

@@ -31,6 +31,8 @@ IMPRESSIONS_PER_PARTITION = 10_000
 """At most: some 200 clicks answer so many."""
 LATE_SHARE = 0.05
 """Share of a partition's impressions that may have come late, and so be dated before the time that was read."""
+ROUNDING_MS = 1_000
+"""A look may be told longer than what has passed by so much: some round it to whole seconds."""
 NEVER_MS = 365 * 86_400_000
 """Nobody answers an impression this long after it: an impression time so long before its click is in another unit."""
 
@@ -39,7 +41,8 @@ NEVER_MS = 365 * 86_400_000
 class Sample:
     """Counts. ``refused``: malformed; ``why`` the first was. ``misplaced``: in a partition that is not their user's.
     ``late``: dated so long before they were sent that lanes put them aside; ``late_ms``: when the first of them says it
-    was, 0 where there is none.
+    was, 0 where there is none. ``looks``: events that tell how long their impression was looked at; ``overlong``: those
+    of them that tell more than had passed since it, by their own times.
 
     Of the ``clicks`` (no views, carts or purchases), ``answers`` name an impression. ``pairs``: of those, the clicks
     whose impression was read, too. In ``placed`` pairs both tell their surface, in ``apart`` only one does; shares over
@@ -53,6 +56,8 @@ class Sample:
     misplaced: int
     late: int
     late_ms: int
+    looks: int
+    overlong: int
     impressions: int
     clicks: int
     answers: int
@@ -139,6 +144,8 @@ def summed(parts: Iterable[Part]) -> Sample:
     taken_back = sum(part.erased for part in held)  # by a later refusal within the sample
     found = _events(held)
     clicked = found["kind"] == Kind.CLICKED
+    looked_ms = found["viewed_ms"][looks := found["answers"] & (found["viewed_ms"] > 0)]
+    passed_ms = (found["time_ms"] - found["shown_ms"])[looks]
     joins = Joins.of(parts)
     return Sample(
         records=len(found) + len(dead) + misplaced + taken_back,
@@ -147,6 +154,8 @@ def summed(parts: Iterable[Part]) -> Sample:
         misplaced=misplaced,
         late=len(late),
         late_ms=late[0] if late else 0,
+        looks=len(looked_ms),
+        overlong=int((looked_ms > passed_ms + ROUNDING_MS).sum()),
         impressions=int((found["source"] == Source.IMPRESSION).sum()),
         clicks=int(clicked.sum()),
         answers=int((clicked & found["answers"]).sum()),

@@ -113,6 +113,7 @@ def test_producers_are_told_how_long_an_id_is_remembered_and_what_is_charged_of_
     told = DOCUMENT["info"]["description"]
     assert f"the latest {SEEN_SIZE} `event_id`" in told
     assert f"{VIEW_MS_MAX // 1_000} seconds at most" in told
+    assert "A view is dated when it ends" in told
     runbook = " ".join((COMMITTED.parent / "OPERATIONS.md").read_text().split())
     assert f"while it is among the latest {SEEN_SIZE} of its person and topic" in runbook
 

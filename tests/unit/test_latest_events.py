@@ -23,6 +23,8 @@ HEALTHY = Sample(
     misplaced=0,
     late=0,
     late_ms=0,
+    looks=0,
+    overlong=0,
     impressions=800,
     clicks=200,
     answers=150,
@@ -71,6 +73,8 @@ def test_a_sample_counts_what_is_there_and_what_it_lacks() -> None:
         misplaced=1,
         late=0,
         late_ms=0,
+        looks=0,
+        overlong=0,
         impressions=4,
         clicks=7,
         answers=6,
@@ -118,10 +122,19 @@ def test_too_few_pairs_of_a_click_and_its_impression_are_told_as_too_few() -> No
         ({"misplaced": 11}, "events", "murmur2"),
         ({"late": 11, "late_ms": START_MS // 1000}, "events", "in milliseconds"),
         ({"late": 11, "late_ms": START_MS}, "events", "salience tail late-events"),
+        ({"looks": 150, "overlong": 16}, "looks", "by its end"),
         ({"answers": 0, "pairs": 0}, "answers", "impression_time_ms"),
         ({"placed": 125, "apart": 15}, "surfaces", "surface"),
     ],
-    ids=["malformed", "misplaced", "in seconds", "of long ago", "no click answers", "one without surface"],
+    ids=[
+        "malformed",
+        "misplaced",
+        "in seconds",
+        "of long ago",
+        "looks dated by their begin",
+        "no click answers",
+        "one without surface",
+    ],
 )
 def test_what_is_wrong_is_told_with_what_helps(wrong: dict[str, object], check: str, fix: str) -> None:
     checks = found(replace(HEALTHY, **wrong))  # type: ignore[arg-type] # counts, and a text
@@ -136,6 +149,18 @@ def test_events_that_are_dated_long_before_they_were_sent_are_counted_with_what_
     parts = [([replace(each, timestamp=START_MS) for each in records(of, ann)], source) for of, source in told]
     sample = summed(decoded(part, source, LANES, START_MS + 60_000, LATE_MS) for part, source in parts)
     assert (sample.records, sample.late, sample.late_ms) == (3, 2, START_MS // 1000)
+
+
+@pytest.mark.parametrize(("after_ms", "overlong"), [(30_000, 0), (29_000, 0), (28_999, 1), (0, 1), (-5, 1)])
+def test_looks_that_are_longer_than_they_can_be_are_counted_but_for_rounding(after_ms: int, overlong: int) -> None:
+    told = {"impression_time_ms": START_MS, "kind": "view"}
+    looks = [click("ann", time_ms=START_MS + after_ms, viewed_s=30.0, event_id="1", **told)]
+    others = [
+        click("ann", time_ms=START_MS + 5, viewed_s=30.0, kind="view"),
+        click("ann", time_ms=START_MS + 5, **told),
+    ]
+    sample = seen([impression("ann"), *looks, *others], partitioner(LANES)(b"ann"))
+    assert (sample.looks, sample.overlong) == (1, overlong)
 
 
 def test_a_shop_that_tells_no_surfaces_is_told_what_it_misses() -> None:

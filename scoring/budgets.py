@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
-from scoring.catalogue import Catalogue
+from scoring.catalogue import FOREVER_MS, Catalogue
 from scoring.market import Market
 from scoring.offers import bid_for_clicks
 from scoring.pacing import DAY_MS, LEAST, Pacer
@@ -46,6 +46,7 @@ class Spending:
 
 _NOTHING = Spending("", -1, 0, 0, 0, 0, 0.0)
 _ON_PLAN = 0.0, 0.0
+_ALWAYS = np.array([0, FOREVER_MS])
 
 
 @dataclass
@@ -65,6 +66,8 @@ class Budgets:
     _days: Settlement = field(default_factory=Settlement)
     _earned: Floats = field(default_factory=lambda: np.zeros((0, 4)))
     """Impressions, clicks, purchases that were charged and seconds viewed, of all time."""
+    _hours_ms: Ints = field(default_factory=lambda: np.zeros((0, 2), dtype=np.int64))
+    """When each one's ads of the newest day begin and end; 0 and `FOREVER_MS` where that is not within the day."""
     _level: Floats = field(default_factory=lambda: np.zeros(0))
     _paced_by: Ints = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
     """The budgets that this worker last paced by; 0 where it has not paced, and others report the level."""
@@ -148,6 +151,7 @@ class Budgets:
             more = max(at, 64)
             self._days.grow(more)
             self._earned = np.concatenate([self._earned, np.zeros((more, 4))])
+            self._hours_ms = np.concatenate([self._hours_ms, np.full((more, 2), _ALWAYS)])
             self._level = np.concatenate([self._level, np.zeros(more)])
             self._paced_by = np.concatenate([self._paced_by, np.zeros(more, dtype=np.int64)])
             self._stopped = np.concatenate([self._stopped, np.zeros(more, dtype=np.bool_)])
@@ -193,6 +197,14 @@ class Budgets:
     def level(self, campaign: str) -> float:
         """The long-term level of a campaign's multiplier; 0 where it has no budget."""
         return float(self._level[self._campaigns[campaign]]) if self.budget_micros(campaign) else 0.0
+
+    def hours_ms(self, campaign: str, day: int) -> tuple[int, int | None]:
+        """When the campaign's ads of ``day`` begin and end; 0 and None where that is not within the day, or the day is
+        not the newest.
+        """
+        at = self._campaigns.get(campaign)
+        starts_ms, ends_ms = _ALWAYS.tolist() if at is None or day != self._days.newest else self._hours_ms[at].tolist()
+        return starts_ms, None if ends_ms == FOREVER_MS else ends_ms
 
     def standing(self) -> tuple[float, float]:
         """How far campaigns with a budget are from the plan today, and how much was delivered unbilled.
@@ -269,13 +281,28 @@ class Budgets:
                 self.market.pace(self._ids, np.zeros(0))
             return
         self._ids, self._paced = ids, paced
-        pacer, level, before = Pacer(budgets, self.day_curve), self._level[paced], self._paced_by[paced]
+        self._hours_ms[paced] = self._hours(of, len(ids))
+        pacer = Pacer(budgets, self.day_curve, *self._hours_ms[paced].T)
+        level, before = self._level[paced], self._paced_by[paced]
         pacer.base = np.where(level > 0, np.log(np.maximum(level, LEAST)), pacer.base)
         cut = (budgets < before) | (before == 0)  # then what is spent tells nothing of how this worker has bid
         pacer.stopped = (budgets > 0) & (self._days.spent[paced] >= budgets) & (self._stopped[paced] | cut)
         if self._pacer is not None:
             pacer.resume(self._pacer)
         self._pacer = pacer
+
+    def _hours(self, of: Ints, count: int) -> Ints:
+        """When the ads of today begin and end of each of the catalogue's campaigns, ``[count, 2]`` as in `_hours_ms`.
+
+        ``of``: each ad's campaign. One that has no such ads runs always.
+        """
+        shop, begins_ms = self.catalogue, self._days.newest * DAY_MS
+        starts, ends = np.full(count, FOREVER_MS), np.zeros(count, dtype=np.int64)
+        runs = np.flatnonzero(shop.end_ms > begins_ms)
+        np.minimum.at(starts, of[runs], shop.start_ms[runs])
+        np.maximum.at(ends, of[runs], shop.end_ms[runs])
+        within = np.column_stack([starts, ends])
+        return np.where((within > begins_ms) & (within < begins_ms + DAY_MS), within, _ALWAYS)
 
 
 def _standing(pacer: Pacer, spent_micros: Ints, unbilled_micros: Floats) -> tuple[float, float]:
@@ -284,5 +311,5 @@ def _standing(pacer: Pacer, spent_micros: Ints, unbilled_micros: Floats) -> tupl
     if not limited.any():
         return _ON_PLAN
     budget, spent = pacer.budget_micros[limited], spent_micros[limited]
-    error = np.abs(np.minimum(spent / budget, 1.0) - (pacer.reached or 0.0)).mean()
+    error = np.abs(np.minimum(spent / budget, 1.0) - pacer.plan[limited]).mean()
     return float(error), float(unbilled_micros[limited].mean() / budget.mean())

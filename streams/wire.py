@@ -42,8 +42,6 @@ Day = Annotated[int, Meta(ge=0, le=47_482)]
 """UTC days since the epoch, to 2100."""
 TITLE_MAX = 512
 """Characters of an ad's title."""
-REVIEW_MAX = 4_096
-"""Characters of a review."""
 UNREADABLE = (msgspec.MsgspecError, ValueError, RecursionError)
 """What decoding raises for no message: RecursionError for JSON nested a thousand deep, ValueError for no UTF-8."""
 EventKind = Literal["click", "view", "cart", "purchase"]
@@ -99,7 +97,7 @@ class Ad(Struct, frozen=True, kw_only=True, omit_defaults=True):
     viewing (``attention``). ``attention_micros`` is offered and owed per second of viewing on top, for every bid type.
     ``budget_micros``: the campaign's budget per UTC day, from the record's day on. The largest of its ads' counts, of
     ads that ended before the day only where no other has one. If all are null, there is no limit; 0 stops the ad. It is
-    shown from ``start_ms`` until just before ``end_ms``. Without ``start_ms`` it is not explored as new.
+    shown from ``start_ms`` (without: not explored as new) to just before ``end_ms``, the hours budgets are planned for.
     """
 
     ad_id: PlainId
@@ -128,7 +126,7 @@ class Review(Struct, frozen=True, kw_only=True, gc=False, omit_defaults=True):
     review_id: Id
     ad_id: Id
     time_ms: TimeMs
-    text: Annotated[str, Meta(max_length=REVIEW_MAX)]
+    text: Annotated[str, Meta(max_length=4_096)]
     positive: bool | None = None
 
 
@@ -184,8 +182,7 @@ class Placement(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """The ranked ads for one person now. Topic ``placements`` (compacted), key ``user_id``.
 
     ``time_ms``: time of the event that caused it. Drop the placement after ``valid_until_ms``, and each slot from its
-    ``until_ms`` on. ``context_only``: the person has not consented, so the ranking uses nothing remembered of them and
-    leaves no receipt.
+    ``until_ms`` on. ``context_only``: without consent, from nothing remembered of the person; it leaves no receipt.
     """
 
     placement_id: str
@@ -320,6 +317,7 @@ class CampaignMetrics(Struct, frozen=True, kw_only=True, omit_defaults=True):
     ``spent_micros``, summed over lanes, is billed up to the larger of two: the day's ``budget_micros`` (null: no limit;
     ``yesterday_budget_micros``: the day before's, if known), and the day's largest ``billed_micros``: what was billed
     by then, as far as the lane's worker knew. ``level``: long-term level of the bid multiplier; 0 without a budget.
+    ``starts_ms, ends_ms``: when the ads of ``day`` begin and end, if within it; the budget is planned for these hours.
     """
 
     lane: int
@@ -335,6 +333,8 @@ class CampaignMetrics(Struct, frozen=True, kw_only=True, omit_defaults=True):
     yesterday_budget_micros: Micros | UnsetType | None = UNSET
     billed_micros: Count = 0
     level: Share = 0.0
+    starts_ms: TimeMs = 0
+    ends_ms: TimeMs | None = None
 
 
 class ShadowSlot(Struct, frozen=True, kw_only=True):

@@ -10,6 +10,7 @@ from heapq import nlargest
 import msgspec
 import numpy as np
 
+from scoring.events import TIME_MS_MAX
 from scoring.pacing import DAY_MS, planned
 from streams.decode import Record
 from streams.wire import UNREADABLE
@@ -37,6 +38,8 @@ class _Cell(msgspec.Struct, frozen=True):
     today: _Today
     budget_micros: int | None = None
     level: float = 0.0
+    starts_ms: int = 0
+    ends_ms: int | None = None
 
 
 _decode = msgspec.json.Decoder(_Cell).decode
@@ -45,7 +48,8 @@ _decode = msgspec.json.Decoder(_Cell).decode
 class CampaignSpend(msgspec.Struct, kw_only=True):
     """A campaign's day. ``budget_micros`` None: no limit. ``level``: multiplier of its bid; 0 if it is not paced.
 
-    ``unpriced``: events that would have been charged, but had no price.
+    ``unpriced``: events that would have been charged, but had no price. ``planned``: share of the budget that should be
+    spent by now under even traffic in the campaign's own hours, ``starts_ms`` to ``ends_ms``.
     """
 
     campaign: str
@@ -55,6 +59,9 @@ class CampaignSpend(msgspec.Struct, kw_only=True):
     unpriced: int = 0
     budget_micros: int | None = None
     level: float = 0.0
+    starts_ms: int = 0
+    ends_ms: int | None = None
+    planned: float = 0.0
 
     def add(self, today: _Today, sign: int) -> None:
         """Add a cell's figures, or subtract them (``sign`` -1)."""
@@ -65,14 +72,12 @@ class CampaignSpend(msgspec.Struct, kw_only=True):
 
 
 class Day(msgspec.Struct, frozen=True, kw_only=True):
-    """A UTC day of event time, until ``now_ms``. ``elapsed``: share of the day that has passed; ``planned``: share of
-    each budget that should be spent by now under even traffic. ``more``: campaigns not shown; ``untold``: cells not
-    held.
+    """A UTC day of event time, until ``now_ms``. ``elapsed``: share of the day that has passed; ``more``: campaigns not
+    shown; ``untold``: cells not held.
     """
 
     now_ms: int
     elapsed: float
-    planned: float
     campaigns: list[CampaignSpend]
     more: int
     untold: int
@@ -131,14 +136,17 @@ class Campaigns:
             campaign = self._sums.setdefault(cell.campaign_id, CampaignSpend(campaign=cell.campaign_id))
             campaign.add(cell.today, 1)
             campaign.budget_micros, campaign.level = cell.budget_micros, cell.level
+            campaign.starts_ms, campaign.ends_ms = cell.starts_ms, cell.ends_ms
 
     def day(self) -> Day:
         """The day so far."""
         most = nlargest(SHOWN, self._sums.values(), key=lambda one: (one.spent_micros, one.impressions, one.campaign))
+        for campaign in most:
+            ends_ms = TIME_MS_MAX if campaign.ends_ms is None else campaign.ends_ms
+            campaign.planned = round(float(planned(self._now_ms, _EVEN, campaign.starts_ms, ends_ms)), 4)
         return Day(
             now_ms=self._now_ms,
             elapsed=round(self._now_ms % DAY_MS / DAY_MS, 4),
-            planned=round(float(planned(self._now_ms, _EVEN)), 4),
             campaigns=most,
             more=len(self._sums) - len(most),
             untold=len(self._untold),

@@ -135,6 +135,7 @@ class LaneLedger:
         campaign, arm = self.ledger.names[cell]
         (today, before), figures = self.ledger.of(cell)
         yesterday = budgets.known_micros(campaign, today - 1)
+        starts_ms, ends_ms = budgets.hours_ms(campaign, today)
         metrics = CampaignMetrics(
             lane=lane,
             campaign_id=campaign,
@@ -149,6 +150,8 @@ class LaneLedger:
             yesterday_budget_micros=UNSET if not yesterday else None if yesterday == MICROS_MAX else yesterday,
             billed_micros=billed_micros,
             level=round(budgets.level(campaign), 6),
+            starts_ms=starts_ms,
+            ends_ms=ends_ms,
         )
         return Message(f"{lane}/{campaign}/{arm}".encode(), encode_json(metrics))
 

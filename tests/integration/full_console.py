@@ -100,7 +100,7 @@ def snapshot(number: int = 1, late_s: float = 0.4) -> Snapshot:
         drifts=[Drift(lane=2, detector="calibration", answer="quicken", was=0.0512, now=0.0731, learnt=9,
                       model="attention-2026-11-25-a81f", time_ms=START_MS)],
         day=Day(
-            now_ms=START_MS, elapsed=0.42, planned=0.42, more=2, untold=0,
+            now_ms=START_MS, elapsed=0.42, more=2, untold=0,
             campaigns=[
                 campaign("spring", 61_000_000, 100_000_000), campaign("even", 42_000_000, 100_000_000),
                 campaign("slow", 9_000_000, 100_000_000), campaign("free", 5_000_000, None),

@@ -245,11 +245,18 @@ def test_a_campaigns_day_is_the_sum_of_its_newest_cells_and_the_next_day_begins_
         ("a", 180, 20, 4), ("b", 20, 10, 2),
     ]  # fmt: skip
     assert (day.campaigns[0].level, day.elapsed, day.more, campaigns.malformed) == (0.0, 0.5, 0, 1)
-    assert day.planned == pytest.approx(0.5 / FINISH, abs=1e-4)
+    assert [one.planned for one in day.campaigns] == pytest.approx([0.5 / FINISH] * 2, abs=1e-4)
     campaigns.take([Record("campaign-metrics", 1, 0, 0, b"1/a/", None)])
     assert campaigns.day().campaigns[0].spent_micros == 130
     campaigns.take([cell("b", 8, 5)])
     assert [(one.campaign, one.spent_micros) for one in campaigns.day().campaigns] == [("b", 5)]
+
+
+def test_a_campaign_of_half_a_day_is_compared_with_the_plan_of_its_own_hours() -> None:
+    campaigns, hour_ms = Campaigns(), DAY_MS // 24
+    late = cell("late", 7, 40, budget_micros=100, starts_ms=7 * DAY_MS + 10 * hour_ms)
+    campaigns.take([late, cell("early", 7, 30, budget_micros=100, ends_ms=7 * DAY_MS + 12 * hour_ms)])
+    assert [one.planned for one in campaigns.day().campaigns] == pytest.approx([2 / 14 / FINISH, 1], abs=1e-4)
 
 
 def test_a_campaigns_day_goes_back_where_the_cells_of_a_day_ahead_are_taken_away() -> None:

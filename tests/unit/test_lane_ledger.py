@@ -116,6 +116,23 @@ def test_what_was_clicked_is_charged_at_the_price_of_its_slot_and_told(model: At
     assert effects.counts["misquoted"] == 0
 
 
+def test_a_campaign_tells_the_hours_of_the_day_for_which_its_budget_is_planned(model: AttentionModel) -> None:
+    step = step_of(model)
+    starts_ms, ends_ms = START_MS - 1_000, START_MS + 3_600_000
+    hours = {"start_ms": starts_ms, "end_ms": ends_ms}
+    step.engine.catalogue.upsert([entry("short", campaign_id="short", bid_micros=10**9, budget_micros=10**12, **hours)])
+    played = Played(step)
+    played.take([impression(ad_id="ad-1")])
+    played.take(played.answer(10))
+    told = metrics(played)
+    assert (told["short"].starts_ms, told["short"].ends_ms) == (starts_ms, ends_ms)
+    played.take([impression(ad_id="ad-1", time_ms=ends_ms + 1_000)])
+    played.take(played.answer(3_700))
+    others = [one for name, one in metrics(played).items() if name != "short"]
+    assert others
+    assert all((one.starts_ms, one.ends_ms) == (0, None) for one in others)
+
+
 def test_a_campaign_is_ranked_by_purchases_as_they_are_charged_not_by_all_that_are_credited(
     model: AttentionModel,
 ) -> None:

@@ -2,9 +2,16 @@
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from scoring.pacing import DAY_MS, Pacer, planned
+from scoring.budgets import Budgets, Spending
+from scoring.catalogue import Catalogue
+from scoring.market import Market
+from scoring.pacing import DAY_MS, FINISH, Pacer, planned
+from tests.builders import entry
 
+DAY = 20_000
 HOUR_MS = 3_600_000
 
 
@@ -68,3 +75,66 @@ def test_a_campaign_of_which_one_sale_spends_the_budget_learns_to_bid_less() -> 
             sold += draw.poisson(50 / 1_440 * pacer.multiplier)
         minutes.append(float(np.exp(pacer.base).mean()))
     assert minutes[-1] < 0.1  # at a level of 1 the budget is gone in half an hour
+
+
+def spent_by_hour(starts: int, ends: int | None) -> list[float]:
+    """Share of a day's budget that a campaign has spent by each hour, whose ad runs between two hours of one day.
+
+    Its whole bid would spend four budgets in these hours.
+    """
+    shop, micros, shares = Catalogue(), 0, []
+    ends_ms = None if ends is None else DAY * DAY_MS + ends * HOUR_MS
+    starts_ms = DAY * DAY_MS + starts * HOUR_MS if starts else 0
+    shop.upsert([entry("a", campaign_id="one", budget_micros=1_000_000, start_ms=starts_ms, end_ms=ends_ms)])
+    budgets = Budgets(Market(), shop)
+    minutes = range(starts * 60, (ends or 24) * 60)
+    for minute in minutes:
+        budgets.tell(0, "", Spending("one", DAY, micros, 0, 0, 0, 0.0))
+        budgets.pace(DAY * DAY_MS + minute * 60_000)
+        offers = budgets.market.offers(shop, np.array([[0]]))
+        assert offers is not None
+        micros += round(4_000_000 / len(minutes) * float(offers.multiplier[0, 0]))
+        shares += [micros / 1_000_000] if minute % 60 == 59 else []
+    return shares
+
+
+@pytest.mark.parametrize(("starts", "ends"), [(0, None), (12, None), (20, None), (9, 17), (0, 12)])
+def test_a_campaign_that_begins_or_ends_within_the_day_spends_its_budget_evenly_over_its_own_hours(
+    starts: int, ends: int | None
+) -> None:
+    shares = spent_by_hour(starts, ends)
+    hours = np.arange(1, len(shares) + 1)
+    assert shares == pytest.approx(np.minimum(hours / len(shares) / FINISH, 1), abs=0.05)
+    assert shares[-1] == pytest.approx(1, abs=0.02)
+
+
+def test_a_campaign_with_an_ad_that_ran_before_today_is_planned_over_the_whole_day() -> None:
+    shop, noon_ms = Catalogue(), DAY * DAY_MS + DAY_MS // 2
+    old = entry("old", campaign_id="one", budget_micros=1_000_000, start_ms=noon_ms - DAY_MS)
+    shop.upsert([old, entry("new", campaign_id="one", start_ms=noon_ms)])
+    budgets = Budgets(Market(), shop)
+    budgets.pace(noon_ms)
+    assert budgets.standing()[0] == pytest.approx(share_wanted(noon_ms))  # nothing is spent
+
+
+def test_a_flight_of_today_is_planned_over_its_own_hours_though_another_ended_on_a_day_before() -> None:
+    shop, noon_ms = Catalogue(), DAY * DAY_MS + DAY_MS // 2
+    ended = entry("old", campaign_id="one", start_ms=noon_ms - 9 * DAY_MS, end_ms=noon_ms - DAY_MS)
+    shop.upsert([ended, entry("new", campaign_id="one", budget_micros=1_000_000, start_ms=noon_ms)])
+    budgets = Budgets(Market(), shop)
+    budgets.pace(noon_ms + DAY_MS // 4)
+    assert budgets.standing()[0] == pytest.approx(0.5 / FINISH)
+
+
+@given(
+    st.integers(0, DAY_MS - 1), st.integers(-2 * DAY_MS, 3 * DAY_MS), st.integers(0, 2 * DAY_MS),
+    st.lists(st.floats(0.01, 1), min_size=24, max_size=24),
+)  # fmt: skip
+def test_a_plan_wants_a_share_that_grows_from_nothing_to_all_between_any_start_and_end(
+    now_ms: int, starts_ms: int, runs_ms: int, traffic: list[float]
+) -> None:
+    curve = np.array(traffic) / sum(traffic)
+    share = planned(np.array([now_ms, min(now_ms + HOUR_MS, DAY_MS - 1)]), curve, starts_ms, starts_ms + runs_ms)
+    assert 0 <= share[0] <= share[1] <= 1
+    assert share[0] == 0 or now_ms > starts_ms
+    assert share[0] == 1 or now_ms <= max(starts_ms + runs_ms, 0)

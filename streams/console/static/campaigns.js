@@ -1,4 +1,4 @@
-// What campaigns have spent today, beside what the plan of an even day would have spent by now.
+// What campaigns have spent today, beside what the plan of an even day, or of their hours of it, would have spent by now.
 
 import { byId, cell, head, keyed, make, put, relabel, row } from "./dom.js";
 import { moment, money, number, percent, say } from "./text.js";
@@ -15,10 +15,10 @@ export class Campaigns {
   draw({ day }) {
     const { now_ms, elapsed, more } = day;
     put(byId("campaigns-day"), now_ms ? say("campaigns.day", { now: moment(now_ms), elapsed: percent(elapsed, 0), more }) : "");
-    keyed(this.table.tBodies[0], day.campaigns, (one) => one.campaign, () => row(COLUMNS, label), (node, one) => this.update(node, one, day.planned));
+    keyed(this.table.tBodies[0], day.campaigns, (one) => one.campaign, () => row(COLUMNS, label), (node, one) => this.update(node, one));
   }
 
-  update(node, one, plan) {
+  update(node, one) {
     put(cell(node, "campaign"), one.campaign, one.campaign);
     put(cell(node, "impressions"), number(one.impressions, 0), one.impressions);
     put(cell(node, "clicks"), number(one.clicks, 0), one.clicks);
@@ -30,7 +30,7 @@ export class Campaigns {
       put(pace, "");
       return;
     }
-    const share = one.spent_micros / one.budget_micros;
+    const share = one.spent_micros / one.budget_micros, plan = one.planned;
     if (!pace.querySelector(".gauge")) {
       pace.replaceChildren(make("div", { class: "gauge", "aria-hidden": "true" }, make("div", { class: "full" }), make("div", { class: "mark" })), make("small"));
     }

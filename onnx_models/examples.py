@@ -69,6 +69,7 @@ class Examples:
     row: npt.NDArray[np.int32]  # [E] the user
     item: npt.NDArray[np.int32]  # [E]
     surface: npt.NDArray[np.uint16]  # [E] the place of the impression
+    known_ms: Ints  # [E] when the window has passed, and a click or none is known
     label: Floats  # [E] 1 where a click answered the impression within the window
     converted: Floats  # [E] 1 where a purchase did
     viewed_s: Floats  # [E] the longest look that answered it, in seconds; 0 where none is told
@@ -143,6 +144,7 @@ def collect(
     out.stats[:, RATED:] = rates.running(slots, counts_of(events, outcome))[wanted]
     out.stats[:, REVIEWED:] = said.before(events["ad"][wanted], out.time_ms)
     counts = outcome == Outcome.APPLIED
+    out.known_ms[:] = out.time_ms + window_ms
     out.label[:], late, out.converted[:], out.viewed_s[:] = _answers(events, wanted, counts, window_ms)
     kept = counts[wanted]
     if not kept.all():  # else no copy is needed
@@ -247,6 +249,7 @@ def _empty(impressions: Events, slots: Ints) -> Examples:
         row=impressions["row"].copy(),
         item=slots.astype(np.int32),
         surface=impressions["surface"].copy(),
+        known_ms=np.zeros(count, dtype=np.int64),
         label=np.zeros(count, dtype=np.float32),
         converted=np.zeros(count, dtype=np.float32),
         viewed_s=np.zeros(count, dtype=np.float32),

@@ -162,7 +162,7 @@ def prepare(
     _require_known(len(stateful), late, "of the test")
     frozen = unanswered(late[followed.place], still, catalogue, still_rates)
     frozen.stats[:, REVIEWED:] = said.before(catalogue.ad[frozen.item], np.full(len(frozen), cut_ms))
-    told = {name: getattr(stateful, name) for name in ("label", "converted", "viewed_s")}
+    told = {name: getattr(stateful, name) for name in ("known_ms", "label", "converted", "viewed_s")}
     return Trial(
         catalogue=catalogue,
         items=Items.of(catalogue),

@@ -25,6 +25,6 @@ class Alternative(Protocol):
         """Learn from examples in time order; forget what was learnt before."""
 
     def predict(self, examples: Examples, *, follow: bool = False) -> Chances:
-        """Click probabilities ``[E]``. ``follow``: examples come in time order, and an outcome may be learnt
-        `features.DELAY_MS` after its impression.
+        """Click probabilities ``[E]``. ``follow``: examples come in time order, and an outcome may be learnt from its
+        ``known_ms`` on.
         """

@@ -4,14 +4,11 @@ import numpy as np
 import numpy.typing as npt
 
 from onnx_models.examples import Examples, Items
-from scoring.feedback import WINDOW_MS
 from scoring.inputs import SURFACES, HistoryKind
 
 Floats = npt.NDArray[np.float64]
 Keys = npt.NDArray[np.int64]
 
-DELAY_MS = WINDOW_MS
-"""How long after an impression its outcome is known: the click layer's window."""
 PRIOR = 20
 """Strength of the prior: a click rate counts as if there had been so many more impressions, at the overall rate."""
 RECENT = 10
@@ -34,18 +31,21 @@ def numbers(examples: Examples) -> Floats:
 
 
 class Rates:
-    """Click rates by key, as they were known at a given time: nothing that came later counts."""
+    """Click rates by key, as they were known at a given time: nothing that became known later counts."""
 
     def __init__(self) -> None:
         self._order: Keys = np.zeros(0, dtype=np.int64)
         self.rate = 0.5
 
-    def fit(self, key: Keys, time_ms: Keys, label: npt.NDArray[np.floating], rate: float) -> None:
-        """Record impressions ``[E]``; keys count from 0. ``rate``: the overall click rate, as it was known."""
-        self._start_ms = int(time_ms.min())
-        self._span = int(time_ms.max()) - self._start_ms + 2
-        self._order = np.sort(self._code(key, time_ms))
-        by_code = np.argsort(self._code(key, time_ms), kind="stable")
+    def fit(self, key: Keys, known_ms: Keys, label: npt.NDArray[np.floating], rate: float) -> None:
+        """Record impressions ``[E]`` and when their outcomes are known; keys count from 0.
+
+        ``rate``: the overall click rate, as it was known.
+        """
+        self._start_ms = int(known_ms.min())
+        self._span = int(known_ms.max()) - self._start_ms + 2
+        self._order = np.sort(self._code(key, known_ms))
+        by_code = np.argsort(self._code(key, known_ms), kind="stable")
         self._clicks = np.concatenate([[0.0], np.cumsum(label[by_code], dtype=np.float64)])
         self.rate = rate
 

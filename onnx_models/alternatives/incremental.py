@@ -11,7 +11,7 @@ import numpy as np
 from river import forest, optim, reco, tree
 
 from onnx_models.alternatives import Chances
-from onnx_models.alternatives.features import DELAY_MS, numbers, surface_of
+from onnx_models.alternatives.features import numbers, surface_of
 from onnx_models.alternatives.popularity import ItemRates
 from onnx_models.examples import Examples, Items
 
@@ -37,13 +37,13 @@ class Incremental:
         out = np.empty(len(examples))
         waiting: deque[tuple[int, Row, bool]] = deque()
         rows = self._rows(examples, follow=follow)
-        labels, times = examples.label.astype(bool).tolist(), examples.time_ms.tolist()
-        for at, (x, label, time_ms) in enumerate(zip(rows, labels, times, strict=True)):
+        labels, known_ms = examples.label.astype(bool).tolist(), examples.known_ms.tolist()
+        for at, (x, label, time_ms) in enumerate(zip(rows, labels, examples.time_ms.tolist(), strict=True)):
             while waiting and waiting[0][0] <= time_ms:
                 self._learn(*waiting.popleft()[1:])
             out[at] = self._chance(x)
             if follow:
-                waiting.append((time_ms + DELAY_MS, x, label))
+                waiting.append((known_ms[at], x, label))
         return np.clip(out, 0.001, 0.999)
 
     def _rows(self, examples: Examples, *, follow: bool = False) -> Iterator[Row]:

@@ -4,7 +4,7 @@ import numpy as np
 import numpy.typing as npt
 
 from onnx_models.alternatives import Chances
-from onnx_models.alternatives.features import DELAY_MS, Rates, surface_of
+from onnx_models.alternatives.features import Rates, surface_of
 from onnx_models.examples import Examples, Items
 from scoring.inputs import SURFACES
 
@@ -26,7 +26,7 @@ class ItemRates:
         for rates, key in ((self._item, _item), (self._placed, _placed)):
             rates.fit(
                 np.concatenate([key(part) for part in parts]),
-                np.concatenate([part.time_ms for part in parts]),
+                np.concatenate([part.known_ms for part in parts]),
                 np.concatenate([part.label for part in parts]),
                 self._rate,  # the rate of the followed examples would reveal their own future
             )
@@ -35,10 +35,8 @@ class ItemRates:
         """Counts and rates by item, and by item and surface, ``[E, 4]``; ``follow``: with the examples themselves."""
         if follow and self._learn is not None:
             self._note([self._learn, examples])
-        known_ms = examples.time_ms - DELAY_MS
-        return np.column_stack(
-            [self._item.known(_item(examples), known_ms), self._placed.known(_placed(examples), known_ms)]
-        )
+        by = (self._item, _item(examples)), (self._placed, _placed(examples))
+        return np.column_stack([rates.known(key, examples.time_ms) for rates, key in by])
 
 
 def _item(examples: Examples) -> npt.NDArray[np.int64]:

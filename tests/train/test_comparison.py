@@ -19,7 +19,8 @@ import torch
 
 from onnx_models import comparison, sharing
 from onnx_models.alternatives import nets
-from onnx_models.alternatives.features import DELAY_MS, PRIOR, Rates
+from onnx_models.alternatives.features import PRIOR, Rates
+from onnx_models.alternatives.incremental import river_models
 from onnx_models.alternatives.nets import (
     ActivationUnit,
     MeanPooling,
@@ -65,19 +66,28 @@ def test_rates_know_what_came_before_and_nothing_else() -> None:
         assert known[at] == pytest.approx([np.log1p(earlier.sum()), expected])
 
 
-def test_what_is_followed_tells_nothing_of_its_own_end(trial: Trial) -> None:
-    model, asked = Popularity(), trial.stateful
-    model.fit(trial.learn, trial.items)
-    first = asked.time_ms < asked.time_ms[len(asked) // 2]
-    asked = replace(asked, time_ms=np.where(first, asked.time_ms, asked.time_ms + DELAY_MS))
+def test_outcomes_are_known_when_the_windows_have_passed_for_which_they_are_labelled(trial: Trial) -> None:
+    for examples in (trial.learn, trial.frozen, trial.stateful):
+        np.testing.assert_array_equal(examples.known_ms, examples.time_ms + WINDOW_MS)
 
-    def said(label: float) -> np.ndarray:
-        chances = model.predict(replace(asked, label=np.full_like(asked.label, label)), follow=True)
-        return np.asarray(chances[first])
 
-    assert DELAY_MS == WINDOW_MS
-    assert 0 < first.sum() < len(first)
-    np.testing.assert_array_equal(said(0.0), said(1.0))
+@pytest.mark.parametrize("window_ms", [1_000, 60_000])
+@pytest.mark.parametrize("number", [None, 1])
+def test_what_is_followed_tells_its_outcome_when_that_is_known_and_not_before(
+    trial: Trial, number: int | None, window_ms: int
+) -> None:
+    asked = replace(trial.stateful, known_ms=trial.stateful.time_ms + window_ms)
+    moment = asked.time_ms[len(asked) // 2]
+    turned = np.where(asked.known_ms > moment, 1 - asked.label, asked.label)
+    told, otherwise = [], []
+    for label, said in ((asked.label, told), (turned.astype(np.float32), otherwise)):
+        model = Popularity() if number is None else river_models(1)[number]
+        model.fit(trial.learn, trial.items)
+        said.extend(model.predict(replace(asked, label=label), follow=True).tolist())
+    same = asked.time_ms <= moment
+    assert 0 < same.sum() < len(same)
+    assert told[: same.sum()] == otherwise[: same.sum()]
+    assert told != otherwise
 
 
 def test_a_lane_is_served_by_what_it_has_learned_of_ads_that_were_chosen(
@@ -112,8 +122,6 @@ def test_draws_are_kept_by_person_however_many_impressions_there_are() -> None:
 
 
 def test_a_tree_that_has_met_no_click_expects_none(trial: Trial) -> None:
-    from onnx_models.alternatives.incremental import river_models
-
     _, tree, _ = river_models(1)
     tree.fit(trial.learn.at(trial.learn.label == 0), trial.items)
     assert (tree.predict(trial.frozen) == 0.001).all()  # the least that it tells

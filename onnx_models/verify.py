@@ -93,10 +93,13 @@ def _run(model: AttentionModel, graph: str, feed: Arrays) -> Arrays:
 
 
 def _difference(found: Arrays, wanted: Arrays) -> float:
-    """Largest absolute difference over ``found``; infinite where a number is not finite, or shapes differ.
+    """Largest absolute difference over ``found``; infinite where a number is not finite, shapes differ, or an outcome
+    is wanted that is not found.
 
     What is not ``wanted``, as outcomes whose golden tensors an exporter did not store, is not compared.
     """
+    if wanted.keys() & set(OUTCOMES) - found.keys():
+        return float("inf")
     found = {name: array for name, array in found.items() if name in wanted}
     if any(array.shape != wanted[name].shape for name, array in found.items()):
         return float("inf")

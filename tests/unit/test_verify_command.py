@@ -57,6 +57,16 @@ def test_a_number_beside_the_golden_tensors_is_passed_over_as_workers_do(tmp_pat
     assert result.exit_code == 0, result.output
 
 
+def _more(golden: dict[str, Any]) -> None:
+    golden["viewed"] = golden["logit"].copy()
+
+
+def test_a_model_whose_graph_lacks_an_outcome_of_its_golden_tensors_ends_with_1(tmp_path: Path) -> None:
+    result = CliRunner().invoke(app, ["verify", "--model", str(toy_model(tmp_path, golden=_more)), "--json"])
+    assert result.exit_code == 1
+    assert json.loads(result.stdout)["max_abs_diff"] is None
+
+
 def test_a_network_is_made_only_of_as_large_a_table_as_the_graph_holds(tmp_path: Path) -> None:
     pytest.importorskip("torch", reason="PyTorch is not installed: make setup-train")
     from onnx_models.export import restore

@@ -67,7 +67,7 @@ class Budgets:
     _earned: Floats = field(default_factory=lambda: np.zeros((0, 4)))
     """Impressions, clicks, purchases that were charged and seconds viewed, of all time."""
     _hours_ms: Ints = field(default_factory=lambda: np.zeros((0, 2), dtype=np.int64))
-    """When each one's ads of the newest day begin and end; 0 and `FOREVER_MS` where that is not within the day."""
+    """When each one's ads begin and end: 0 where that was before the newest day, and `FOREVER_MS` where it is after."""
     _level: Floats = field(default_factory=lambda: np.zeros(0))
     _paced_by: Ints = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
     """The budgets that this worker last paced by; 0 where it has not paced, and others report the level."""
@@ -199,7 +199,7 @@ class Budgets:
         return float(self._level[self._campaigns[campaign]]) if self.budget_micros(campaign) else 0.0
 
     def hours_ms(self, campaign: str, day: int) -> tuple[int, int | None]:
-        """When the campaign's ads of ``day`` begin and end; 0 and None where that is not within the day, or the day is
+        """When the campaign's ads begin and end; 0 where that was before ``day``, None where it is after, or ``day`` is
         not the newest.
         """
         at = self._campaigns.get(campaign)
@@ -292,17 +292,18 @@ class Budgets:
         self._pacer = pacer
 
     def _hours(self, of: Ints, count: int) -> Ints:
-        """When the ads of today begin and end of each of the catalogue's campaigns, ``[count, 2]`` as in `_hours_ms`.
+        """When the ads begin and end of each of the catalogue's campaigns, ``[count, 2]`` as in `_hours_ms`.
 
-        ``of``: each ad's campaign. One that has no such ads runs always.
+        ``of``: each ad's campaign. One whose ads have all ended before today runs always.
         """
         shop, begins_ms = self.catalogue, self._days.newest * DAY_MS
         starts, ends = np.full(count, FOREVER_MS), np.zeros(count, dtype=np.int64)
         runs = np.flatnonzero(shop.end_ms > begins_ms)
         np.minimum.at(starts, of[runs], shop.start_ms[runs])
         np.maximum.at(ends, of[runs], shop.end_ms[runs])
-        within = np.column_stack([starts, ends])
-        return np.where((within > begins_ms) & (within < begins_ms + DAY_MS), within, _ALWAYS)
+        starts[(starts <= begins_ms) | (ends == 0)] = 0
+        ends[(ends >= begins_ms + DAY_MS) | (ends == 0)] = FOREVER_MS
+        return np.column_stack([starts, ends])
 
 
 def _standing(pacer: Pacer, spent_micros: Ints, unbilled_micros: Floats) -> tuple[float, float]:

@@ -317,7 +317,7 @@ class CampaignMetrics(Struct, frozen=True, kw_only=True, omit_defaults=True):
     ``spent_micros``, summed over lanes, is billed up to the larger of two: the day's ``budget_micros`` (null: no limit;
     ``yesterday_budget_micros``: the day before's, if known), and the day's largest ``billed_micros``: what was billed
     by then, as far as the lane's worker knew. ``level``: long-term level of the bid multiplier; 0 without a budget.
-    ``starts_ms, ends_ms``: when the ads of ``day`` begin and end, if within it; the budget is planned for these hours.
+    ``starts_ms, ends_ms``: when its ads begin and end, if not before and after ``day``: the budget is planned for that.
     """
 
     lane: int

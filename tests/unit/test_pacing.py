@@ -126,6 +126,18 @@ def test_a_flight_of_today_is_planned_over_its_own_hours_though_another_ended_on
     assert budgets.standing()[0] == pytest.approx(0.5 / FINISH)
 
 
+def test_a_campaign_that_begins_tomorrow_is_not_behind_today_and_bids_no_higher_then() -> None:
+    shop, begins_ms = Catalogue(), (DAY + 1) * DAY_MS
+    shop.upsert([entry("a", campaign_id="one", budget_micros=1_000_000, start_ms=begins_ms)])
+    budgets, new = Budgets(Market(), shop), Pacer(np.array([1_000_000]))
+    for hour in range(24):
+        budgets.pace(DAY * DAY_MS + hour * HOUR_MS)
+        assert budgets.standing()[0] == 0
+    budgets.pace(begins_ms)
+    new.update(begins_ms, np.array([0]))
+    assert budgets.market.offers(shop, np.array([[0]])).multiplier[0] == pytest.approx(new.multiplier)
+
+
 @given(
     st.integers(0, DAY_MS - 1), st.integers(-2 * DAY_MS, 3 * DAY_MS), st.integers(0, 2 * DAY_MS),
     st.lists(st.floats(0.01, 1), min_size=24, max_size=24),

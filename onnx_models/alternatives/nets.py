@@ -13,7 +13,7 @@ from onnx_models.examples import Examples, Items
 from onnx_models.network import DIM, MATCH, NARROW, WIDE, Attention, Linear
 from onnx_models.predicting import Ready, predict
 from onnx_models.training import Config, Progress, TrainResult, train
-from scoring.features import FEATURE_DIM
+from scoring.features import DENSE_DIM, FEATURE_DIM
 from scoring.ids import MISSING
 from scoring.inputs import OF_AD, OF_RING, REVIEWED, STATS_DIM
 from scoring.interest import WEIGHTS
@@ -109,9 +109,19 @@ def unchanged(examples: Examples) -> Examples:
     return examples
 
 
+def whole(items: Items) -> Items:
+    """The items as they are."""
+    return items
+
+
 def nameless(items: Items) -> Items:
     """Items without what names one of them alone: content that others share. The only ad of a brand has none either."""
     return replace(items, tokens=np.where(items.own, np.uint64(0), items.tokens))
+
+
+def untitled(items: Items) -> Items:
+    """Items without the vectors of their titles."""
+    return replace(items, dense=items.dense[:, :DENSE_DIM])
 
 
 _REST = 2 * (MATCH * FEATURE_DIM + (3 * DIM + MATCH + STATS_DIM) * WIDE + WIDE * NARROW + 3 * NARROW)
@@ -128,14 +138,14 @@ class Net:
     before: Examples | None = None
     attention: Callable[[int], Attention] = Attention
     change: Callable[[Examples], Examples] = unchanged
-    ids: bool = True
+    content: Callable[[Items], Items] = whole
     kflop: float = (_REST + _DOTS) / 1000
     progress: Progress | None = None
     result: TrainResult | None = field(default=None, init=False)
     ready: Ready | None = field(default=None, init=False)
 
     def fit(self, learn: Examples, items: Items) -> None:
-        self._items = items if self.ids else nameless(items)
+        self._items = self.content(items)
         before = None if self.before is None else self.change(self.before)
         self.result = train(self.change(learn), self._items, self.config, self.progress, before, self.attention)
         self.ready = Ready.of(self.result.network, self._items)
@@ -151,7 +161,7 @@ class Net:
 
 
 def variants(config: Config, before: Examples | None, items: Items, *, reviewed: bool) -> list[Net]:
-    """The other ways to pool, and the ablations; that of reviews only if the log has some."""
+    """The other ways to pool, and the ablations; those of reviews and of titles' vectors only where there are some."""
     pooled = (_REST + _DOTS / 2) / 1000
     pair = DIM + 2 * DIM * UNIT + 2 * UNIT
     unit = (_REST + _DOTS / 2 + (RING_SIZE + 1) * pair + 2 * DIM * UNIT) / 1000
@@ -161,6 +171,7 @@ def variants(config: Config, before: Examples | None, items: Items, *, reviewed:
         Net("no_history", config, before, change=without_history),
         Net("no_interest", config, before, change=without_interest),
         Net("no_time_decay", config, before, change=partial(without_decay, items=items)),
-        Net("no_id", config, before, ids=False),
+        Net("no_id", config, before, content=nameless),
         *([Net("no_reviews", config, before, change=without_reviews)] if reviewed else []),
+        *([Net("no_text", config, before, content=untitled)] if items.dense.shape[1] > DENSE_DIM else []),
     ]

@@ -12,15 +12,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
+from streams.cli.contestants import CHOSEN, ModelsOption, contestants
 from streams.cli.evaluated import Beside, report
 from streams.cli.failing import fail
 from streams.cli.options import Hours, Json, LogFolder, Users
 from streams.cli.screen import Table, screen
 
 if TYPE_CHECKING:
-    from onnx_models.alternatives import Alternative
     from onnx_models.comparison import Outcome
-    from onnx_models.training import Config
     from onnx_models.trial import Trial
 
 Told = Callable[[int, int], None]
@@ -60,29 +59,8 @@ LanesOption = Annotated[
         help="Lanes whose click layers are compared with one layer; 1: none.",
     ),
 ]
-CHOSEN = "attention"
-"""The model that the others are compared with."""
-MODELS = (
-    CHOSEN, "mean_pooling", "din", "no_history", "no_interest", "no_time_decay", "no_id", "no_reviews", "gbdt",
-    "hashed_lr", "popularity", "adaptive_forest", "hoeffding_tree", "matrix_factorisation",
-)  # fmt: skip
-"""What can be compared; ``no_reviews`` where the log has reviews."""
-
-
-def _named(names: str | None) -> str | None:
-    """Check the names before minutes of work."""
-    if names is not None and (unknown := {name.strip() for name in names.split(",")} - {*MODELS}):
-        raise typer.BadParameter(f"{', '.join(sorted(unknown))}; expected some of {', '.join(sorted(MODELS))}")
-    return names
-
-
-ModelsOption = Annotated[
-    str | None,
-    typer.Option(
-        "--models",
-        callback=_named,
-        help="Only these models, comma-separated; attention is always included. Else all.",
-    ),
+TextOption = Annotated[
+    bool, typer.Option("--text", help="Add vectors of titles to items (extra text); the model no_text goes without.")
 ]
 NEEDS = ("torch", "lightgbm", "sklearn")
 
@@ -144,6 +122,7 @@ def log(
     data: LogFolder,
     train_share: ShareOption = None,
     models: ModelsOption = None,
+    text: TextOption = False,
     seed: SeedOption = 1,
     jobs: JobsOption = 2,
     lanes: LanesOption = 8,
@@ -152,19 +131,22 @@ def log(
     """Train on the first 80 % of your own log's time (or another share), and test on the rest, like kuairand.
 
     The log is as salience export-log writes it. If it has reviews, a further
-    model gets none of them.
+    model gets none of them; with --text, another gets no titles.
     """
     _require("pyarrow")
-    from streams.cli.trials import TRAIN_SHARE, trial_of
+    from streams.cli.trials import TRAIN_SHARE, titles_of, trial_of
     from streams.logs import LogError
     from streams.logs.parquet import read
     from streams.wire import Impression
+
+    titles = titles_of(wanted=text)
 
     def prepare(told: "Told") -> "Trial":
         held = read(data)
         if not any(isinstance(event, Impression) for event in held.events):
             raise LogError(f"{data} has no impressions; expected a log that has some")
-        return trial_of(held.ads, held.events, 0, told, share=train_share or TRAIN_SHARE, tones=held.tones)
+        share = train_share or TRAIN_SHARE
+        return trial_of(held.ads, held.events, 0, told, titles=titles, share=share, tones=held.tones)
 
     _compare(prepare, {}, _Asked(models, seed, jobs, lanes, as_json))
 
@@ -175,6 +157,7 @@ def demo(
     hours: Hours = 48,
     train_share: ShareOption = None,
     models: ModelsOption = None,
+    text: TextOption = False,
     seed: SeedOption = 1,
     jobs: JobsOption = 2,
     lanes: LanesOption = 8,
@@ -182,12 +165,15 @@ def demo(
 ) -> None:
     """Compare like kuairand, on the demo's shoppers of known taste, drawn by --seed and shown random ads."""
     _require()
-    from streams.cli.trials import TRAIN_SHARE, trial_of
+    from streams.cli.trials import TRAIN_SHARE, titles_of, trial_of
     from streams.demo.shop import simulate_log
+
+    titles = titles_of(wanted=text)
 
     def prepare(told: "Told") -> "Trial":
         held = simulate_log(seed, users, hours)
-        return trial_of(held.ads, held.events, 0, told, share=train_share or TRAIN_SHARE, tones=held.tones)
+        share = train_share or TRAIN_SHARE
+        return trial_of(held.ads, held.events, 0, told, titles=titles, share=share, tones=held.tones)
 
     _compare(prepare, {}, _Asked(models, seed, jobs, lanes, as_json))
 
@@ -219,14 +205,14 @@ def _compare(prepare: "Callable[[Told], Trial]", differs: dict[str, Any], asked:
             fail(error)
         if why := untold(trial.stateful.label):
             fail(f"The test's {why}. {asked.longer}")
-        contestants = _chosen(_contestants(trial, replace(Config(seed=seed), **differs)), asked.models)
-        fitting = progress.add_task("Fitting models", total=len(contestants))
+        models = contestants(trial, replace(Config(seed=seed), **differs), asked.models)
+        fitting = progress.add_task("Fitting models", total=len(models))
 
         def told(outcome: "Outcome") -> None:
             progress.update(fitting, advance=1, description=f"Fitted {outcome.name} in {outcome.fit_s:.0f} s")
 
         with _fitting():
-            outcomes = fit_all(contestants, trial, CHOSEN, asked.jobs, told)
+            outcomes = fit_all(models, trial, CHOSEN, asked.jobs, told)
     chances = outcomes[CHOSEN].chances
     beside = Beside(
         outcomes[CHOSEN].drills,
@@ -366,28 +352,3 @@ def _require(*further: str) -> None:
     if missing:
         helps = "make setup-train in a clone, else pip install 'salience[train,evaluate]'"
         fail(f"{', '.join(missing)} missing, which evaluation needs: {helps}")
-
-
-def _contestants(trial: "Trial", config: "Config") -> "list[Alternative]":
-    """All models, the slowest first."""
-    from onnx_models.alternatives.boosting import Boosting
-    from onnx_models.alternatives.hashed import Hashed
-    from onnx_models.alternatives.incremental import river_models
-    from onnx_models.alternatives.nets import Net, variants
-    from onnx_models.alternatives.popularity import Popularity
-
-    before = trial.before if len(trial.before) else None
-    chosen = Net("attention", config, before)
-    others = variants(config, before, trial.items, reviewed=len(trial.said) > 0)
-    din = [net for net in others if net.name == "din"]
-    nets = [*din, chosen, *(net for net in others if net not in din)]
-    return [*nets, *river_models(config.seed)[::-1], Boosting(config.seed), Hashed(), Popularity()]
-
-
-def _chosen(contestants: "list[Alternative]", names: str | None) -> "list[Alternative]":
-    if names is None:
-        return contestants
-    wanted = {name.strip() for name in names.split(",")} | {CHOSEN}
-    if absent := wanted - {model.name for model in contestants}:
-        fail(f"The log has no reviews to do without: leave out {', '.join(sorted(absent))} from --models", 2)
-    return [model for model in contestants if model.name in wanted]

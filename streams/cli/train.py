@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from onnx_models.metrics import Metrics
     from onnx_models.training import Config, Step, TrainResult
     from onnx_models.trial import Trial
-    from scoring.text import TextOf
 
 app = typer.Typer(help="Train a model on a log (needs PyTorch: the extra train).", no_args_is_help=True)
 
@@ -91,7 +90,7 @@ def demo(
     """Train the demo shop's model from scratch: simulate a log, learn from it, export."""
     _require(out)
     from onnx_models.training import Config
-    from streams.cli.trials import trial_of
+    from streams.cli.trials import titles_of, trial_of
     from streams.demo.shop import simulate_log
 
     console = screen(stderr=as_json)
@@ -99,7 +98,7 @@ def demo(
         log = simulate_log(seed, users, hours)
     data = f"demo shop: seed {seed}, {users} shoppers, {hours:g} hours"
     order = _Order("demo", data, Config(seed=seed), out, folds, console, as_json)
-    titles = _titles() if text else None
+    titles = titles_of(wanted=text)
     _make(order, lambda progress: trial_of(log.ads, log.events, 0, progress, titles=titles, tones=log.tones))
 
 
@@ -135,7 +134,7 @@ def log(
     """Train on your own log, as salience export-log writes it: Parquet files with the messages' fields."""
     _require(out, data)
     from onnx_models.training import Config
-    from streams.cli.trials import trial_of
+    from streams.cli.trials import titles_of, trial_of
     from streams.logs import LogError
 
     if find_spec("pyarrow") is None:
@@ -148,7 +147,7 @@ def log(
     except LogError as error:
         fail(error)
     order = _Order(out.resolve().name, _log_in(data), Config(seed=seed), out, folds, console, as_json)
-    titles = _titles() if text else None
+    titles = titles_of(wanted=text)
     _make(order, lambda progress: trial_of(held.ads, held.events, 0, progress, titles=titles, tones=held.tones))
 
 
@@ -188,15 +187,6 @@ def _require_words(option: str, folder: Path) -> None:
         f"{folder}{_name(folder)}{folder.resolve().name}".encode()
     except UnicodeEncodeError:
         fail(f"{option} {str(folder)!a} has a name that is not UTF-8; give the folder another name")
-
-
-def _titles() -> "TextOf":
-    from scoring.text import TextEncoderError, text_encoder
-
-    try:
-        return text_encoder().encode
-    except TextEncoderError as error:
-        fail(error)
 
 
 def _make(order: _Order, prepare: "Callable[[Callable[[int, int], None]], Trial]") -> None:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from streams.cli.failing import fail
 from streams.cli.options import settings_of
 from streams.cli.screen import screen
 from streams.logs import LogError
@@ -74,6 +75,16 @@ def kuairand_trial(
         require_later(f"{test} begins {begins}, --data ends {ends}", late, len(given_ms), "impressions")
     log = read(data, later=test, histories=True)
     return trial_of(log.ads, log.events, min(given_ms), progress, cut_ms, share=share)
+
+
+def titles_of(*, wanted: bool) -> "TextOf | None":
+    """What gives titles their vectors; None where they are not wanted. Ends the command where the extra is missing."""
+    from scoring.text import TextEncoderError, text_encoder
+
+    try:
+        return text_encoder().encode if wanted else None
+    except TextEncoderError as error:
+        fail(error)
 
 
 def require_later(spans: str, late: int, given: int, what: str) -> None:

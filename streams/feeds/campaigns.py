@@ -1,7 +1,7 @@
 """The campaign-metrics topic as every worker's view of what other lanes have spent (`streams.feeds.topic`)."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import msgspec
 import numpy as np
@@ -10,13 +10,9 @@ from msgspec import UNSET
 
 from scoring.budgets import Budgets
 from scoring.settlement import MICROS_MAX
-from streams.compute import Compute
 from streams.control_wire import HourlyTraffic
 from streams.decode import Record
-from streams.feeds.topic import TopicFeed
 from streams.lanes.ledger import spending
-from streams.settings import Settings
-from streams.topics import CAMPAIGN_METRICS
 from streams.wire import UNREADABLE, CampaignMetrics
 
 log = structlog.get_logger()
@@ -59,17 +55,3 @@ def learn(budgets: Budgets, _name: str, told: HourlyTraffic | None) -> None:
     """Take a lane's traffic by the hour. A tombstone changes nothing: what is known stays until a newer record."""
     if told is not None:
         budgets.learn(told.lane, np.array([math.nan if mean is None else mean for mean in told.hours]))
-
-
-class CampaignFeed(TopicFeed):
-    """Keeps ``budgets`` in step with the topic."""
-
-    def __init__(
-        self, settings: Settings, budgets: Budgets, compute: Compute, fail: Callable[[BaseException], None]
-    ) -> None:
-        super().__init__(settings, CAMPAIGN_METRICS, compute, fail, RECORDS_PER_READ)
-        self._budgets = budgets
-
-    def take(self, records: Sequence[Record]) -> int:
-        """Take a batch; the number of records refused."""
-        return tell(self._budgets, records)

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import msgspec
 import structlog
@@ -136,22 +137,17 @@ class CatalogueFeed(TopicFeed):
     def __init__(
         self,
         settings: Settings,
-        catalogue: Catalogue,
-        refused: RefusedAds,
         compute: Compute,
         fail: Callable[[BaseException], None],
+        catalogue: Catalogue,
+        refused: RefusedAds,
     ) -> None:
         titles = catalogue.titles
         self._titles = titles if isinstance(titles, Titles) else None
-        super().__init__(settings, ADS, compute, fail, TITLES_PER_READ if self._titles else ADS_PER_READ)
-        self._catalogue = catalogue
-        self._refused = refused
+        take, most = partial(apply_ads, catalogue, refused=refused), TITLES_PER_READ if self._titles else ADS_PER_READ
+        super().__init__(settings, compute, fail, ADS, take, most)
 
     async def prepare(self, records: Sequence[Record]) -> None:
         """Encode the titles of ``records`` on a thread of its own: placements go on meanwhile."""
         if self._titles is not None:
             await asyncio.to_thread(self._titles.learn, titles_in(records))
-
-    def take(self, records: Sequence[Record]) -> int:
-        """Apply a batch. Returns how many ads were refused."""
-        return apply_ads(self._catalogue, records, self._refused)

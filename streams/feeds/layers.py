@@ -5,7 +5,7 @@ bucket. Each record is whole by itself, and the newest of its key counts (`scori
 shorter records under ``LANE/...``; readers skip those, since a lane that is taken over publishes all of its ads anew.
 """
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import msgspec
@@ -18,12 +18,8 @@ from scoring.examination import SLOTS_MAX
 from scoring.features import specification_hash
 from scoring.feedback import ClickLayer
 from scoring.pool import BUCKETS, Learned, Pool
-from streams.compute import Compute
 from streams.decode import Record
-from streams.feeds.topic import TopicFeed
 from streams.message import Message
-from streams.settings import Settings
-from streams.topics import CLICK_LAYERS
 from streams.wire import UNREADABLE
 
 log = structlog.get_logger()
@@ -135,15 +131,3 @@ def _checked(values: Floats, least: float) -> Floats:
     if not ((values >= least) & (values <= LARGEST)).all():
         raise ValueError(f"a number that is not within {least:g} to {LARGEST:g}")
     return values
-
-
-class LayerFeed(TopicFeed):
-    """Keeps ``pool`` in step with the topic."""
-
-    def __init__(self, settings: Settings, pool: Pool, compute: Compute, fail: Callable[[BaseException], None]) -> None:
-        super().__init__(settings, CLICK_LAYERS, compute, fail, RECORDS_PER_READ)
-        self._pool = pool
-
-    def take(self, records: Sequence[Record]) -> int:
-        """Take a batch. Returns how many records were refused."""
-        return hear(self._pool, records)

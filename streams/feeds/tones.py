@@ -1,6 +1,6 @@
 """The tones topic: how ads are reviewed. Every worker's catalogue follows it live; training reads it by time."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import msgspec
 import numpy as np
@@ -9,11 +9,7 @@ import structlog
 from scoring.catalogue import Catalogue
 from scoring.ids import id64s
 from scoring.tones import Said, ToneHistory
-from streams.compute import Compute
 from streams.decode import Record
-from streams.feeds.topic import TopicFeed
-from streams.settings import Settings
-from streams.topics import TONES
 from streams.wire import UNREADABLE, Tone
 
 log = structlog.get_logger()
@@ -70,17 +66,3 @@ def _read(key: bytes, value: bytes | None) -> tuple[str, float, float]:
 
 def _said(numbers: Sequence[Sequence[float]]) -> Said:
     return np.array(numbers, dtype=np.float64).reshape(-1, 2)
-
-
-class ToneFeed(TopicFeed):
-    """Keeps the catalogue's tones in step with the topic."""
-
-    def __init__(
-        self, settings: Settings, catalogue: Catalogue, compute: Compute, fail: Callable[[BaseException], None]
-    ) -> None:
-        super().__init__(settings, TONES, compute, fail, RECORDS_PER_READ)
-        self._catalogue = catalogue
-
-    def take(self, records: Sequence[Record]) -> int:
-        """Take a batch. Returns how many records were refused."""
-        return take(self._catalogue, records)

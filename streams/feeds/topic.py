@@ -5,7 +5,6 @@ slice sees half of one.
 """
 
 import asyncio
-from abc import abstractmethod
 from collections.abc import Callable, Sequence
 
 import structlog
@@ -28,14 +27,18 @@ POLL_MS = 200
 
 
 class TopicFeed(Service):
-    """Follows ``topic`` (without prefix). A subclass says what it makes of records in `take`."""
+    """Follows ``topic`` (without prefix).
+
+    ``take`` gets records of one partition, in order, on the compute thread, and returns how many it refused.
+    """
 
     def __init__(
         self,
         settings: Settings,
-        topic: str,
         compute: Compute,
         fail: Callable[[BaseException], None],
+        topic: str,
+        take: Callable[[Sequence[Record]], int],
         records_per_read: int,
     ) -> None:
         """``records_per_read``: most in one call, which a slice may wait for. ``fail``: ends the process."""
@@ -44,6 +47,7 @@ class TopicFeed(Service):
         self.topic = settings.topic_prefix + topic
         self._compute = compute
         self._fail = fail
+        self.take = take
         self._records_per_read = records_per_read
         self._consumer: AIOKafkaConsumer | None = None
         self._starting: asyncio.Future[tuple[AIOKafkaConsumer, int]] | None = None
@@ -51,12 +55,8 @@ class TopicFeed(Service):
         self.refused = 0
         self.caught_up = False
 
-    @abstractmethod
-    def take(self, records: Sequence[Record]) -> int:
-        """Take ``records`` of one partition, in order, on the compute thread. Returns how many were refused."""
-
     async def prepare(self, records: Sequence[Record]) -> None:
-        """Do slow work before `take`, off the compute thread. By default there is none."""
+        """Do slow work before ``take``, off the compute thread. By default there is none."""
 
     async def on_start(self) -> None:
         """Read to the topic's present end. Raises `MissingTopicError` where the topic is not known yet.

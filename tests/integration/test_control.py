@@ -9,9 +9,11 @@ from aiokafka import AIOKafkaConsumer
 
 from deploy.brokers import Broker
 from streams.compute import Compute
-from streams.control import Control, ControlFeed, publish
+from streams.control import CONTROLS_PER_READ, Control, publish
 from streams.control_wire import Consent
+from streams.feeds.topic import TopicFeed
 from streams.reading import MissingTopicError
+from streams.topics import CONTROL
 from tests.builders import START_MS
 from tests.integration.lanes import Shop, play
 from tests.integration.workers import until
@@ -31,7 +33,7 @@ def test_a_feed_has_read_everything_when_it_has_started_and_then_follows(
         offsets = await publish(shop.settings, [refusal(f"user-{number}") for number in range(300)])
         assert offsets == list(range(300))
         control, compute, failures = Control(), Compute(), list[BaseException]()
-        feed = ControlFeed(shop.settings, control, compute, failures.append)
+        feed = TopicFeed(shop.settings, compute, failures.append, CONTROL, control.take, CONTROLS_PER_READ)
         await feed.start()
         try:
             assert (len(control), control.next_offset) == (300, 300)
@@ -61,7 +63,7 @@ def test_a_feed_whose_topic_is_not_known_yet_ends_the_worker_rather_than_follow_
         shop = Shop.open(kafka.bootstrap, topic_prefix, tmp_path)
         elsewhere = shop.settings.model_copy(update={"topic_prefix": f"{topic_prefix}-other-"})
         compute = Compute()
-        feed = ControlFeed(elsewhere, Control(), compute, pytest.fail)
+        feed = TopicFeed(elsewhere, compute, pytest.fail, CONTROL, Control().take, CONTROLS_PER_READ)
         try:
             with pytest.raises(MissingTopicError, match="topics create"):
                 await feed.on_start()
@@ -80,7 +82,7 @@ def test_a_feed_stopped_while_it_starts_ends_in_order(
         shop = Shop.open(kafka.bootstrap, topic_prefix, tmp_path)
         await publish(shop.settings, [refusal("user-0")])
         compute, under_way = Compute(), asyncio.Event()
-        feed = ControlFeed(shop.settings, Control(), compute, pytest.fail)
+        feed = TopicFeed(shop.settings, compute, pytest.fail, CONTROL, Control().take, CONTROLS_PER_READ)
         real = getattr(AIOKafkaConsumer, step)
 
         async def told(*args: Any, **options: Any) -> Any:

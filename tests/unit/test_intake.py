@@ -12,8 +12,8 @@ import pytest
 from aiokafka import TopicPartition
 from aiokafka.errors import ConsumerStoppedError, KafkaError, NodeNotReadyError, UnknownError
 
-from streams.control import Control, ControlFeed
 from streams.fatal import CANNOT_START, EXIT_STATUS, GRACE_S, describe, status_of
+from streams.feeds.topic import TopicFeed
 from streams.intake import Intake, SilenceError, group_consumer, lanes_of, member_name
 from streams.lanes.lane import FenceError
 from streams.leaving import leave
@@ -158,7 +158,7 @@ def test_a_feed_that_is_closed_while_it_reads_its_topic_ends_in_order_where_the_
     monkeypatch.setattr("streams.feeds.topic.log_ends", AsyncMock(return_value={tp: 1}))
 
     async def scenario() -> bool:
-        feed = ControlFeed(Settings(), Control(), Mock(), pytest.fail)
+        feed = TopicFeed(Settings(), Mock(), pytest.fail, "control", len, 1)
 
         async def closed(*_: object, **__: object) -> None:
             if told:

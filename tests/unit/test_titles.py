@@ -281,7 +281,7 @@ def records(*titles: str) -> list[Record]:
 def test_titles_are_encoded_before_the_compute_thread_takes_the_ads(opened: Open) -> None:
     titles, encoder = opened()
     catalogue, compute = Catalogue(titles=titles), Compute()
-    feed = CatalogueFeed(Settings(), catalogue, RefusedAds(), compute, lambda _: None)
+    feed = CatalogueFeed(Settings(), compute, lambda _: None, catalogue, RefusedAds())
 
     async def scenario() -> set[int]:
         batch = records("Red shoes", "Blue lamp")

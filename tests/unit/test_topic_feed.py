@@ -2,13 +2,12 @@
 
 import asyncio
 import threading
-from collections.abc import Callable, Coroutine, Iterator, Sequence
+from collections.abc import Callable, Coroutine, Iterator
 from typing import Any, Never
 
 import pytest
 
 from streams.compute import Compute
-from streams.decode import Record
 from streams.feeds import topic
 from streams.feeds.topic import TopicFeed
 from streams.settings import Settings
@@ -26,12 +25,9 @@ class Feed(TopicFeed):
         catch_up: Callable[[], Coroutine[Any, Any, Any]] | None = None,
         fail: Callable[[BaseException], None] = pytest.fail,
     ) -> None:
-        super().__init__(Settings(bootstrap="127.0.0.1:1"), "ads", compute, fail, 1)
+        super().__init__(Settings(bootstrap="127.0.0.1:1"), compute, fail, "ads", len, 1)
         if catch_up is not None:
             self._catch_up = catch_up  # type: ignore[method-assign]  # the broker's part
-
-    def take(self, records: Sequence[Record]) -> int:
-        return len(records)
 
 
 @pytest.fixture

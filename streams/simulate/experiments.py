@@ -5,6 +5,7 @@ after the other and go on acting, while the trial is looked at a hundred times, 
 bandit arrive cohort by cohort, and later ones click more, whatever their arm.
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -14,8 +15,10 @@ import numpy.typing as npt
 
 from scoring.allocation import allocation
 from scoring.assignment import Arm, Experiment
+from scoring.confidence import split_log_e_value
 from scoring.ids import mix64
 from scoring.trial import SUMS, USERS_MIN, Look, Trial
+from streams.experiments.findings import SPLIT_P_MIN
 
 Floats = npt.NDArray[np.float64]
 
@@ -26,7 +29,6 @@ CLICKS_MEAN = 4.0
 CLICKS_SPREAD = 10.3
 """Variance of expected clicks between shoppers. With this and the mean, the clicks before an experiment explain half
 the variance of the clicks in it: (10.3 / (10.3 + 4))² = .52."""
-SPLIT_P_MAX = 0.001
 COHORTS, COHORT, MINIMUM = 10, 400, 0.1
 """Of a bandit: number of cohorts, shoppers in each, and the least share of an arm."""
 
@@ -104,14 +106,13 @@ def one(seed: int, users: int, lift: float) -> Watched:
 
 def users_until_split_found(seed: int, first_share: float, most: int) -> int | None:
     """Users until the split test finds that the first arm gets ``first_share`` instead of half; None if never."""
-    draw = np.random.default_rng(seed)
-    trial, step = Trial(shares=np.array([0.5, 0.5])), most // LOOKS
-    totals = np.zeros((most, len(SUMS)))
-    for start in range(0, most, step):
-        users = np.arange(start, start + step)
-        trial.expose(users, (draw.random(step) >= first_share).astype(np.int64), totals)
-        if trial.look(totals[: start + step]).split_p_value < SPLIT_P_MAX:
-            return start + step
+    draw, halves = np.random.default_rng(seed), np.array([0.5, 0.5])
+    step, counts = most // LOOKS, np.zeros(2, dtype=np.int64)
+    for users in range(step, most + 1, step):
+        first = np.count_nonzero(draw.random(step) < first_share)
+        counts += (first, step - first)
+        if split_log_e_value(counts, halves) > -math.log(SPLIT_P_MIN):
+            return users
     return None
 
 

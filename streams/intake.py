@@ -23,7 +23,7 @@ from streams.clock import tick_ms
 from streams.connection import aiokafka_options
 from streams.fatal import CannotStartError, arm_exit, describe, end_now, guarded
 from streams.fetching import fetch
-from streams.identity import TopicIdentity, check_lanes
+from streams.identity import check_lanes
 from streams.joining import meet_coordinator
 from streams.lanes.lane import FenceError, Lane, LaneLostError, Shared
 from streams.lanes.queues import SourceQueue
@@ -124,15 +124,15 @@ class Intake(Service, ConsumerRebalanceListener):
         self.counts: Counter[str] = Counter()
 
     @property
-    def _identity(self) -> TopicIdentity:
+    def shared(self) -> Shared:
+        """What all its lanes use, once it has started."""
         assert self._shared is not None, "the intake has not started"
-        return self._shared.identity
+        return self._shared
 
     @property
     def consumer(self) -> AIOKafkaConsumer:
         """The group's member, once started."""
-        assert self._shared is not None, "the intake has not started"
-        return self._shared.consumer
+        return self.shared.consumer
 
     # --- life --------------------------------------------------------------------------------------------
 
@@ -213,12 +213,11 @@ class Intake(Service, ConsumerRebalanceListener):
         """Start a task for each lane."""
         try:
             numbers = lanes_of(assigned, self._topics, self._settings.lanes_max)
-            check_lanes(numbers, self._identity.lanes)
+            check_lanes(numbers, self.shared.identity.lanes)
             for number in numbers:
                 self._acquire(number)
             self._joined = True
-            if self._shared is not None:
-                self._shared.metrics.rebalances.inc()
+            self.shared.metrics.rebalances.inc()
         except BaseException as error:  # noqa: BLE001 - aiokafka would swallow it
             self.fail(error)
 
@@ -232,8 +231,7 @@ class Intake(Service, ConsumerRebalanceListener):
             task.add_done_callback(self._closing.discard)
 
     def _acquire(self, number: int) -> None:
-        assert self._shared is not None
-        lane = self._lanes[number] = Lane(number, self._shared)
+        lane = self._lanes[number] = Lane(number, self.shared)
         self._taking[number] = self.loop.create_task(self._guarded(self._take_over(lane, set(self._closing))))
 
     async def _take_over(self, lane: Lane, closing: set[asyncio.Task[None]]) -> None:
@@ -381,5 +379,4 @@ class Intake(Service, ConsumerRebalanceListener):
             seconds = (now_ms - last_ms) / 1000
             log.info("summary", lanes=len(self._lanes), queued=self._queued(), seconds=round(seconds, 1), **counts)
             last_ms = now_ms
-            if self._shared is not None:
-                await asyncio.to_thread(self._shared.snapshots.remove_old)
+            await asyncio.to_thread(self.shared.snapshots.remove_old)

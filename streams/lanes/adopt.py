@@ -75,7 +75,7 @@ async def _adopt_lane(settings: Settings, identity: TopicIdentity, lane: int) ->
         await outbox.begin()
         await outbox.abort()
         changelog = TopicPartition(settings.topic_prefix + CHANGELOG, lane)
-        recovered = await recover(settings, changelog, Recovered(RowStore(settings.rows_per_lane_max), None, 0))
+        recovered = await recover(settings, changelog, Recovered(RowStore(settings.rows_per_lane_max)))
         row = recovered.lane_row
         if row is None:
             return None

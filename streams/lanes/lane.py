@@ -131,7 +131,7 @@ class Lane:
         if recovered.lane_row is None and len(recovered.store):  # without it the lane would begin anew, over old rows
             log.warning("snapshot beyond its lane row, read the changelog instead", lane=self.number)
             kept = 0
-            recovered = await self._recover(Recovered(RowStore(self._shared.settings.rows_per_lane_max), None, 0))
+            recovered = await self._recover(Recovered(RowStore(self._shared.settings.rows_per_lane_max)))
         self._changelog_offset = recovered.lane_row_offset
         self._state = await self._resume(recovered)
         self._committed = True

@@ -43,8 +43,8 @@ class Recovered:
     """
 
     store: RowStore
-    lane_row: LaneRow | None
-    offset: int
+    lane_row: LaneRow | None = None
+    offset: int = 0
     lane_row_offset: int = 0
     """Where the lane row stands in the changelog, as far as it was read; a snapshot holds none and must not pass it."""
     end: int = 0

@@ -200,7 +200,7 @@ class Snapshots:
         ``begin``, ``end``: the changelog's first offset and its end.
         """
         path = self.path(lane)
-        empty = Recovered(RowStore(self._rows_max), None, 0)
+        empty = Recovered(RowStore(self._rows_max))
         try:
             header, end_offset, store = self._read(path)
         except FileNotFoundError:
@@ -215,7 +215,7 @@ class Snapshots:
             except OSError as error:
                 log.warning("snapshot not deleted", lane=lane, error=str(error))
             return empty
-        return Recovered(store, None, header.changelog_offset, parts=spread(header.parts))
+        return Recovered(store, offset=header.changelog_offset, parts=spread(header.parts))
 
     def _refusal(self, header: Header, newest: int, begin: int, end: int) -> str:
         age_ms = wall_ms() - header.as_of_ms

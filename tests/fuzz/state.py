@@ -31,7 +31,7 @@ def _changelog(key: bytes) -> Callable[[], Check]:
 
         def check(data: bytes) -> None:
             """A changelog value; a row that is believed must bear an event, and being scored."""
-            base = Recovered(RowStore(4), None, 0)
+            base = Recovered(RowStore(4))
             try:
                 _load(base, [Record("state-changelog", 0, 0, START_MS, key, data)])
             except RecoveryError:

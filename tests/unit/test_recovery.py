@@ -20,7 +20,7 @@ from tests.cancelling import cancelled_after
 
 
 def load(key: bytes, value: bytes | None) -> Recovered:
-    base = Recovered(RowStore(), None, 0)
+    base = Recovered(RowStore())
     _load(base, [Record("state-changelog", 0, 0, 0, key, value)])
     return base
 
@@ -44,7 +44,7 @@ def test_a_tombstone_of_nobody_changes_nothing() -> None:
 def test_what_the_lane_kept_of_somebody_is_gone_with_its_tombstone_in_the_same_read_or_a_later_one() -> None:
     kept, gone = (Record("state-changelog", 0, 0, 0, person_key(b"ann"), value) for value in (b"learned", None))
     for reads in ([[kept, gone]], [[kept], [gone]]):
-        base = Recovered(RowStore(), None, 0)
+        base = Recovered(RowStore())
         for read in reads:
             _load(base, read)
         assert base.parts == {}
@@ -62,7 +62,7 @@ def test_a_person_is_gone_with_their_tombstone_in_the_same_read_or_a_later_one_a
         for user, value in ((b"ann", row), (b"ann", None), (b"bob", row))
     )
     for reads in ([[kept, other, gone]], [[kept, other], [gone]]):
-        base = Recovered(RowStore(), None, 0)
+        base = Recovered(RowStore())
         for read in reads:
             _load(base, read)
         assert (base.store.find(b"ann") >= 0, base.store.find(b"bob") >= 0) == (False, True)
@@ -118,7 +118,7 @@ def test_a_recovery_reads_until_its_position_is_at_the_end_and_waits_for_no_reco
     for end in (2, 3, 4):  # behind a record, behind another, behind a marker
         log += [None] * (end - len(log))
         monkeypatch.setattr("streams.lanes.recovery.log_ends", AsyncMock(return_value={changelog: end}))
-        whole = asyncio.run(recover(Settings(), changelog, Recovered(RowStore(), None, 0)))
+        whole = asyncio.run(recover(Settings(), changelog, Recovered(RowStore())))
         assert (whole.offset, len(whole.parts)) == (end, min(end, 3) - 1)
     assert told["isolation_level"] == "read_committed"
 
@@ -127,7 +127,7 @@ def test_where_the_log_begins_behind_a_snapshot_it_is_read_from_there_and_the_sn
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     log: list[Record | None] = [Record("state-changelog", 0, n, 0, person_key(b"p%d" % n), b"x") for n in range(5)]
-    changelog, base = TopicPartition("state-changelog", 0), Recovered(RowStore(), None, 1, lane_row_offset=1)
+    changelog, base = TopicPartition("state-changelog", 0), Recovered(RowStore(), offset=1, lane_row_offset=1)
     base.store.row_of(b"gone since")
     base.parts[person_key(b"gone since")] = b"x"
     monkeypatch.setattr("streams.lanes.recovery.AIOKafkaConsumer", lambda **_: Changelog(log, begins=3))
@@ -161,7 +161,7 @@ def recovering(monkeypatch: pytest.MonkeyPatch, reader: Changelog) -> asyncio.Ta
     changelog = TopicPartition("state-changelog", 0)
     monkeypatch.setattr("streams.lanes.recovery.AIOKafkaConsumer", lambda **_: reader)
     monkeypatch.setattr("streams.lanes.recovery.log_ends", AsyncMock(return_value={changelog: 1}))
-    return asyncio.create_task(recover(Settings(), changelog, Recovered(RowStore(), None, 0)))
+    return asyncio.create_task(recover(Settings(), changelog, Recovered(RowStore())))
 
 
 def test_a_recovery_that_is_cancelled_while_its_reader_closes_is_cancelled(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -190,7 +190,7 @@ def recovered(monkeypatch: pytest.MonkeyPatch, bound: int, told: list[tuple[byte
     changelog = TopicPartition("state-changelog", 0)
     monkeypatch.setattr("streams.lanes.recovery.AIOKafkaConsumer", lambda **_: Changelog(log))
     monkeypatch.setattr("streams.lanes.recovery.log_ends", AsyncMock(return_value={changelog: len(log)}))
-    base = Recovered(RowStore(bound), None, 0)
+    base = Recovered(RowStore(bound))
     return asyncio.run(recover(Settings(rows_per_lane_max=bound), changelog, base)).store
 
 

@@ -31,7 +31,6 @@ class Policies:
     logged: Logged
     estimates: dict[str, Estimate]
     observed: float
-    observed_error: float
     doubts: list[str]
 
 
@@ -59,8 +58,7 @@ def random_to_bts(directory: Path) -> Policies:
         model_chosen=means[fold, logged.position, logged.item],
         model_policy=(means[fold, logged.position] * policy[logged.position]).sum(axis=1),
     )
-    error = float(other.click.std(ddof=1) / np.sqrt(len(other.click)))
-    return Policies(choices, evaluate(choices), float(other.click.mean()), error, doubts(choices))
+    return Policies(choices, evaluate(choices), float(other.click.mean()), doubts(choices))
 
 
 def _read(file: Path) -> _Log:

@@ -17,8 +17,6 @@ from streams.demo.tastes import Floats, Ints, Tastes
 from streams.logs import Event, Log, in_order
 from streams.wire import Click, EventKind, Impression
 
-__all__ = ["LOG_START_MS", "Log", "Pace", "Shoppers", "catalogue", "simulate_log"]
-
 Bools = npt.NDArray[np.bool_]
 
 BASE_LOG_ODDS = -3.55
@@ -34,7 +32,7 @@ RANDOM_BROWSING = 0.15
 JUMP_IN_SESSION = 0.06
 """Chance, at each act, that another sub-category comes to mind."""
 SHOP = 1
-"""Seed of the default shop: the shipped model has learnt its ads."""
+"""Seed of the shop: the shipped model has learnt its ads."""
 LOG_SLOTS = 10
 """Ads of each of its placements."""
 SURFACES = ("home", "search", "category")
@@ -63,7 +61,7 @@ class _Answers:
 
 
 class Shoppers:
-    """``users`` shoppers of the shop ``catalogue(shop)``, named by their ``crowd``: ``user-0000`` and so on.
+    """``users`` shoppers of the shop ``catalogue(SHOP)``, named by their ``crowd``: ``user-0000`` and so on.
 
     ``run`` is the prefix of their events' ids: to let the same people in again, give another one. `organic` gives what
     shoppers do of their own accord, `see` what a shopper does when shown a placement.
@@ -71,12 +69,11 @@ class Shoppers:
     """
 
     def __init__(
-        self, seed: int, users: int, *, shop: int = SHOP, pace: Pace | None = None, crowd: str = "user",
-        run: str = "demo",
-    ) -> None:  # fmt: skip
-        self.ads = catalogue(shop)
+        self, seed: int, users: int, *, pace: Pace | None = None, crowd: str = "user", run: str = "demo"
+    ) -> None:
+        self.ads = catalogue(SHOP)
         self.names = [f"{crowd}-{number:04d}" for number in range(users)]
-        self.tastes = Tastes(self.ads, users, shop, np.random.default_rng([seed, 1]))
+        self.tastes = Tastes(self.ads, users, SHOP, np.random.default_rng([seed, 1]))
         self._pace = pace or Pace()
         self._rng = np.random.default_rng([seed, 2])
         self._run = f"{run}-{seed}"

@@ -2,9 +2,10 @@ import numpy as np
 import pytest
 
 from scoring.confidence import Z_95, by_person, student_95, wilson
+from streams.demo.catalogue import LOG_START_MS
 from streams.demo.meter import Arm, Meter, Rate
 from streams.demo.report import Report
-from streams.demo.shop import LOG_START_MS, Shoppers
+from streams.demo.shop import Shoppers
 from streams.wire import Impression
 
 

@@ -5,7 +5,8 @@ import msgspec
 import numpy as np
 import pytest
 
-from streams.demo.shop import LOG_START_MS, SHOP, Shoppers, catalogue, simulate_log
+from streams.demo.catalogue import LOG_START_MS, catalogue
+from streams.demo.shop import SHOP, Shoppers, simulate_log
 from streams.logs import in_order
 from streams.wire import Ad, Click, Impression
 

@@ -1,6 +1,7 @@
 """What lanes' click layers tell one another, and what a lane serves that has heard it."""
 
 from collections.abc import Sequence
+from functools import cache
 
 import msgspec
 import numpy as np
@@ -175,21 +176,26 @@ def test_a_lane_serves_by_what_the_others_have_told() -> None:
     assert own.layer.model.array.tolist() == lane_of(1).layer.model.array.tolist()  # it learned nothing from it
 
 
+@cache
+def words() -> list[list[Message]]:
+    """What three lanes tell, each in two parts."""
+    whole = [lane_of(seed, 40).share(seed) for seed in range(1, 4)]
+    return [part for word in whole for part in (word[:1], word[1:])]
+
+
+@cache
+def served_after(*numbers: int) -> tuple[list[float], list[float], list[float]]:
+    """What a lane serves that has heard these of the `words`, in this order."""
+    pool, own = Pool(), lane_of(9, 40)
+    for number in numbers:
+        heard(pool, words()[number])
+    own.commit(SHOP, pool.others(0))
+    return served(own)
+
+
 @given(st.permutations(range(6)), st.lists(st.integers(0, 5), max_size=4))
 def test_late_doubled_and_shuffled_words_change_nothing(order: list[int], again: list[int]) -> None:
-    words = [lane_of(seed, 40).share(seed) for seed in range(1, 4)]
-    parts = [part for word in words for part in (word[:1], word[1:])]
-    straight, other = Pool(), Pool()
-    for part in parts:
-        heard(straight, part)
-    for number in [*order, *again]:
-        heard(other, parts[number])
-    own = lane_of(9, 40)
-    own.commit(SHOP, straight.others(0))
-    expected = served(own)
-    again_own = lane_of(9, 40)
-    again_own.commit(SHOP, other.others(0))
-    for found, wanted in zip(served(again_own), expected, strict=True):
+    for found, wanted in zip(served_after(*order, *again), served_after(*range(6)), strict=True):
         assert found == pytest.approx(wanted, abs=1e-6)
 
 

@@ -257,3 +257,31 @@ def test_a_change_of_state_is_read_out_once_and_how_long_nothing_has_come_is_sho
             assert await page.evaluate("window.announced") == [said, "✓ everything keeps up"]
 
     asyncio.run(scenario())
+
+
+class Crowd(Full):
+    """Each snapshot has other people in it than the one before, as in a shop full of them."""
+
+    def made(self, number: int) -> Snapshot:
+        return replace(super().made(number), people=[f"shopper-{number}-{at}" for at in range(10)])
+
+
+@pytest.mark.parametrize("come", ["focus", "hover"])
+def test_people_to_pick_from_stay_while_one_of_them_has_the_focus_or_is_pointed_at(come: str) -> None:
+    async def scenario() -> None:
+        live = Crowd()
+        async with full_page(live) as page:
+            people = page.locator("#why-recent button")
+            before = await people.all_inner_texts()
+            await getattr(people.nth(2), come)()
+            for _ in range(3):
+                await live.draw(page)
+            assert await people.all_inner_texts() == before
+            if come == "focus":
+                assert await page.evaluate("document.activeElement.textContent") == before[2]
+            await page.focus("#why-user")
+            await page.mouse.move(0, 0)
+            await live.draw(page)
+            assert not {*before} & {*await people.all_inner_texts()}
+
+    asyncio.run(scenario())

@@ -23,7 +23,9 @@ export class Why {
 
   draw(snapshot) {
     keyed(byId("why-people"), snapshot.people, (user) => user, (user) => make("option", { value: user }), () => {});
-    keyed(byId("why-recent"), snapshot.people.slice(0, 8), (user) => user, (user) => {
+    const recent = byId("why-recent");
+    if (recent.matches(":is(:hover, :focus-within)")) return; // whoever has come to one of them means that one
+    keyed(recent, snapshot.people.slice(0, 8), (user) => user, (user) => {
       const button = make("button", { type: "button" }, user);
       button.addEventListener("click", () => { byId("why-user").value = user; this.look(user); });
       return button;

@@ -285,3 +285,20 @@ def test_people_to_pick_from_stay_while_one_of_them_has_the_focus_or_is_pointed_
             assert not {*before} & {*await people.all_inner_texts()}
 
     asyncio.run(scenario())
+
+
+def test_of_an_answer_about_a_person_one_sentence_is_read_out_and_none_of_its_tables() -> None:
+    async def scenario() -> None:
+        live = Full()
+        live.answers["shopper-2"] = why("shopper-2")
+        async with full_page(live) as page:
+            await page.evaluate(ANNOUNCED)
+            await ask(page, "shopper-2")
+            await page.wait_for_selector("#why[data-user=shopper-2]:not([aria-busy])")
+            await page.click("#why-slots button:text-is('2')")
+            await page.wait_for_selector("#why-slots button[aria-pressed=true]:text-is('2')")
+            (said,) = await page.evaluate("window.announced")
+            assert said == await page.inner_text("#why-said")
+            assert said.startswith("User shopper-2, placement ")
+
+    asyncio.run(scenario())

@@ -57,12 +57,12 @@ export class Why {
   show() {
     const told = this.told;
     if (!told) return;
+    put(byId("why-said"), told.error ? say(`why.error.${told.error}`, { user: told.user }) : say("why.facts", { user: told.user, placement: told.placement_id, arm: told.arm, model: told.model, time: moment(told.time_ms), candidates: told.candidates })); // read out; the tables are not
     if (told.error) {
-      byId("why").replaceChildren(make("p", { data: { error: told.error } }, say(`why.error.${told.error}`, { user: told.user })));
+      byId("why").replaceChildren();
       return;
     }
     byId("why").replaceChildren(
-      make("p", { class: "facts" }, say("why.facts", { user: told.user, placement: told.placement_id, arm: told.arm, model: told.model, time: moment(told.time_ms), candidates: told.candidates })),
       make("p", { class: "facts", data: { identical: String(told.identical) } }, say(`why.identical.${told.identical}`), ...told.differences.map((each) => make("small", {}, ` ${each}`))),
       make("h3", {}, say("why.slots")), this.slots(told),
       make("div", { class: "two" },

@@ -13,7 +13,9 @@ from playwright.async_api import Page
 
 from streams.console.desk import Snapshot
 from streams.console.serve import make_app
+from streams.console.why import Attention, Named
 from streams.settings import Settings
+from tests.contrast import contrast
 from tests.integration.consoles import (
     DESK,
     SMALL,
@@ -32,6 +34,7 @@ pytestmark = [pytest.mark.integration, pytest.mark.timeout(120)]
 CANVASES = """nodes => nodes.map(node => ({
   role: node.getAttribute("role"), name: node.getAttribute("aria-label"), instead: node.textContent,
 }))"""
+LONG = 128 * "W"
 INKS = """nodes => nodes.map(node => {
   const copy = document.createElement("canvas").getContext("2d", { willReadFrequently: true });
   copy.drawImage(node, 0, 0);
@@ -188,10 +191,39 @@ def test_all_of_it_can_be_read_and_reached(scheme: str, language: str, viewport:
     asyncio.run(scenario())
 
 
-@pytest.mark.parametrize("language", ["en", "zh"])
-def test_nothing_scrolls_sideways_however_wide_the_page_is(language: str) -> None:
+class Wordy(Full):
+    """Names of 128 letters without a place to break, as anybody may write to a topic."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        told, ad = self.answers["shopper-1"], Named(ad_id=LONG, title="", category="")
+        slots = [replace(won, ad=ad, campaign_id=LONG, attention=[Attention(ad=ad, weight=1.0)]) for won in told.slots]
+        past, lost = [replace(one, ad=ad) for one in told.history], [replace(one, ad=ad) for one in told.lost]
+        self.answers["shopper-1"] = replace(told, arm=LONG, model=LONG, slots=slots, history=past, lost=lost)
+
+    def made(self, number: int) -> Snapshot:
+        told = super().made(number)
+        (trial,) = told.experiments
+        about = dict.fromkeys(("model", "owner", "error", "topic", "name"), LONG)
+        return replace(
+            told,
+            group=LONG,
+            people=[LONG[:64]],
+            alarms=[replace(one, about={**one.about, **about}) for one in told.alarms],
+            lanes=[replace(one, owner=LONG) for one in told.lanes],
+            arms=[replace(one, arm=f"{LONG}{one.arm}") for one in told.arms],
+            experiments=[replace(trial, report=replace(trial.report, experiment=LONG))],
+            models=[replace(one, model=f"{LONG}{one.model}") for one in told.models],
+            drifts=[replace(one, model=LONG) for one in told.drifts],
+            day=replace(told.day, campaigns=[replace(each, campaign=LONG) for each in told.day.campaigns]),
+            refused=[replace(one, topic=LONG, error=LONG, message=LONG) for one in told.refused],
+        )
+
+
+@pytest.mark.parametrize(("shown", "language"), [(Full, "en"), (Full, "zh"), (Wordy, "en")])
+def test_nothing_scrolls_sideways_however_wide_the_page_is(shown: type[Full], language: str) -> None:
     async def scenario() -> None:
-        async with full_page(Full(), language) as page:
+        async with full_page(shown(), language) as page:
             cut = """nodes => nodes.filter(node => node.scrollWidth > node.clientWidth)
               .map(node => node.querySelector("table")?.id ?? node.tagName)"""
             for width in (*range(320, 1_280, 40), 1_280):
@@ -300,5 +332,23 @@ def test_of_an_answer_about_a_person_one_sentence_is_read_out_and_none_of_its_ta
             (said,) = await page.evaluate("window.announced")
             assert said == await page.inner_text("#why-said")
             assert said.startswith("User shopper-2, placement ")
+
+    asyncio.run(scenario())
+
+
+def test_where_the_system_forces_its_colours_bars_and_the_chosen_slot_still_show() -> None:
+    async def scenario() -> None:
+        async with full_page(Full(), forced_colors="active") as page:
+
+            async def grounds(selector: str) -> set[str]:
+                painted = "nodes => nodes.map(node => getComputedStyle(node).backgroundColor)"
+                return {*await page.locator(selector).evaluate_all(painted)}
+
+            (page_ground,) = await grounds("body")
+            for selector in (".gauge > .full", ".gauge > .mark", ".share", "button[aria-pressed=true]"):
+                (ground,) = await grounds(selector)
+                assert contrast(ground, page_ground) >= 3, selector
+            (pressed,), (other,) = await grounds("button[aria-pressed=true]"), await grounds("#why-form button")
+            assert pressed != other
 
     asyncio.run(scenario())

@@ -89,6 +89,8 @@ class Campaigns:
     def __init__(self) -> None:
         self._cells: dict[bytes, _Cell] = {}
         self._sums: dict[str, CampaignSpend] = {}
+        self._told_ms: dict[str, int] = {}
+        """Time of the newest cell of each campaign of the sums: its budget, level and hours hold."""
         self._untold: set[bytes] = set()
         """Keys of cells that found no room, `CELLS_MAX` at most."""
         self._day = self._now_ms = 0
@@ -118,7 +120,7 @@ class Campaigns:
     def _go_back(self) -> None:
         """Go back to the newest day of the remaining cells, for example after a cell dated a day ahead is removed."""
         cells, self._cells = self._cells, {}
-        self._sums, self._day, self._now_ms = {}, 0, 0
+        self._sums, self._told_ms, self._day, self._now_ms = {}, {}, 0, 0
         for key, cell in cells.items():
             self._put(key, cell)
 
@@ -130,13 +132,15 @@ class Campaigns:
         self._cells[key] = cell
         self._now_ms = max(self._now_ms, cell.time_ms)
         if cell.day > self._day:  # all cells held are of earlier days
-            self._day, self._sums, self._of_day = cell.day, {}, 0
+            self._day, self._sums, self._told_ms, self._of_day = cell.day, {}, {}, 0
         if cell.day == self._day:
             self._of_day += 1
             campaign = self._sums.setdefault(cell.campaign_id, CampaignSpend(campaign=cell.campaign_id))
             campaign.add(cell.today, 1)
-            campaign.budget_micros, campaign.level = cell.budget_micros, cell.level
-            campaign.starts_ms, campaign.ends_ms = cell.starts_ms, cell.ends_ms
+            if cell.time_ms >= self._told_ms.get(cell.campaign_id, 0):  # partitions are read in any order
+                self._told_ms[cell.campaign_id] = cell.time_ms
+                campaign.budget_micros, campaign.level = cell.budget_micros, cell.level
+                campaign.starts_ms, campaign.ends_ms = cell.starts_ms, cell.ends_ms
 
     def day(self) -> Day:
         """The day so far."""

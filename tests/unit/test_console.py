@@ -232,7 +232,7 @@ def test_a_model_is_told_with_and_without_the_click_layer() -> None:
 def cell(campaign: str, day: int, spent: int, lane: int = 0, arm: str = "", **fields: Any) -> Record:
     today = Figures(impressions=10, clicks=2, spent_micros=spent)
     told = {"lane": lane, "campaign_id": campaign, "arm": arm, "time_ms": day * DAY_MS + DAY_MS // 2, "day": day}
-    metrics = CampaignMetrics(**told, today=today, total=today, **fields)
+    metrics = CampaignMetrics(**{**told, **fields}, today=today, total=today)
     return Record("campaign-metrics", lane, 0, 0, f"{lane}/{campaign}/{arm}".encode(), encode_json(metrics))
 
 
@@ -257,6 +257,16 @@ def test_a_campaign_of_half_a_day_is_compared_with_the_plan_of_its_own_hours() -
     late = cell("late", 7, 40, budget_micros=100, starts_ms=7 * DAY_MS + 10 * hour_ms)
     campaigns.take([late, cell("early", 7, 30, budget_micros=100, ends_ms=7 * DAY_MS + 12 * hour_ms)])
     assert [one.planned for one in campaigns.day().campaigns] == pytest.approx([2 / 14 / FINISH, 1], abs=1e-4)
+
+
+@pytest.mark.parametrize("turn", [1, -1])
+def test_a_campaigns_budget_is_that_of_its_newest_cell_in_whatever_order_partitions_are_read(turn: int) -> None:
+    former = cell("a", 7, 60, time_ms=7 * DAY_MS, budget_micros=100, level=0.9)
+    newest = cell("a", 7, 20, lane=1, budget_micros=400, level=0.2)
+    campaigns = Campaigns()
+    campaigns.take([former, newest][::turn])
+    (one,) = campaigns.day().campaigns
+    assert (one.spent_micros, one.budget_micros, one.level) == (80, 400, 0.2)
 
 
 def test_a_campaigns_day_goes_back_where_the_cells_of_a_day_ahead_are_taken_away() -> None:

@@ -17,7 +17,7 @@ from streams.topics import HOUR_MS
 from streams.wire import Outcome
 
 ARMS_MAX, MODELS_MAX = 16, 8
-"""Arms and models kept, the newest; a model takes two arrays of `KEPT` outcomes."""
+"""Arms and models kept, those with the newest outcomes; a model takes two arrays of `KEPT` outcomes."""
 SERVES_MS = 600_000
 """A model counts as serving (live, canary or an arm's own) while its last outcome is no further behind the newest of
 all models: if two serve, each has the newest outcome by turns."""
@@ -212,6 +212,8 @@ class Clicks:
             if (arm := self._arms.get(outcome.arm)) is None:
                 arm = self._arms[outcome.arm] = Arm()
             arm.add(clicked=outcome.clicked)
+        for name in dict.fromkeys(outcome.arm for outcome in settled):
+            self._arms[name] = self._arms.pop(name)  # the one that was silent for longest comes first
         for name, told in _by_model(settled).items():
             self._models.setdefault(name, Model()).take(told)
         for name, told in _by_model(self._whole.take(lane, rows)["outcome"]).items():

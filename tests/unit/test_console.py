@@ -16,7 +16,7 @@ from scoring.market import Fate
 from scoring.pacing import DAY_MS, FINISH
 from streams.compute import Compute
 from streams.console.campaigns import Campaigns
-from streams.console.clicks import MODELS_MAX, POINTS, SERVES_MS, Clicks
+from streams.console.clicks import ARMS_MAX, MODELS_MAX, POINTS, SERVES_MS, Clicks
 from streams.console.desk import Desk
 from streams.console.flow import LATENCIES_KEPT, Flow, Placed
 from streams.console.lanes import LANES_SHOWN, History, lane_states, shown
@@ -201,6 +201,15 @@ def test_an_arms_interval_is_wilsons_and_its_story_is_whole_and_bounded() -> Non
     assert POINTS // 2 <= len(arm.lows) <= POINTS
     widths = [high - low for low, high in zip(arm.lows, arm.highs, strict=True)]
     assert widths[0] > 2 * widths[-1]
+
+
+def test_of_arms_those_that_have_ended_make_room_and_the_others_keep_their_counts() -> None:
+    clicks = Clicks()
+    for at in range(ARMS_MAX + 3):
+        clicks.take(0, [outcome(arm="control"), outcome(arm="engine"), outcome(arm=f"trial-{at:02}")])
+    told = {arm.arm: arm.impressions for arm in clicks.arms()}
+    assert (len(told), told["control"], told["engine"]) == (ARMS_MAX, ARMS_MAX + 3, ARMS_MAX + 3)
+    assert [name for name in told if name[0] == "t"] == [f"trial-{at:02}" for at in range(5, ARMS_MAX + 3)]
 
 
 def test_of_models_those_with_the_newest_outcomes_are_kept_and_the_serving_one_is_first() -> None:

@@ -3,7 +3,12 @@
 import asyncio
 
 import pytest
+from aiohttp import web
+from pydantic import SecretStr
 
+from streams.console.serve import make_app
+from streams.settings import Settings
+from tests.integration.consoles import chromium
 from tests.integration.test_console_page import HandedOut, ask, page_of, why
 from tests.unit.test_console_alarms import words
 
@@ -46,6 +51,35 @@ def test_a_token_that_no_browser_can_send_is_not_taken_and_the_page_says_why_and
             async with page.expect_request("**/api/why*") as asked:
                 await ask(page, "u")
             assert (await (await asked.value).all_headers())["authorization"] == "Bearer open sesame"
+
+    asyncio.run(scenario())
+
+
+def test_a_token_that_the_server_refuses_is_told_as_such_where_the_next_one_can_be_typed() -> None:
+    async def scenario() -> None:
+        live = HandedOut()
+        runner = web.AppRunner(make_app(live, Settings(web_token=SecretStr("s3cret"))), shutdown_timeout=0.1)
+        await runner.setup()
+        await web.TCPSite(runner, "127.0.0.1", 0).start()
+        try:
+            async with chromium() as browser, await browser.new_page() as page:
+                await page.goto(f"http://127.0.0.1:{runner.addresses[0][1]}/?lang=en")
+                refused = page.locator("#token-refused")
+                await page.locator("#token").wait_for()
+                assert not await refused.is_visible()
+                for token in ("secret", "S3cret"):
+                    await page.fill("#token-value", token)
+                    await page.press("#token-value", "Enter")
+                    await refused.wait_for()
+                    assert await refused.inner_text() == words("en")["token.refused"]
+                    assert await page.evaluate("document.activeElement.id") == "token-value"
+                live.tell()
+                await page.fill("#token-value", "s3cret")
+                await page.press("#token-value", "Enter")
+                await page.wait_for_selector("#lanes tbody tr")
+                assert not await page.is_visible("#token")
+        finally:
+            await runner.cleanup()
 
     asyncio.run(scenario())
 

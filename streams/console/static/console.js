@@ -27,13 +27,19 @@ const headers = () => (token ? { Authorization: `Bearer ${token}` } : {});
 
 /** GET under `api/` with the token; `signal` ends it. */
 export async function ask(path, signal) {
+  const sent = token;
   const response = await fetch(`api/${path}`, { headers: headers(), cache: "no-store", signal });
-  if (response.status === 401) askForToken();
+  if (response.status === 401 && sent === token) askForToken(); // not of one that was sent before the token was given
   return response;
 }
 
+/** Shows the form; it says so where a token was sent, and takes back the focus that was lost when it went. */
 function askForToken() {
-  byId("token").hidden = false;
+  const form = byId("token");
+  if (!form.hidden) return;
+  form.hidden = false;
+  byId("token-refused").hidden = !token;
+  if (token && document.activeElement === document.body) byId("token-value").focus();
 }
 
 /** One connection, and its end whatever happens. */
@@ -159,6 +165,7 @@ async function main() {
     event.preventDefault();
     const given = byId("token-value").value.trim();
     byId("token-wrong").hidden = SENDABLE.test(given);
+    byId("token-refused").hidden = true;
     if (!SENDABLE.test(given)) return;
     token = given;
     remember("sessionStorage", "token", token);

@@ -54,22 +54,34 @@ def alarms(
     tones: Iterable[Tone],
     now_ms: int,
     stream_ms: int,
+    before: Sequence[Alarm] = (),
 ) -> list[Alarm]:
     """Everything that is wrong, red alarms first. ``stream_ms``: time that the outcomes have reached, by which drift
-    and models are judged; outcomes may stand still while reviews go on.
+    and models are judged; outcomes may stand still while reviews go on. ``before``: the alarms of the last snapshot.
     """
     found = [*_of_lag(news, group), *_of_clicks(models, drifts, stream_ms), *_of_tones(tones, now_ms)]
-    return sorted([*_told(found), *_of_letters(group, refused)], key=lambda alarm: not alarm.red)
+    return sorted([*_told(found, before), *_of_letters(group, refused)], key=lambda alarm: not alarm.red)
 
 
-def _told(found: Iterable[Alarm]) -> Iterator[Alarm]:
-    """The alarms to show of each alert, the longest or else the first; the last says how many more there are."""
+def _told(found: Iterable[Alarm], before: Sequence[Alarm]) -> Iterator[Alarm]:
+    """The alarms to show of each alert, the longest or else the first; the last says how many more there are.
+
+    Those shown ``before`` keep their places until others are about twice as long: seconds change with every poll, and
+    whoever listens to the page hears each alarm that comes or moves.
+    """
+    places = {(alarm.name, alarm.about.get("partition")): place for place, alarm in enumerate(before)}
+
+    def rank(alarm: Alarm) -> tuple[int, int, float]:
+        if (seconds := alarm.about.get("seconds")) is None:
+            return 0, 0, 0.0
+        place = places.get((alarm.name, alarm.about.get("partition")), len(places))
+        return -int(float(seconds)).bit_length(), place, -float(seconds)
+
     by_name: dict[str, list[Alarm]] = {}
     for alarm in found:
         by_name.setdefault(alarm.name, []).append(alarm)
     for same in by_name.values():
-        longest = sorted(same, key=lambda alarm: -float(alarm.about.get("seconds") or 0))
-        *most, last = longest[:SAME_TOLD]
+        *most, last = sorted(same, key=rank)[:SAME_TOLD]
         yield from most
         yield msgspec.structs.replace(last, more=len(same) - len(most) - 1)
 

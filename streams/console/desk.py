@@ -83,6 +83,7 @@ class Desk:
         self._turned: dict[bytes, Tone] = {}
         self._people_read = PEOPLE_MAX // lanes
         self._shown: list[LaneState] = []
+        self._alarms: list[Alarm] = []
         self.malformed = 0
         """Records that cannot be read: of another version, or from another writer."""
 
@@ -176,7 +177,8 @@ class Desk:
         models, drifts, refused = self._clicks.models(now_ms), list(self._clicks.drifts), self._refused.told(now_ms)
         stream_ms = max((model.newest_ms for model in models), default=now_ms)  # drift is dated by event time,
         stream_ms = min(stream_ms, now_ms + self._settings.time_tolerance_ms)  # which is never later than this
-        found = alarms(news, group, models, drifts, refused, self._turned.values(), now_ms, stream_ms)
+        found = alarms(news, group, models, drifts, refused, self._turned.values(), now_ms, stream_ms, self._alarms)
+        self._alarms = found
         return Snapshot(
             time_ms=now_ms,
             level="red" if any(alarm.red for alarm in found) else "amber" if found else "ok",

@@ -190,6 +190,21 @@ def test_of_a_stopped_cluster_the_partitions_that_waited_longest_are_told_and_th
     ]  # fmt: skip
 
 
+def test_alarms_of_partitions_that_are_late_by_turns_keep_their_places_until_one_is_twice_as_late() -> None:
+    desk = Desk(Settings(), 4)
+
+    def told(*seconds: float) -> list[str]:
+        late = group(*(partition(at, time_lag_s=each) for at, each in enumerate(seconds)))
+        found = desk.tick(news(late), START_MS, caught_up=True, skipped=0).alarms
+        assert [alarm.more for alarm in found] == [0, 0, 1]
+        return [str(alarm.about["partition"]) for alarm in found]
+
+    first = told(33, 36, 35, 34)
+    assert first == ["clicks[1]", "clicks[2]", "clicks[3]"]
+    assert told(36, 33, 35, 34) == told(35, 34, 33, 36) == told(40, 32, 41, 60) == first
+    assert told(70, 32, 41, 60) == ["clicks[0]", "clicks[1]", "clicks[2]"]
+
+
 def test_of_many_that_have_drifted_or_turned_the_newest_are_told_and_the_rest_counted() -> None:
     drifts = [drift(START_MS - at) for at in range(13)]
     turned = [tone(START_MS - 5 + at) for at in range(5)]

@@ -3,7 +3,7 @@
 import asyncio
 import signal
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
@@ -206,7 +206,6 @@ def _undecided(news: "News", looked_s: float, stuck_after: float) -> bool:
 
 async def _watch(monitor: "LagMonitor", people: Console, by: By, asked: list[str], as_json: bool) -> None:
     from rich.console import Group
-    from rich.live import Live
 
     async def told() -> AsyncIterator["News"]:
         async with monitor:
@@ -218,12 +217,24 @@ async def _watch(monitor: "LagMonitor", people: Console, by: By, asked: list[str
         async for news in told():
             _tell(news, as_json)
         return
-    with Live(console=people, auto_refresh=False, screen=people.is_terminal) as live:
+    with _frames(people) as show:
         async for news in told():
             notes = [coloured(each, "yellow") for each in (news.lacking, _absent(news, asked)) if each]
             known = news.report.groups or news.stale or not notes
             shown = [_table(news, by, people.width)] if known else []
-            live.update(Group(*shown, *notes), refresh=True)
+            show(Group(*shown, *notes))
+
+
+@contextmanager
+def _frames(people: Console) -> Iterator[Callable[[RenderableType], None]]:
+    """Where a watch's frames are shown: on a terminal each in place of the one before, elsewhere one after another."""
+    from rich.live import Live
+
+    if not people.is_terminal:
+        yield people.print
+        return
+    with Live(console=people, auto_refresh=False, screen=True) as live:
+        yield lambda frame: live.update(frame, refresh=True)
 
 
 def _absent(news: "News", asked: list[str]) -> str:

@@ -5,7 +5,8 @@ import json
 import pytest
 from typer.testing import CliRunner
 
-from streams.cli import app
+from streams.cli import app, lag
+from streams.cli.screen import screen
 from streams.lag.board import Observation
 from streams.lag.monitor import LagMonitor
 from streams.lag.poller import Poller
@@ -49,6 +50,13 @@ def test_a_watch_says_what_of_that_which_was_asked_for_is_not_there(
     shown = result.stdout
     assert shown.startswith(said)
     assert ("No consumer group" in shown) == ("No consumer group" in said)
+
+
+def test_a_watch_into_a_pipe_prints_each_frame_when_it_is_there(capsys: pytest.CaptureFixture[str]) -> None:
+    with lag._frames(screen()) as show:
+        for frame in ("one", "two"):
+            show(frame)
+            assert capsys.readouterr().out == f"{frame}\n"
 
 
 @pytest.mark.parametrize(

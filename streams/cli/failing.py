@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from datetime import UTC, datetime
+from io import TextIOWrapper
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
@@ -67,7 +68,9 @@ class Salience(TyperGroup):
     """The root of all commands: a broker's failure or a wrong setting becomes a message, without a traceback."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """Parse, and note ``--json`` and ``--log-json``."""
+        """Parse, and note ``--json`` and ``--log-json``. What stdout's encoding lacks is escaped from here on."""
+        if isinstance(sys.stdout, TextIOWrapper) and sys.stdout.errors == "strict":
+            sys.stdout.reconfigure(errors="backslashreplace")  # as stderr: a shop's names are of any script
         _AS_JSON.set("--json" in args)
         _LOG_JSON.set("--log-json" in args)
         return _told(lambda: super(Salience, self).parse_args(ctx, args))

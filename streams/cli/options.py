@@ -125,7 +125,7 @@ def control_of(settings: "Settings") -> "Control":
 
 
 def answer(told: object) -> None:
-    """Print ``told`` as one line of JSON, for `Json`."""
+    """Print ``told`` as one line of JSON, for `Json`: in UTF-8, as JSON is, whatever stdout's encoding."""
     import msgspec
 
-    typer.echo(msgspec.json.encode(told).decode())
+    typer.echo(msgspec.json.encode(told))

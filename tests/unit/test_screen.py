@@ -255,3 +255,13 @@ def test_of_a_long_text_in_any_script_those_signs_alone_are_looked_at_that_may_b
 def test_letters_of_every_script_tabs_and_lines_are_no_controls() -> None:
     assert harmless("zoë\t東京\nשלום") == "zoë\t東京\nשלום"
     assert harmless("a\rb\x7f\x85") == r"a\rb\x7f\x85"
+
+
+def test_a_name_of_a_script_that_stdouts_encoding_lacks_ends_no_command(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = checkup.Check("events", True, "Zürich 雪", "")
+    monkeypatch.setattr(checkup, "checkup", lambda _settings: iter([found]))
+    latin = CliRunner(charset="latin-1")
+    people, machines = latin.invoke(app, ["doctor"]), latin.invoke(app, ["doctor", "--json"])
+    assert (people.exit_code, machines.exit_code) == (0, 0), people.exception
+    assert "Zürich \\u96ea" in people.stdout
+    assert json.loads(machines.stdout_bytes)["checks"][0]["found"] == "Zürich 雪"

@@ -239,7 +239,7 @@ class PlacementView:
         try:
             await self._consumer.start()
             ends = await self._consumer.end_offsets(list(self._consumer.assignment()))
-            self._reader = asyncio.create_task(self._read(ends), name=f"read {self._topic}")
+            self._reader = asyncio.create_task(self._follow(ends), name=f"read {self._topic}")
             await self._wait_until_ready()
         except BaseException:
             await self._close()
@@ -269,14 +269,24 @@ class PlacementView:
                 f"({self.counts.placements} were): raise ready_within_s, or see to {self._bootstrap}."
             )
 
+    async def _follow(self, ends: dict[TopicPartition, int]) -> None:
+        """Read for ever, and meanwhile look after the topic: a look may wait ten seconds for a bootstrap broker that is
+        away, while those that lead the partitions answer.
+        """
+        tasks = [asyncio.create_task(each) for each in (self._read(ends), self._look_after_topic())]
+        try:
+            await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            for ended in filter(asyncio.Task.done, tasks):
+                ended.result()  # raises: neither ends by itself
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
     async def _read(self, ends: dict[TopicPartition, int]) -> None:
         """Read for ever. The end is a position, not a record: markers and compaction leave gaps in the offsets."""
         waiting = dict(ends)
-        due_s = time.monotonic() + followed.LOOK_S
         while True:
-            if time.monotonic() >= due_s:
-                await self._check_topic()
-                due_s = time.monotonic() + followed.LOOK_S
             for partition, end in list(waiting.items()):
                 if await self._consumer.position(partition) >= end:
                     del waiting[partition]
@@ -290,11 +300,13 @@ class PlacementView:
                 for record in records:
                     self._latest.take(record.key, record.value)
 
-    async def _check_topic(self) -> None:
-        """Raises `ViewError` where the topic was deleted or recreated: aiokafka would wait, or read on."""
-        if not self._consumer.assignment():
-            raise ViewError(f"{self._topic}: deleted or made anew; what is held was read from the former one")
-        await self._check_id()
+    async def _look_after_topic(self) -> None:
+        """Raises `ViewError` once the topic was deleted or recreated: aiokafka would wait, or read on."""
+        while True:
+            await asyncio.sleep(followed.LOOK_S)
+            if not self._consumer.assignment():
+                raise ViewError(f"{self._topic}: deleted or made anew; what is held was read from the former one")
+            await self._check_id()
 
     async def _check_id(self) -> None:
         """Raises `ViewError` where the topic was deleted or recreated since the first look."""

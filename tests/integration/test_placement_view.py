@@ -1,4 +1,5 @@
 import asyncio
+import threading
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -188,6 +189,34 @@ def test_a_topic_that_is_made_anew_ends_the_view_and_is_told(topic: Topic, monke
         finally:
             with pytest.raises(ViewError):
                 await view.__aexit__(None, None, None)
+
+    run(scenario)
+
+
+def test_a_look_at_the_topic_that_gets_no_answer_does_not_hold_up_placements(
+    topic: Topic, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The bootstrap broker may be away, which the look asks, while those that lead the partitions answer."""
+    monkeypatch.setattr("streams.followed.LOOK_S", 0.0)
+
+    async def scenario() -> None:
+        inbox, looks, silent = Inbox(), asyncio.Event(), threading.Event()
+        loop = asyncio.get_running_loop()
+
+        def no_answer(*_asked: object) -> None:
+            loop.call_soon_threadsafe(looks.set)
+            silent.wait()
+            raise topic_admin.TopicsError("no answer")
+
+        async with topic.producer() as producer, topic.view(on_placement=inbox.put) as view:
+            monkeypatch.setattr(topic_admin, "found", no_answer)
+            try:
+                await looks.wait()
+                await topic.send(producer, placement("u", "p1"))
+                assert await inbox.next() == "p1"
+                assert view.get("u", NOW_MS) == placement("u", "p1")
+            finally:
+                silent.set()
 
     run(scenario)
 

@@ -71,7 +71,9 @@ class Counts:
 class Latest:
     """The latest placement of each of at most ``users_max`` users; no I/O.
 
-    Beyond the bound, the least recently used user (updated or asked for) is dropped until his next placement.
+    Beyond the bound, a user is dropped until his next placement: the least recently used (updated or asked for). A
+    placement that has ended by the newest event read counts as the least recently used: at the start the old ones of
+    one partition may be read after the newest of another.
     """
 
     def __init__(
@@ -87,6 +89,7 @@ class Latest:
         self._only = None if only is None else frozenset(user.encode() for user in only)
         self._on_placement = on_placement
         self._held: OrderedDict[str, Placement] = OrderedDict()
+        self._newest_ms = 0
 
     def __len__(self) -> int:
         """Users held, some perhaps with an expired placement: it goes when it is asked for, replaced or evicted."""
@@ -140,7 +143,8 @@ class Latest:
             return
         self.counts.placements += 1
         self._held[user] = placement
-        self._held.move_to_end(user)
+        self._newest_ms = max(self._newest_ms, placement.time_ms)
+        self._held.move_to_end(user, last=placement.valid_until_ms > self._newest_ms)
         if len(self._held) > self._users_max:
             self._held.popitem(last=False)
             self.counts.evicted += 1

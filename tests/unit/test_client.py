@@ -108,6 +108,19 @@ def test_beyond_the_bound_the_user_longest_untouched_is_dropped() -> None:
     assert (len(latest), latest.counts.evicted) == (2, 1)
 
 
+def test_beyond_the_bound_a_placement_that_has_ended_is_dropped_before_one_that_has_not() -> None:
+    """A view reads partition by partition: the old placements of one may come after the newest of another."""
+    latest = Latest(users_max=2)
+    day_ms = 86_400_000
+    former = [placement(user, user, NOW_MS - day_ms + 1_000) for user in ("old-1", "old-2", "old-3")]
+    take(latest, placement("a", "p1"))
+    take(latest, *(msgspec.structs.replace(each, time_ms=NOW_MS - day_ms) for each in former))
+    assert latest.get("a", NOW_MS) is not None
+    take(latest, placement("b", "p2"))
+    assert [latest.get(user, NOW_MS) is not None for user in "ab"] == [True, True]
+    assert (len(latest), latest.counts.evicted) == (2, 3)
+
+
 def test_only_the_users_asked_for_are_held() -> None:
     latest = Latest(only={"a"})
     take(latest, placement("a", "p1"), placement("b", "p2"))

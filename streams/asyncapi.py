@@ -30,6 +30,7 @@ HEADERS = "salience."
 """What the names of the headers that we add begin with."""
 
 _TOLERANCE_MIN = Settings.model_fields["time_tolerance_ms"].default // 60_000
+_LATE_DAYS = Settings.model_fields["late_ms"].default // topics.DAY_MS
 DESCRIPTION = f"""\
 Clicks and ad impressions go in; what comes out is, for every person who just did something, the ranked ads most \
 worth their attention next.
@@ -60,7 +61,18 @@ experiments they count.
 
 **Views.** A view is dated when it ends. Of each that comes after the impression it answers {VIEW_MS_MAX // 1_000} \
 seconds at most are charged, and no more than have passed since that impression, by their own times: by the sealed \
-price where the ad bids for `attention`, and by the `attention_micros` that it has when the view is read."""
+price where the ad bids for `attention`, and by the `attention_micros` that it has when the view is read.
+
+**Timestamps.** The timestamp of an event's record is when it was sent, in milliseconds, as clients give it by \
+themselves. Lanes take impressions and clicks in its order. An event is late, and put aside, if its `time_ms` is \
+before the newest timestamp by more than `SALIENCE_LATE_MS` ({_LATE_DAYS} days where it is not set). And the broker \
+deletes records by it, after `retention.ms`: a timestamp in seconds is of 1970, and its record is gone at the next \
+check, read or not.
+
+**Placements.** Read them with `isolation.level=read_committed`, the default of librdkafka, but not of Java's \
+consumer: without it come placements of slices that were taken back, which no receipt explains. Read from the earliest \
+offset, and keep the latest of each person until it ends or a tombstone comes. Leave out one whose `time_ms` is before \
+that of the one kept, unless it is `context_only` and the one kept is not."""
 
 _USER = "The user_id, UTF-8, without control characters."
 

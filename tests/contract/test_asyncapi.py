@@ -1,5 +1,6 @@
 """The committed AsyncAPI document says what the wire types, the topics and the step do."""
 
+import inspect
 import re
 from pathlib import Path
 from typing import Any
@@ -14,12 +15,13 @@ from scoring.billing import VIEW_MS_MAX
 from scoring.rows import SEEN_SIZE
 from streams import asyncapi, topics, wire
 from streams import asyncapi_examples as examples
-from streams.client import priced
+from streams.client import PlacementView, priced
 from streams.control_wire import KIND_NAMES, ControlMessage
 from streams.decode import is_plain
 from streams.identity import partitioner
 from streams.letters import letter
 from streams.placing import placement_id
+from streams.settings import Settings
 from tests.builders import record
 
 COMMITTED = Path(__file__).parents[2] / "deploy" / "asyncapi.json"
@@ -116,6 +118,20 @@ def test_producers_are_told_how_long_an_id_is_remembered_and_what_is_charged_of_
     assert "A view is dated when it ends" in told
     runbook = " ".join((COMMITTED.parent / "OPERATIONS.md").read_text().split())
     assert f"while it is among the latest {SEEN_SIZE} of its person and topic" in runbook
+
+
+def test_who_reads_placements_is_told_to_read_committed_ones_as_a_view_does() -> None:
+    isolation = inspect.signature(PlacementView).parameters["isolation"].default
+    assert f"`isolation.level={isolation}`" in DOCUMENT["info"]["description"]
+
+
+def test_producers_are_told_what_the_timestamps_of_their_records_decide() -> None:
+    told, late_ms = DOCUMENT["info"]["description"], Settings.model_fields["late_ms"].default
+    assert f"`SALIENCE_LATE_MS` ({late_ms // topics.DAY_MS} days where it is not set)" in told
+    for name in topics.LANE_INPUTS:
+        configs = DOCUMENT["channels"][name]["bindings"]["kafka"]["topicConfiguration"]
+        assert configs["message.timestamp.type"] == "CreateTime"
+        assert configs["retention.ms"] > 0
 
 
 @pytest.mark.parametrize("number", ["1.0", "1e3"])

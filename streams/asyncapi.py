@@ -254,6 +254,7 @@ RECEIVED = (
     topics.CAMPAIGN_METRICS,
     topics.CLICK_LAYERS,
     topics.REVIEWS,
+    topics.TONES,
     topics.REVIEW_STATE,
 )
 SENT = (

@@ -3,7 +3,7 @@
 import shlex
 from pathlib import Path
 
-from streams import acls, topics
+from streams import acls, asyncapi, topics
 from streams.lanes.outbox import transactional_id
 from streams.settings import Settings
 
@@ -52,3 +52,9 @@ def test_a_principal_and_a_group_of_several_words_are_one_word_each_to_the_shell
     words = shlex.split(acls.command(line, "User:CN=a shop's worker", Settings(group="a shop's")))
     assert words[words.index("--allow-principal") + 1] == "User:CN=a shop's worker"
     assert words[words.index("--group") + 1] == "a shop's"
+
+
+def test_workers_and_the_reader_of_reviews_receive_by_the_asyncapi_document_what_they_may_read() -> None:
+    lines = [*acls.of_role("worker"), *acls.of_role("reviewer")]
+    read = {line.name for line in lines if (line.kind, line.operation) == ("topic", "READ")}
+    assert {*asyncapi.RECEIVED} == read - {topics.DEAD_LETTERS}  # the reader's letters go there

@@ -17,6 +17,7 @@ from scoring.billing import VIEW_MS_MAX
 from scoring.rows import SEEN_SIZE
 from streams import asyncapi_examples as examples
 from streams import topics
+from streams.control_wire import END
 from streams.letters import DeadLetter
 from streams.placement_ids import SLICE_END
 from streams.settings import Settings
@@ -375,7 +376,11 @@ def _headers(origin: type[Struct]) -> Json:
 
 
 def _draft_7(schema: Any) -> Any:
-    """A draft 2020-12 schema as draft 7: tuples are spelt otherwise. Docstrings lose their indentation."""
+    """A draft 2020-12 schema as draft 7: tuples are spelt otherwise. Docstrings lose their indentation.
+
+    Integers say their width, since generators of code take 32 bits else. A pattern's end is told in the syntax that all
+    languages share: Go has no `(?!`.
+    """
     if isinstance(schema, list):
         return [_draft_7(item) for item in schema]
     if not isinstance(schema, dict):
@@ -383,6 +388,10 @@ def _draft_7(schema: Any) -> Any:
     out = {name: _draft_7(value) for name, value in schema.items()}
     if "prefixItems" in out:
         out["items"], out["additionalItems"] = out.pop("prefixItems"), False
+    if out.get("type") == "integer":
+        out.setdefault("format", "int64")
+    if isinstance(out.get("pattern"), str) and out["pattern"].endswith(END):
+        out["pattern"], out["not"] = out["pattern"].removesuffix(END) + "$", {"pattern": r"\n"}
     if isinstance(out.get("description"), str):
         out["description"] = inspect.cleandoc(out["description"])
     return out

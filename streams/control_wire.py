@@ -149,15 +149,15 @@ class HeardErasure(Erasure, frozen=True, kw_only=True, tag="erasure"):
         return isinstance(before, HeardErasure) and self == msgspec.structs.replace(before, came_ms=self.came_ms)
 
 
-_END = r"$(?!\n)"
+END = r"$(?!\n)"
 """The end of a pattern: `$` alone lets a line end follow, and JSON Schema does not know Python's \\Z."""
-EXPERIMENT_NAME = f"^[a-z0-9][a-z0-9-]{{0,31}}{_END}"
+EXPERIMENT_NAME = f"^[a-z0-9][a-z0-9-]{{0,31}}{END}"
 ExperimentName = Annotated[str, Meta(pattern=EXPERIMENT_NAME)]
 """Lower-case letters, digits and dashes, 32 at most: placements and reports show it."""
 _VERSION = "[A-Za-z0-9][A-Za-z0-9._-]{0,63}-[0-9a-f]{8}"
-ModelVersion = Annotated[str, Meta(pattern=f"^{_VERSION}{_END}")]
+ModelVersion = Annotated[str, Meta(pattern=f"^{_VERSION}{END}")]
 """A model's name and eight hex digits of a hash of its files and their specification."""
-ModelOrNone = Annotated[str, Meta(pattern=f"^({_VERSION})?{_END}")]
+ModelOrNone = Annotated[str, Meta(pattern=f"^({_VERSION})?{END}")]
 """The same, or "" for none."""
 Lane = Annotated[int, Meta(ge=0, le=2_147_483_647)]
 """A partition's number: Kafka has 32 bits for it."""

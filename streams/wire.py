@@ -238,7 +238,7 @@ class Decision(Struct, frozen=True, kw_only=True):
     offsets: tuple[int, int]
     versions: dict[str, str]
     arm: str
-    seed: int
+    seed: Annotated[int, Meta(extra_json_schema={"format": "uint64"})]
     policy: dict[str, float]
     row: bytes
     candidates: bytes

@@ -2,6 +2,7 @@
 
 import inspect
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -180,8 +181,32 @@ def test_every_reference_leads_somewhere() -> None:
 def test_no_schema_speaks_a_newer_dialect_than_asyncapi() -> None:
     assert "prefixItems" not in asyncapi.render()
     pair = DOCUMENT["components"]["schemas"]["LaneRow"]["properties"]["next_offsets"]
-    assert pair["items"] == [{"type": "integer"}, {"type": "integer"}]
+    assert [each["type"] for each in pair["items"]] == ["integer", "integer"]
     assert pair["additionalItems"] is False
+
+
+def schemas_in(told: Any) -> Iterator[dict[str, Any]]:
+    """Every schema within ``told``, itself included."""
+    if isinstance(told, dict):
+        yield told
+    for part in told.values() if isinstance(told, dict) else told if isinstance(told, list) else ():
+        yield from schemas_in(part)
+
+
+def test_every_integer_tells_that_it_is_wider_than_generators_of_code_take_it_to_be() -> None:
+    schemas = [each for each in schemas_in(DOCUMENT["components"]["schemas"]) if each.get("type") == "integer"]
+    assert len(schemas) > 50
+    assert {schema.get("format") for schema in schemas} == {"int64", "uint64"}
+    assert DOCUMENT["components"]["schemas"]["Decision"]["properties"]["seed"]["format"] == "uint64"
+
+
+def test_patterns_are_in_the_syntax_of_every_language_and_let_no_line_end_follow() -> None:
+    found = [each for each in schemas_in(DOCUMENT) if isinstance(each.get("pattern"), str)]
+    assert not [each["pattern"] for each in found if "(?" in each["pattern"]]
+    versions = DOCUMENT["components"]["schemas"]["PushedModel"]["properties"]["model"]
+    for version, fits in (("demo-1a2b3c4d", True), ("demo-1a2b3c4d\n", False), ("demo", False)):
+        shaped, barred = (re.search(each["pattern"], version) for each in (versions, versions["not"]))
+        assert (shaped is not None and barred is None) is fits
 
 
 def test_the_examples_tell_of_one_ad_and_of_the_same_numbers() -> None:

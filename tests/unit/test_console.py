@@ -13,9 +13,7 @@ from aiokafka import TopicPartition
 from scoring.catalogue import Catalogue
 from scoring.confidence import wilson
 from scoring.market import Fate
-from scoring.pacing import DAY_MS, FINISH
 from streams.compute import Compute
-from streams.console.campaigns import Campaigns
 from streams.console.clicks import ARMS_MAX, MODELS_MAX, POINTS, SERVES_MS, Clicks
 from streams.console.desk import Desk
 from streams.console.flow import LATENCIES_KEPT, Flow, Placed
@@ -28,7 +26,7 @@ from streams.console.why import Judged
 from streams.feeds.catalogue import entry_of
 from streams.lag.arithmetic import Status
 from streams.settings import Settings
-from streams.wire import CampaignMetrics, Decision, Figures, encode_json
+from streams.wire import Decision, encode_json
 from tests.builders import START_MS, Record, ad
 from tests.unit.consoles import group, letter, outcome, partition
 from tests.unit.test_console_alarms import news
@@ -236,69 +234,6 @@ def test_a_model_is_told_with_and_without_the_click_layer() -> None:
     assert (model.layer.calibration, model.alone.calibration) == (1.0, 0.5)
     clicks.take(0, [])
     assert clicks.models(START_MS)[0].outcomes == 2_000
-
-
-def cell(campaign: str, day: int, spent: int, lane: int = 0, arm: str = "", **fields: Any) -> Record:
-    today = Figures(impressions=10, clicks=2, spent_micros=spent)
-    told = {"lane": lane, "campaign_id": campaign, "arm": arm, "time_ms": day * DAY_MS + DAY_MS // 2, "day": day}
-    metrics = CampaignMetrics(**{**told, **fields}, today=today, total=today)
-    return Record("campaign-metrics", lane, 0, 0, f"{lane}/{campaign}/{arm}".encode(), encode_json(metrics))
-
-
-def test_a_campaigns_day_is_the_sum_of_its_newest_cells_and_the_next_day_begins_at_nothing() -> None:
-    campaigns = Campaigns()
-    campaigns.take([cell("a", 7, 100), cell("a", 7, 50, lane=1, budget_micros=1_000, level=0.5), cell("b", 6, 999)])
-    campaigns.take([cell("a", 7, 130), cell("b", 7, 20, arm="1-0"), Record("campaign-metrics", 0, 0, 0, b"k", b"{")])
-    day = campaigns.day()
-    assert [(one.campaign, one.spent_micros, one.impressions, one.clicks) for one in day.campaigns] == [
-        ("a", 180, 20, 4), ("b", 20, 10, 2),
-    ]  # fmt: skip
-    assert (day.campaigns[0].level, day.elapsed, day.more, campaigns.malformed) == (0.0, 0.5, 0, 1)
-    assert [one.planned for one in day.campaigns] == pytest.approx([0.5 / FINISH] * 2, abs=1e-4)
-    campaigns.take([Record("campaign-metrics", 1, 0, 0, b"1/a/", None)])
-    assert campaigns.day().campaigns[0].spent_micros == 130
-    campaigns.take([cell("b", 8, 5)])
-    assert [(one.campaign, one.spent_micros) for one in campaigns.day().campaigns] == [("b", 5)]
-
-
-def test_a_campaign_of_half_a_day_is_compared_with_the_plan_of_its_own_hours() -> None:
-    campaigns, hour_ms = Campaigns(), DAY_MS // 24
-    late = cell("late", 7, 40, budget_micros=100, starts_ms=7 * DAY_MS + 10 * hour_ms)
-    campaigns.take([late, cell("early", 7, 30, budget_micros=100, ends_ms=7 * DAY_MS + 12 * hour_ms)])
-    assert [one.planned for one in campaigns.day().campaigns] == pytest.approx([2 / 14 / FINISH, 1], abs=1e-4)
-
-
-@pytest.mark.parametrize("turn", [1, -1])
-def test_a_campaigns_budget_is_that_of_its_newest_cell_in_whatever_order_partitions_are_read(turn: int) -> None:
-    former = cell("a", 7, 60, time_ms=7 * DAY_MS, budget_micros=100, level=0.9)
-    newest = cell("a", 7, 20, lane=1, budget_micros=400, level=0.2)
-    campaigns = Campaigns()
-    campaigns.take([former, newest][::turn])
-    (one,) = campaigns.day().campaigns
-    assert (one.spent_micros, one.budget_micros, one.level) == (80, 400, 0.2)
-
-
-def test_a_campaigns_day_goes_back_where_the_cells_of_a_day_ahead_are_taken_away() -> None:
-    campaigns = Campaigns()
-    ahead = cell("b", 90, 5)
-    campaigns.take([cell("a", 7, 100), cell("a", 7, 50, lane=1), ahead])
-    assert [one.campaign for one in campaigns.day().campaigns] == ["b"]
-    campaigns.take([Record("campaign-metrics", 0, 1, 0, ahead.key, None)])
-    day = campaigns.day()
-    assert [(one.campaign, one.spent_micros, one.impressions) for one in day.campaigns] == [("a", 150, 20)]
-    assert day.now_ms == 7 * DAY_MS + DAY_MS // 2
-
-
-def test_a_cell_that_finds_no_room_is_counted_once_however_often_it_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("streams.console.campaigns.CELLS_MAX", 2)
-    campaigns = Campaigns()
-    campaigns.take(
-        [cell("z", 7, 1), cell("a", 7, 1), *(cell(name, 7, spent) for spent in range(3) for name in ("b", "c"))]
-    )
-    assert campaigns.day().untold == 2
-    campaigns.take([Record("campaign-metrics", 0, 1, 0, cell(name, 7, 1).key, None) for name in ("a", "b")])
-    campaigns.take([cell("c", 7, 9)])
-    assert (campaigns.day().untold, campaigns.day().campaigns[0].spent_micros) == (0, 9)
 
 
 def test_dead_letters_are_counted_by_kind_bounded_and_never_show_what_was_refused() -> None:

@@ -91,9 +91,9 @@ async def run_worker(log: Log, plan: Plan, home: Path, progress: Callable[[Lag],
         "home": str(home),
         "idle_ttl_ms": str(span_ms + DAY_MS),  # else a long log would make it forget users; the pure core does not
     }
-    async with LagWatch(plan.bootstrap, plan.prefix, plan.group) as watch:
-        with WorkerProcess(settings, home / "worker.log") as worker:
-            return await watch.until_zero(len(log.events), worker.check, progress)
+    watch = LagWatch(plan.bootstrap, plan.prefix, plan.group)
+    with WorkerProcess(settings, home / "worker.log") as worker:
+        return await watch.until_zero(len(log.events), worker.check, progress)
 
 
 async def check(

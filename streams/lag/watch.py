@@ -4,8 +4,6 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from types import TracebackType
-from typing import Self
 
 from streams import topic_admin, topics
 from streams.aside import aside
@@ -32,7 +30,7 @@ class Lag:
 
 
 class LagWatch:
-    """Measures the lag of ``group`` on the event topics under ``prefix``; an async context manager."""
+    """Measures the lag of ``group`` on the event topics under ``prefix``."""
 
     def __init__(self, bootstrap: str, prefix: str, group: str) -> None:
         self._bootstrap = bootstrap
@@ -41,21 +39,14 @@ class LagWatch:
         self._partitions: list[Partition] = []
         self._poller = Poller(bootstrap)
 
-    async def __aenter__(self) -> Self:
-        counts = await aside(topic_admin.partition_counts, self._bootstrap, self._topics)
-        self._partitions = [Partition(name, number) for name in counts for number in range(counts[name])]
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        """Nothing to close: a look leaves nothing behind."""
-
     async def look(self) -> Lag:
         """The lag now. Raises `StalledError` where partitions have no leader."""
         return await aside(self._look)
 
     def _look(self) -> Lag:
+        if not self._partitions:
+            counts = topic_admin.partition_counts(self._bootstrap, self._topics)
+            self._partitions = [Partition(name, number) for name in counts for number in range(counts[name])]
         deadline = time.monotonic() + ANSWER_S
         committed = self._poller.committed(self._group)
         while len(ends := self._poller.log_ends(self._partitions)) < len(self._partitions):

@@ -181,12 +181,9 @@ class Bed:
         async def pause(_seconds: float) -> None:
             await asyncio.sleep(LOOK_EVERY_S)
 
-        async def drain() -> None:
-            async with LagWatch(self.bootstrap, prefix, f"{prefix}group") as watch:
-                await watch.until_zero(events, check, progress, sleep=pause)
-
+        watch = LagWatch(self.bootstrap, prefix, f"{prefix}group")
         note(0)
-        asyncio.run(drain())
+        asyncio.run(watch.until_zero(events, check, progress, sleep=pause))
         return looks
 
     def pace_of(self, prefix: str, events: int, children: Sequence[Child]) -> float:

@@ -88,8 +88,7 @@ async def _watch(watch: LagWatch, worker: Child, generator: Child, events: int) 
     async def pause(_seconds: float) -> None:
         await asyncio.sleep(LOOK_EVERY_S)
 
-    async with watch:
-        await watch.until_zero(events, check, note, sleep=pause)
+    await watch.until_zero(events, check, note, sleep=pause)
     _idle, *looks = seen
     began_s = looks[0][0]
     return [Look(at_s - began_s, resident, lag.behind) for at_s, resident, lag in looks]

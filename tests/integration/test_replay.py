@@ -136,25 +136,25 @@ async def killed_again_and_again(log: Log, plan: Plan, folder: Path, seed: int) 
     wherever that finds them.
     """
     rng = np.random.default_rng(seed)
-    async with LagWatch(plan.bootstrap, plan.prefix, plan.group) as watch:
-        for number in range(KILLS):
-            if number % 2 == 0:
-                commits = int(rng.integers(1, len(log.events) // (2 * KILLS * SLICE)))
-                with worker_of(plan, folder, *STANDING, str(commits)) as worker:
-                    await until(partial(stands, worker), f"worker {number} before its commit {commits}")
-                    worker.signal(signal.SIGKILL)
-                    await asyncio.to_thread(worker.status)
-            else:
-                mark = (await watch.look()).consumed + int(rng.integers(1, len(log.events) // (2 * KILLS)))
-                with worker_of(plan, folder) as worker:
-                    await until(partial(consumed, watch, worker, mark), f"record {mark}, by worker {number}")
-                    worker.signal(signal.SIGKILL)
-                    await asyncio.to_thread(worker.status)
-        with worker_of(plan, folder) as worker:
-            await watch.until_zero(len(log.events), lambda: alive(worker))
-            worker.signal(signal.SIGTERM)
-            # Where its predecessors have left it nothing it may be stopped before it listens to signals.
-            assert await asyncio.to_thread(worker.status) in (0, -signal.SIGTERM)
+    watch = LagWatch(plan.bootstrap, plan.prefix, plan.group)
+    for number in range(KILLS):
+        if number % 2 == 0:
+            commits = int(rng.integers(1, len(log.events) // (2 * KILLS * SLICE)))
+            with worker_of(plan, folder, *STANDING, str(commits)) as worker:
+                await until(partial(stands, worker), f"worker {number} before its commit {commits}")
+                worker.signal(signal.SIGKILL)
+                await asyncio.to_thread(worker.status)
+        else:
+            mark = (await watch.look()).consumed + int(rng.integers(1, len(log.events) // (2 * KILLS)))
+            with worker_of(plan, folder) as worker:
+                await until(partial(consumed, watch, worker, mark), f"record {mark}, by worker {number}")
+                worker.signal(signal.SIGKILL)
+                await asyncio.to_thread(worker.status)
+    with worker_of(plan, folder) as worker:
+        await watch.until_zero(len(log.events), lambda: alive(worker))
+        worker.signal(signal.SIGTERM)
+        # Where its predecessors have left it nothing it may be stopped before it listens to signals.
+        assert await asyncio.to_thread(worker.status) in (0, -signal.SIGTERM)
 
 
 async def stands(worker: Worker) -> bool:
@@ -241,8 +241,8 @@ def test_poison_first_midway_and_last_becomes_dead_letters_and_stops_nothing(
         await fill(Log([], log.events[half:]), plan.bootstrap, plan.prefix)
         places.append(await produce(plan, poisoned[2]))
         await run_worker(log, plan, tmp_path, lambda _lag: None)
-        async with LagWatch(plan.bootstrap, plan.prefix, plan.group) as watch:
-            return places, await watch.look(), await audit(plan.bootstrap, plan.prefix)
+        lag = await LagWatch(plan.bootstrap, plan.prefix, plan.group).look()
+        return places, lag, await audit(plan.bootstrap, plan.prefix)
 
     places, lag, seen = asyncio.run(scenario())
 

@@ -188,8 +188,7 @@ def test_every_role_does_its_job_with_no_other_right(
 
                 await until(served, "placements of six users")
             become(monkeypatch, secured, "monitor")
-            async with LagWatch(secured.bootstrap, PREFIX, GROUP) as watch:
-                await watch.until_zero(len(acted) + 1)
+            await LagWatch(secured.bootstrap, PREFIX, GROUP).until_zero(len(acted) + 1)
         assert "AuthorizationFailed" not in worker.said, worker.said
         become(monkeypatch, secured, "admin")
         row = await shop.lane_row()

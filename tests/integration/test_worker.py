@@ -338,8 +338,7 @@ def test_a_lane_whose_last_record_was_rerouted_to_it_comes_to_a_lag_of_zero(
                 topic, time_ms = f"{topic_prefix}ad-impressions", shown.time_ms
                 await producer.send_and_wait(topic, value, key=key, partition=0, timestamp_ms=time_ms)
         with Worker(shop, tmp_path / "log"):
-            async with LagWatch(kafka.bootstrap, topic_prefix, shop.settings.group) as watch:
-                await watch.until_zero(len(strays))
+            await LagWatch(kafka.bootstrap, topic_prefix, shop.settings.group).until_zero(len(strays))
         assert await shop.applied() == len(strays)
 
     play(scenario)

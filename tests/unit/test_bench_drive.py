@@ -4,7 +4,7 @@ import asyncio
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 import pytest
@@ -98,9 +98,6 @@ class Frozen(LagWatch):
     def __init__(self) -> None:
         super().__init__("nowhere:1", "t-", "group")
         self.now_s = 0.0
-
-    async def __aenter__(self) -> Self:
-        return self
 
     async def look(self) -> Lag:
         self.now_s += 10

@@ -107,10 +107,10 @@ class Samples:
         self._thread.join()
 
     async def _run(self) -> None:
-        async with LagWatch(self._bootstrap, "", GROUP) as watch:
-            while not await asyncio.to_thread(self._stopping.wait, SAMPLE_S):
-                self.resident_mb.append(resident_mb(self._pid))
-                self.most_behind = max(self.most_behind, (await watch.look()).behind)
+        watch = LagWatch(self._bootstrap, "", GROUP)
+        while not await asyncio.to_thread(self._stopping.wait, SAMPLE_S):
+            self.resident_mb.append(resident_mb(self._pid))
+            self.most_behind = max(self.most_behind, (await watch.look()).behind)
 
 
 def resident_mb(pid: int) -> float:
@@ -168,11 +168,7 @@ def overload(minutes: float, folder: Path) -> Report:
 
 
 def _until_zero(cluster: Cluster, records: int) -> float:
-    async def wait() -> float:
-        async with LagWatch(cluster.bootstrap, "", GROUP) as watch:
-            return await watch.until_zero(records)
-
-    return asyncio.run(wait())
+    return asyncio.run(LagWatch(cluster.bootstrap, "", GROUP).until_zero(records))
 
 
 def main(

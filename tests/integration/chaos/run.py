@@ -224,15 +224,15 @@ def _until_quiet(cluster: Cluster, fleet: Fleet, records: int) -> int:
     """Wait until nothing is behind; the lag that is left."""
 
     async def wait() -> int:
-        async with LagWatch(cluster.bootstrap, "", GROUP) as watch:
-            try:
-                async with asyncio.timeout(QUIET_S):
-                    await watch.until_zero(records, stall_s=STALL_S)
-            except (StalledError, TimeoutError) as error:
-                log.warning("not quiet", error=str(error), workers=[slot.name for slot in fleet.slots if slot.alive])
-                for file in filter(Path.exists, map(fleet.log_file, fleet.slots)):
-                    sys.stderr.write(f"--- {file.name} ends with\n{file.read_text(errors='replace')[-SAID:]}\n")
-            return (await watch.look()).behind
+        watch = LagWatch(cluster.bootstrap, "", GROUP)
+        try:
+            async with asyncio.timeout(QUIET_S):
+                await watch.until_zero(records, stall_s=STALL_S)
+        except (StalledError, TimeoutError) as error:
+            log.warning("not quiet", error=str(error), workers=[slot.name for slot in fleet.slots if slot.alive])
+            for file in filter(Path.exists, map(fleet.log_file, fleet.slots)):
+                sys.stderr.write(f"--- {file.name} ends with\n{file.read_text(errors='replace')[-SAID:]}\n")
+        return (await watch.look()).behind
 
     return asyncio.run(wait())
 

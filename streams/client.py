@@ -160,6 +160,7 @@ class PlacementView:
     - ``on_placement`` is called in the event loop for every new placement, those read at the start included.
       If it raises, the view ends with that error.
     - ``only``: users to hold; the others' records are skipped undecoded. ``users_max``: see `Latest`.
+    - ``ready_within_s``: how long entering may take, whatever the brokers do; beyond it raises `ViewError`.
     - ``fetch_wait_ms``: how long a fetch waits for records. Kafka answers as soon as there are any. The embedded
       broker answers only after half of it: give it 10.
     - ``isolation``: with ``read_committed``, transactions that are open or were aborted are not seen.
@@ -234,21 +235,31 @@ class PlacementView:
         if self._entered:
             raise ViewError("A view is entered once, since it holds what it has read: open a new one.")
         self._entered = True
+        limit = asyncio.timeout(self._ready_within_s)
+        try:
+            async with limit:
+                await self._open()
+        except BaseException as error:
+            await self._close()
+            if isinstance(error, TimeoutError) and limit.expired():
+                raise ViewError(
+                    f"{self._topic} was not read to the end within {self._ready_within_s:g} s "
+                    f"({self.counts.placements} were): raise ready_within_s, or see to {self._bootstrap}."
+                ) from error
+            raise
+        return self
+
+    async def _open(self) -> None:
         await require_topic(self._topic, self._options)
         await self._check_id()
         self._consumer = AIOKafkaConsumer(
             self._topic, auto_offset_reset="earliest", enable_auto_commit=False,
             fetch_max_wait_ms=self._fetch_wait_ms, **self._options,
         )  # fmt: skip
-        try:
-            await self._consumer.start()
-            ends = await self._consumer.end_offsets(list(self._consumer.assignment()))
-            self._reader = asyncio.create_task(self._follow(ends), name=f"read {self._topic}")
-            await self._wait_until_ready()
-        except BaseException:
-            await self._close()
-            raise
-        return self
+        await self._consumer.start()
+        ends = await self._consumer.end_offsets(list(self._consumer.assignment()))
+        self._reader = asyncio.create_task(self._follow(ends), name=f"read {self._topic}")
+        await self._wait_until_ready()
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -263,15 +274,10 @@ class PlacementView:
         assert self._reader is not None
         ready = asyncio.create_task(self._ready.wait())
         try:
-            await asyncio.wait({ready, self._reader}, timeout=self._ready_within_s, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait({ready, self._reader}, return_when=asyncio.FIRST_COMPLETED)
         finally:
             ready.cancel()
         self._raise_if_stopped()
-        if not self.ready:
-            raise ViewError(
-                f"{self._topic} was not read to the end within {self._ready_within_s:g} s "
-                f"({self.counts.placements} were): raise ready_within_s, or see to {self._bootstrap}."
-            )
 
     async def _follow(self, ends: dict[TopicPartition, int]) -> None:
         """Read for ever, and meanwhile look after the topic: a look may wait ten seconds for a bootstrap broker that is

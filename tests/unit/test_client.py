@@ -1,4 +1,5 @@
 import asyncio
+import socket
 
 import msgspec
 import pytest
@@ -170,3 +171,13 @@ def test_a_view_is_entered_once_also_where_no_broker_was_there_and_another_one_i
             await PlacementView("127.0.0.1:1").__aenter__()
 
     asyncio.run(scenario())
+
+
+def test_a_broker_that_takes_connections_and_never_answers_is_given_up_within_the_view_s_time() -> None:
+    async def scenario(port: int) -> set[asyncio.Task[object]]:
+        with pytest.raises(ViewError, match=r"within 0\.1 s .*raise ready_within_s, or see to 127"):
+            await PlacementView(f"127.0.0.1:{port}", ready_within_s=0.1).__aenter__()
+        return {task for task in asyncio.all_tasks() if task is not asyncio.current_task()}
+
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        assert asyncio.run(scenario(silent.getsockname()[1])) == set()

@@ -259,6 +259,13 @@ def test_the_page_says_that_intervals_by_impressions_compare_no_arms_and_which_c
     assert CliRunner().invoke(app, [*command.split()[1:], "--help"]).exit_code == 0
 
 
+@pytest.mark.parametrize("language", ["en", "zh"])
+def test_the_page_says_how_far_back_its_counts_of_outcomes_and_dead_letters_reach(language: str) -> None:
+    newest = {tail.topic: tail.newest for tail in Desk(Settings(), 1).tails()}
+    for topic, hint in (("outcomes", "arms.hint"), ("dead-letters", "refused.hint")):
+        assert f"{newest[topic]:,}" in words(language)[hint]
+
+
 def test_whatever_the_page_says_is_in_the_dictionaries() -> None:
     sources = {path.name: path.read_text() for path in [*STATIC.glob("*.js"), STATIC / "index.html"]}
     said = {key for text in sources.values() for key in re.findall(r'say\("([^"$]+)"|data-i18n="([^"]+)"', text)}

@@ -4,7 +4,8 @@ The topic holds a cell for each lane, campaign and arm; a campaign's day is the 
 cells change, so the cost of each second's snapshot depends only on the campaigns shown.
 """
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from heapq import nlargest
 
 import msgspec
@@ -12,6 +13,7 @@ import numpy as np
 
 from scoring.events import TIME_MS_MAX
 from scoring.pacing import DAY_MS, planned
+from scoring.traffic import Floats, day_curve
 from streams.decode import Record
 from streams.wire import UNREADABLE
 
@@ -19,7 +21,6 @@ CELLS_MAX = 200_000
 """Some 400 bytes each. Cells beyond it are counted, but not held."""
 SHOWN = 30
 """Campaigns on the page: those with the highest spend."""
-_EVEN = np.full(24, 1 / 24)
 
 
 class _Today(msgspec.Struct, frozen=True, gc=False):
@@ -49,7 +50,7 @@ class CampaignSpend(msgspec.Struct, kw_only=True):
     """A campaign's day. ``budget_micros`` None: no limit. ``level``: multiplier of its bid; 0 if it is not paced.
 
     ``unpriced``: events that would have been charged, but had no price. ``planned``: share of the budget that should be
-    spent by now under even traffic in the campaign's own hours, ``starts_ms`` to ``ends_ms``.
+    spent by now, by the shop's traffic in the campaign's own hours, ``starts_ms`` to ``ends_ms``, as workers pace it.
     """
 
     campaign: str
@@ -93,10 +94,19 @@ class Campaigns:
         """Time of the newest cell of each campaign of the sums: its budget, level and hours hold."""
         self._untold: set[bytes] = set()
         """Keys of cells that found no room, `CELLS_MAX` at most."""
+        self._traffic: dict[int, Floats] = {}
+        self._curve = day_curve([])
         self._day = self._now_ms = 0
         self._of_day = 0
         """Number of cells of the newest day. When the last is removed, the newest day of the remaining cells counts."""
         self.malformed = 0
+
+    def learn(self, lanes: Mapping[int, Sequence[float | None]]) -> None:
+        """Take the traffic of lanes by the hour of the day, as `streams.control_wire.HourlyTraffic` tells it."""
+        if lanes:
+            nan = math.nan
+            self._traffic |= {lane: np.array([nan if one is None else one for one in lanes[lane]]) for lane in lanes}
+            self._curve = day_curve(self._traffic.values())
 
     def take(self, records: Sequence[Record]) -> None:
         """Take records of cells; each replaces the one under its key, and a tombstone removes it."""
@@ -147,7 +157,7 @@ class Campaigns:
         most = nlargest(SHOWN, self._sums.values(), key=lambda one: (one.spent_micros, one.impressions, one.campaign))
         for campaign in most:
             ends_ms = TIME_MS_MAX if campaign.ends_ms is None else campaign.ends_ms
-            campaign.planned = round(float(planned(self._now_ms, _EVEN, campaign.starts_ms, ends_ms)), 4)
+            campaign.planned = round(float(planned(self._now_ms, self._curve, campaign.starts_ms, ends_ms)), 4)
         return Day(
             now_ms=self._now_ms,
             elapsed=round(self._now_ms % DAY_MS / DAY_MS, 4),

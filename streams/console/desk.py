@@ -19,7 +19,7 @@ from streams.console.people import PEOPLE_MAX, Found, People
 from streams.console.refused import Refused, RefusedKind
 from streams.console.tails import Tail
 from streams.console.trials import Trials, TrialState
-from streams.control_wire import Drift, decode_control
+from streams.control_wire import Drift, HourlyTraffic, decode_control
 from streams.dead_letters import letter_of
 from streams.decode import Record
 from streams.feeds.catalogue import TITLES_PER_READ, apply_ads, titles_in
@@ -114,15 +114,20 @@ class Desk:
         apply_ads(self.catalogue, records)
 
     def _take_control(self, records: Sequence[Record]) -> None:
+        traffic: dict[int, Sequence[float | None]] = {}
         for record in records:
-            if (record.key or b"").startswith(b"drift/") and record.value is not None:
-                try:
-                    message = decode_control(record.value)
-                except UNREADABLE:
-                    self.malformed += 1
-                    continue
-                if isinstance(message, Drift):
-                    self._clicks.drifted(message)
+            if record.value is None or not (record.key or b"").startswith((b"drift/", b"traffic/")):
+                continue
+            try:
+                message = decode_control(record.value)
+            except UNREADABLE:
+                self.malformed += 1
+                continue
+            if isinstance(message, Drift):
+                self._clicks.drifted(message)
+            elif isinstance(message, HourlyTraffic):
+                traffic[message.lane] = message.hours
+        self._campaigns.learn(traffic)
 
     def _take_reports(self, records: Sequence[Record]) -> None:
         for record in records:

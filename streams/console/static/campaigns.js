@@ -1,4 +1,4 @@
-// What campaigns have spent today, beside what the plan of an even day, or of their hours of it, would have spent by now.
+// What campaigns have spent today, beside what the workers' plan of the day would have spent by now.
 
 import { byId, cell, head, keyed, make, put, relabel, row } from "./dom.js";
 import { moment, money, number, percent, say } from "./text.js";

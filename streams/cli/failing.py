@@ -1,5 +1,6 @@
 """How a command fails: a message for people, the same as JSON for machines, and exit status 1."""
 
+import errno
 import json
 import sys
 from collections.abc import Callable, Iterator
@@ -26,12 +27,13 @@ _LOG_JSON = ContextVar("log_json", default=False)
 def fail(error: Exception | str, status: int = 1) -> NoReturn:
     """End the command: print the error on stderr, as a log line with ``--log-json``; with ``--json`` also on stdout.
 
-    If stderr is full or closed, the message is lost, but the status stays.
+    If either is full or closed, the message is lost there, but the status stays.
     """
     with suppress(OSError, ValueError):  # ValueError: the stream is closed
         _say(str(error))
     if _AS_JSON.get():
-        typer.echo(json.dumps({"error": str(error)}))
+        with suppress(OSError, ValueError):
+            typer.echo(json.dumps({"error": str(error)}))
     raise typer.Exit(status)
 
 
@@ -107,6 +109,9 @@ def _tell(error: Exception) -> None:
         if _AS_JSON.get():
             typer.echo(json.dumps({"error": error.format_message()}))
         return
+    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+        fail(f"{error.filename or 'what was to be printed'} could not be written: {error.strerror}")
+
     from streams.connection import ConnectionSettingsError
     from streams.mendable import MendableError
 

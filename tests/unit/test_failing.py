@@ -372,3 +372,13 @@ def test_ctrl_c_while_a_command_is_being_loaded_ends_it_without_a_word(command: 
     )
     ended = subprocess.run([sys.executable, "-c", interrupted], capture_output=True, text=True, check=False)
     assert (ended.returncode, ended.stdout, ended.stderr) == (130, "", "")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="only Linux has a disk that is always full")
+@pytest.mark.parametrize("asked", ["settings", "settings --json", "topics acls --json"])
+def test_a_full_disk_under_stdout_is_told_without_a_traceback(asked: str) -> None:
+    with Path("/dev/full").open("wb") as full:
+        command = [sys.executable, "-m", "streams.cli", *asked.split()]
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, check=False)
+    assert done.returncode == 1
+    assert done.stderr.decode() == "Error: what was to be printed could not be written: No space left on device\n"

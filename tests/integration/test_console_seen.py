@@ -35,6 +35,8 @@ CANVASES = """nodes => nodes.map(node => ({
   role: node.getAttribute("role"), name: node.getAttribute("aria-label"), instead: node.textContent,
 }))"""
 LONG = 128 * "W"
+TURNED = "\u202eabc"
+"""After its first character all that follows is drawn from right to left, and words of the page with it."""
 INKS = """nodes => nodes.map(node => {
   const copy = document.createElement("canvas").getContext("2d", { willReadFrequently: true });
   copy.drawImage(node, 0, 0);
@@ -350,5 +352,29 @@ def test_where_the_system_forces_its_colours_bars_and_the_chosen_slot_still_show
                 assert contrast(ground, page_ground) >= 3, selector
             (pressed,), (other,) = await grounds("button[aria-pressed=true]"), await grounds("#why-form button")
             assert pressed != other
+
+    asyncio.run(scenario())
+
+
+class Turned(Full):
+    """Names that would turn about the sentences that they stand in."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.answers["shopper-1"] = replace(self.answers["shopper-1"], user=TURNED, arm=TURNED)
+
+    def made(self, number: int) -> Snapshot:
+        told = super().made(number)
+        alarms = [replace(one, about={**one.about, "owner": TURNED}) for one in told.alarms]
+        lanes = [replace(one, owner=TURNED) for one in told.lanes]
+        return replace(told, group=TURNED, alarms=alarms, lanes=lanes, people=[TURNED])
+
+
+def test_no_name_turns_the_words_about_that_it_stands_among() -> None:
+    async def scenario() -> None:
+        async with full_page(Turned()) as page:
+            for place in ("#facts", "#alarms li", "#lanes [data-field=owner]", "#why-recent button", "#why-said"):
+                text = await page.locator(place).first.inner_text()
+                assert ("\\u202eabc" in text, "\u202e" in text) == (True, False), place
 
     asyncio.run(scenario())

@@ -1,5 +1,11 @@
 // Small helpers. Whatever comes from a topic becomes text, never markup.
 
+/** Characters that turn the words beside them about, in a name as anybody may write it. */
+const TURNING = /[\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]/g;
+
+/** Text with such characters escaped, as on a terminal (streams/cli/screen.py). */
+const plain = (text) => text.replace(TURNING, (one) => `\\u${one.charCodeAt(0).toString(16).padStart(4, "0")}`);
+
 export const byId = (id) => document.getElementById(id);
 
 /** An element with properties and children; `data` and `aria` are objects, `class` a string. */
@@ -10,13 +16,14 @@ export function make(tag, given = {}, ...children) {
     else if (name === "data") Object.assign(node.dataset, value);
     else node.setAttribute(name, value);
   }
-  node.append(...children);
+  node.append(...children.map((child) => (typeof child === "string" ? plain(child) : child)));
   return node;
 }
 
 /** Set a node's text where it changed, and the raw value behind it. */
 export function put(node, text, raw) {
-  if (node.textContent !== text) node.textContent = text;
+  const shown = plain(text);
+  if (node.textContent !== shown) node.textContent = shown;
   if (raw !== undefined) node.dataset.value = raw === null ? "" : String(raw);
 }
 

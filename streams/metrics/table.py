@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import chain
 
 from prometheus_client.core import Metric
 
@@ -68,9 +69,22 @@ def _rows(families: Iterable[Metric]) -> list[Row]:
     return sorted(rows, key=lambda row: row.name)
 
 
+SECTIONS = (
+    (
+        "Worker",
+        "`salience worker`, at the address that it logs (`SALIENCE_WEB_HOST`, `SALIENCE_WEB_PORT`), `/metrics`.",
+        worker_rows,
+    ),
+    ("Lag monitor", "`salience lag serve`, `/metrics`.", monitor_rows),
+    ("Reviews", "`salience reviews follow --port 9307`, `/metrics`.", review_rows),
+    ("Referee", "`salience experiment referee --port 9306`, `/metrics`.", referee_rows),
+)
+"""Title, where the metrics are, and what they are."""
+
+
 def table() -> str:
     """The page."""
-    bounds = [f"| `{name}` | {bound} |" for name, bound in LABELS.items()]
+    sections = [(f"## {title}", "", where, "", *_markdown(rows()), "") for title, where, rows in SECTIONS]
     return "\n".join(
         (
             "# Metrics",
@@ -78,35 +92,12 @@ def table() -> str:
             "All exported metrics, and no others. Base units; histograms have `_bucket`, `_sum` and `_count`. Made",
             "by `salience metrics`.",
             "",
-            "## Worker",
-            "",
-            "`salience worker`, at the address that it logs (`SALIENCE_WEB_HOST`, `SALIENCE_WEB_PORT`), `/metrics`.",
-            "",
-            *_markdown(worker_rows()),
-            "",
-            "## Lag monitor",
-            "",
-            "`salience lag serve`, `/metrics`.",
-            "",
-            *_markdown(monitor_rows()),
-            "",
-            "## Reviews",
-            "",
-            "`salience reviews follow --port 9307`, `/metrics`.",
-            "",
-            *_markdown(review_rows()),
-            "",
-            "## Referee",
-            "",
-            "`salience experiment referee --port 9306`, `/metrics`.",
-            "",
-            *_markdown(referee_rows()),
-            "",
+            *chain(*sections),
             "## Labels and their bounds",
             "",
             "| label | bound |",
             "|---|---|",
-            *bounds,
+            *(f"| `{name}` | {bound} |" for name, bound in LABELS.items()),
             "",
         )
     )

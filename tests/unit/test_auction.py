@@ -1,10 +1,12 @@
 """Prices by example: empty slots, whole prices, and events that never come."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from scoring.auction import best_left, externalities, prices
-from scoring.ids import id64
+from scoring.ids import id64, id64s
 from scoring.market import Market, Terms
 from tests.unit.test_market import decide, shop
 
@@ -54,3 +56,40 @@ def test_a_pinned_ad_pays_up_to_its_bid_for_the_best_that_its_pin_keeps_out(bid:
     made = decide(Market(Terms(pinned=((id64("ad-0"), 0),), reserve_micros=10)), stock=stock, slots=2)
     assert made.chosen.tolist() == [[0, 1]]
     assert made.prices_micros.tolist() == [[paid, 40]]
+
+
+@pytest.mark.parametrize("rule", ["first", "gsp", "vcg"])
+def test_people_who_are_decided_for_together_pay_what_each_would_pay_alone(rule) -> None:
+    draw, people, ads = np.random.default_rng(3), 5, 4
+    chance, quality = draw.uniform(0.1, 0.9, (people, ads)), draw.uniform(0.5, 1.5, (people, ads))
+    bids, attention = draw.integers(1_000, 9_000, (people, ads)), draw.uniform(0, 400, (people, ads))
+    value = (bids * chance + attention) * quality
+    chosen = draw.permuted(np.tile([0, 1, 2, 3, -1], (people, 1)), axis=1)[:, :3]
+    curve = np.array([1.0, 0.6, 0.3])
+
+    def paid(who: slice) -> np.ndarray:
+        kept_out = best_left(value[who], chosen[who])
+        told = chance[who], bids[who], quality[who], 10, curve, attention[who]
+        return prices(rule, value[who], chosen[who], kept_out, *told)
+
+    alone = np.concatenate([paid(slice(person, person + 1)) for person in range(people)])
+    assert paid(slice(None)).tolist() == alone.tolist()
+    assert len(np.unique(alone)) > people  # else all could pay what the first of them does
+
+
+@pytest.mark.parametrize("terms", [Terms(), Terms(separate="category")], ids=["free slots", "slots under rules"])
+def test_who_is_blocked_or_has_spent_the_budget_sets_no_price_not_even_of_a_micro(terms: Terms) -> None:
+    stock = shop(("c1", "a1", "hats", 3_000), ("c2", "a2", "hats", 2_500), ("c3", "a3", "hats", 2_000))
+    market = Market(replace(terms, blocked_ads=frozenset([id64("ad-1")])))
+    market.pace(id64s(["c3"]), np.array([0.0]))
+    made = decide(market, stock=stock, slots=1)
+    assert (made.chosen.tolist(), made.prices_micros.tolist()) == ([[0]], [[0]])
+
+
+def test_a_placement_has_no_more_slots_than_there_are_candidates_and_shares_are_of_those() -> None:
+    stock = shop(*((f"c{at}", f"a{at}", "hats", 4_000 - at) for at in range(3)), ("c9", "a9", "shoes", 10))
+    for terms, chosen in ((Terms(), [0, 1, 2, 3]), (Terms(category_share=0.5), [0, 1, 3, -1])):
+        made = decide(Market(terms), stock=stock, slots=10)
+        assert made.chosen.tolist() == [chosen]
+        assert made.prices_micros.shape == made.propensity.shape == (1, 4)
+        assert len(made.examined) == 4

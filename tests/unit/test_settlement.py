@@ -314,3 +314,27 @@ def test_the_limit_of_one_campaign_and_day_is_that_of_many_at_once() -> None:
     assert {limit for each in found for limit in each} == {3, 4, 20, MICROS_MAX}
     others = [each for day, each in zip(wanted, found, strict=True) if not 22 - DAYS < day <= 22]
     assert others == 7 * [[3, MICROS_MAX, 20]]  # today's
+
+
+@pytest.mark.parametrize("day", range(20 - DAYS + 1, 21))
+def test_what_is_billed_of_any_day_that_is_kept_by_todays_limit_stays_so_when_that_is_lowered(day: int) -> None:
+    days, one = Settlement(), np.zeros(1, dtype=np.int64)
+    days.grow(1)
+    days.turn(20)
+    days.spend(0, day, 9_000)
+    for limit in (50_000, 1_000):
+        days.limit(one, np.array([limit]), np.array([0]))
+        assert [days.billed(one, each).tolist() for each in range(20 - DAYS, 22)] == [
+            [9_000 * (each == day)] for each in range(20 - DAYS, 22)
+        ]
+
+
+def test_what_was_delivered_unbilled_is_of_the_days_asked_for_alone_and_never_less_than_nothing() -> None:
+    days, one = Settlement(), np.zeros(1, dtype=np.int64)
+    days.grow(1)
+    days.turn(20)
+    days.limit(one, np.array([1_000]), np.array([0]))
+    for day, spent in ((20 - DAYS + 1, 9_000), (18, 1_500), (19, 1_070), (20, 400)):
+        days.spend(0, day, spent)
+    days.hear(0, 20, 450)  # another worker has billed what this one has not heard of yet
+    assert [days.unbilled(one, since).tolist() for since in (20, 19, 18)] == [[0], [70], [570]]

@@ -5,6 +5,7 @@ import pytest
 
 from scoring.ranking import EMPTY_SLOT
 from scoring.slate import Limits, Wanted, fill
+from scoring.variety import Variety
 
 ADS = np.array([[1, 2, 3]], dtype=np.uint64)
 SEED = np.ones(1, dtype=np.uint64)
@@ -26,7 +27,9 @@ def test_what_the_rules_say_of_people_is_not_changed_by_filling_their_slots() ->
     assert (made.shut.tolist(), room.tolist(), allowed.all()) == ([[False, False, True]], [[2, 2, 2]], True)
 
 
-@pytest.mark.parametrize(("ads", "slots"), [(4, 10), (8, 4)], ids=["fewer candidates", "fewer slots"])
+@pytest.mark.parametrize(
+    ("ads", "slots"), [(4, 10), (8, 4), (8, 6)], ids=["fewer candidates", "fewer slots", "one slot too few"]
+)
 def test_an_ad_that_is_pinned_beyond_the_last_slot_that_can_be_filled_is_like_any_other(ads: int, slots: int) -> None:
     wanted = Wanted(np.arange(ads, 0, -1.0)[None], np.zeros(1))
     pinned = np.full((1, ads), EMPTY_SLOT)
@@ -35,5 +38,17 @@ def test_an_ad_that_is_pinned_beyond_the_last_slot_that_can_be_filled_is_like_an
 
     made = fill(wanted, np.arange(1, ads + 1, dtype=np.uint64)[None], SEED, slots, limits)
 
-    assert made.chosen[0].tolist() == [0, 1, 2, 3] + [EMPTY_SLOT] * (slots - 4)
+    assert made.chosen[0].tolist() == [*range(min(ads, slots))] + [EMPTY_SLOT] * (slots - ads)
     assert pinned[0, 0] == 6
+
+
+@pytest.mark.parametrize("strength", [0.5, 3.0])
+def test_what_is_drawn_next_to_cold_goes_by_variety_as_much_as_what_is_given_to_the_best(strength: float) -> None:
+    vectors = np.array([[[1, 0], [1, 0], [0, 1]]], dtype=np.float32)
+    value = np.array([[9.0, 4.0, 1.0]])  # the second loses a factor of e^strength for being the first's like
+
+    def chosen(temperature: float) -> list[list[int]]:
+        variety = Variety("mmr", strength, vectors)
+        return fill(Wanted(value, np.array([temperature])), ADS, SEED, 3, Limits(ALL), variety).chosen.tolist()
+
+    assert chosen(0.0) == chosen(1e-3) == [[0, 1, 2] if strength < 1 else [0, 2, 1]]

@@ -152,3 +152,24 @@ def test_weights_have_changed_once_anything_was_learned() -> None:
     weights.changed = False
     weights.learn(nothing, nothing.astype(np.int64), np.zeros(0, dtype=bool))
     assert not weights.changed
+
+
+def test_each_example_adds_its_information_and_moves_the_weights_by_what_was_not_expected_of_it() -> None:
+    """By precisions, which add up; the weights themselves keep the covariance, and never invert it."""
+    draw, weights = np.random.default_rng(5), TouchWeights()
+    expected, precision = weights.weights.copy(), np.diag(1 / VARIANCE)
+    for _ in range(40):
+        touch, age_ms = draw.random((1, 4)) < 0.6, -np.sort(-draw.integers(0, WEEK_MS, (1, 4)))
+        bought, count = bool(draw.random() < 0.4), int(touch.sum())
+        x = np.array([1, count > 0, count > 1, *np.bincount(np.searchsorted(AGES_MS, age_ms[touch]), minlength=5)])
+        chance = 1 / (1 + np.exp(-(expected @ x)))
+
+        weights.learn(touch, age_ms, np.array([bought]))
+
+        precision = precision + chance * (1 - chance) * np.outer(x, x)
+        covariance = np.linalg.inv(precision)
+        expected = expected + covariance @ x * (bought - chance)
+        assert weights.weights == pytest.approx(expected, rel=1e-6, abs=1e-8)
+        covariance += np.diag(DRIFT * (covariance.diagonal() < VARIANCE))
+        precision = np.linalg.inv(covariance)
+        assert weights.covariance == pytest.approx(covariance, rel=1e-6, abs=1e-8)

@@ -30,14 +30,14 @@ def test_a_sum_that_has_reached_what_it_can_hold_stays_there_and_the_days_goes_o
 
 def test_a_cell_from_before_sales_were_counted_begins_with_what_was_credited_at_most_one_a_click() -> None:
     some = dict(zip(FIGURES[:-1], range(9), strict=True)) | {"clicks": 500}
-    former = [list((some | {"last": last}).values()) for last in (46_900, 900_000, 900_000)]
+    former = [list((some | {"last": last}).values()) for last in (46_999, 47_000, 900_000)]
     numbers = [20_000, 19_999, *chain.from_iterable(former)]
     ledger = Ledger()
     ledger.restore(("one", ""), np.array(numbers, dtype="<i8").tobytes())
     days, figures = ledger.of(0)
     assert days == (20_000, 19_999)
     assert figures[:, :-1].tolist() == former
-    assert figures[:, FIGURES.index("sold")].tolist() == [46, 500, 500]
+    assert figures[:, FIGURES.index("sold")].tolist() == [46, 47, 500]
     again = Ledger()
     again.restore(("one", ""), ledger.kept(0))
     assert again.of(0)[1].tolist() == figures.tolist()

@@ -110,8 +110,10 @@ def test_what_a_person_was_shown_of_ads_that_are_no_longer_known_counts_for_no_c
 
 
 def test_who_may_have_seen_more_than_the_ring_holds_is_shown_nothing_capped():
-    made = decide(Market(Terms(caps=(Cap("ad", 40, HOUR_MS),))), shown=[3] * 50, ages=[1] * 50)
-    assert (made.chosen == EMPTY_SLOT).all()
+    market = Market(Terms(caps=(Cap("ad", 40, HOUR_MS),)))
+    assert (decide(market, shown=[3] * 50, ages=[1] * 50).chosen == EMPTY_SLOT).all()
+    known = decide(market, shown=[3] * 50, ages=[HOUR_MS, *[1] * 49])  # all of the window is in the ring
+    assert known.chosen.tolist() == [[0, 1, 2, EMPTY_SLOT]]
 
 
 def test_a_stopped_campaign_a_blocked_ad_and_a_bid_below_the_reserve_lose_for_their_own_reason():
@@ -123,11 +125,11 @@ def test_a_stopped_campaign_a_blocked_ad_and_a_bid_below_the_reserve_lose_for_th
 
 
 def test_a_reserve_is_for_bids_and_bars_no_ad_that_pays_for_attention_alone():
-    told = {"alone": (0, 50), "of both": (149, 50), "of nothing": (0, 0)}
+    told = {"alone": (0, 50), "of both": (149, 50), "a micro": (1, 50), "of nothing": (0, 0)}
     stock = Catalogue()
     stock.upsert([entry(name, bid_micros=bid, attention_micros=paid) for name, (bid, paid) in told.items()])
     made = decide(Market(Terms(reserve_micros=150)), stock=stock)
-    assert made.fate.tolist() == [[Fate.WON, Fate.BELOW_RESERVE, Fate.BELOW_RESERVE]]
+    assert made.fate.tolist() == [[Fate.WON, *[Fate.BELOW_RESERVE] * 3]]
     assert made.prices_micros[0, 0] == 0  # what it owes for attention is beside any price
 
 
@@ -366,9 +368,9 @@ def test_what_is_charged_follows_the_bid_type_and_what_is_billed_ends_at_the_bud
     yes, price = np.ones(4, dtype=np.bool_), np.array([500, 2_000, 9_000, 30])
     owed = charges(types, price, yes, yes, ~yes, np.full(4, 1_500), np.array([0, 0, 7, 0]))
     assert owed.tolist() == [500 * PARTS, 2_000, 7 * 1_500, 30 * 1_500]
-    settled = settle(np.array([[600 * PARTS, 5_500], [700 * PARTS, 600]]), np.array([1_000, 0]))
-    assert settled.billed_micros.tolist() == [1_000, 6]
-    assert settled.unbilled_micros.tolist() == [300, 0]
+    settled = settle(np.array([[600 * PARTS, 5_500, 900], [700 * PARTS, 600, 900]]), np.array([1_000, 0, 50]))
+    assert settled.billed_micros.tolist() == [1_000, 6, 1]
+    assert settled.unbilled_micros.tolist() == [300, 0, 0]
 
 
 @pytest.mark.parametrize("bid_type", list(BID_TYPES))

@@ -162,8 +162,6 @@ class Budgets:
         self._days.turn(day)
         self._version, self._read_due_ms = -1, 0  # read again at once: limits begin, and ads that gave one have ended
         self.day_curve = day_curve(self._traffic.values())
-        if self._pacer is not None:
-            self._pacer.day_curve = self.day_curve
 
     def spent_micros(self, campaign: str) -> int:
         """What all lanes report as spent on the newest day."""

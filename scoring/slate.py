@@ -146,7 +146,7 @@ class _Draft:
 
     def __init__(self, first: _Ranking, second: _Ranking, turns: Bools) -> None:
         self._sides, self._turns = (first, second), turns
-        self._led = np.full(len(turns), 0.5)
+        self._led: Floats
         """Chance that the first ranking picked first in this round, given what was picked in it."""
 
     def pick(self, open_: Bools, slot: int) -> tuple[Ints, Floats]:

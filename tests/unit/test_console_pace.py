@@ -38,6 +38,6 @@ def test_spend_is_set_against_the_plan_by_the_shops_traffic_that_workers_pace_by
     for one in told:
         learn(budgets, one.name, one)
     day = desk.tick(news(WELL), START_MS, caught_up=True, skipped=0).day
-    (one,) = day.campaigns
-    assert one.planned == pytest.approx(float(planned(NOON_MS, budgets.day_curve)), abs=1e-4)
-    assert 0.1 < one.planned < 0.11 / FINISH < day.elapsed == 0.5
+    (spend,) = day.campaigns
+    assert spend.planned == pytest.approx(float(planned(NOON_MS, budgets.day_curve)), abs=1e-4)
+    assert 0.1 < spend.planned < 0.11 / FINISH < day.elapsed == 0.5

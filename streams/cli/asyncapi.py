@@ -1,6 +1,6 @@
 """``salience asyncapi``: the topics described for other teams and their tools."""
 
-import sys
+import typer
 
 
 def asyncapi() -> None:
@@ -10,4 +10,4 @@ def asyncapi() -> None:
     """
     from streams.asyncapi import render
 
-    sys.stdout.write(render())
+    typer.echo(render(), nl=False)

@@ -3,7 +3,6 @@
 import asyncio
 import base64
 import json
-import sys
 from collections import Counter, deque
 from collections.abc import Collection
 from typing import TYPE_CHECKING, Annotated, Any
@@ -56,7 +55,7 @@ def list_(
     if as_json:
         told = [_object(letter, sent, whole=False) for letter in kept]
         by_kind = [{"topic": t, "stage": s, "error": e, "count": count} for (t, s, e), count in kinds.most_common()]
-        sys.stdout.write(json.dumps({"total": kinds.total(), "kinds": by_kind, "letters": told}) + "\n")
+        typer.echo(json.dumps({"total": kinds.total(), "kinds": by_kind, "letters": told}))
         return
     table = Table("letter", "from", "stage", "error", "message", "sent back")
     for letter in kept:
@@ -91,7 +90,7 @@ def show(
         fail(f"There is no letter {letter}. Those that are there: salience dead-letters list")
     told = _object(found, sent, whole=True)
     if as_json:
-        sys.stdout.write(json.dumps(told) + "\n")
+        typer.echo(json.dumps(told))
         return
     table = Table(show_header=False)
     for name, value in told.items():
@@ -137,7 +136,7 @@ def requeue(
     left = f", {len(done.refused):,} not" if done.refused else ""
     typer.echo(f"{done.sent:,} {'would be' if dry_run else 'were'} sent back{left}", err=as_json)
     if as_json:
-        sys.stdout.write(json.dumps({"requeued": 0 if dry_run else done.sent, "refused": done.refused}) + "\n")
+        typer.echo(json.dumps({"requeued": 0 if dry_run else done.sent, "refused": done.refused}))
     if done.refused:
         raise typer.Exit(1)
 

@@ -24,7 +24,7 @@ def metrics(dashboards: Dashboards = None) -> None:
     from streams.metrics.table import table
 
     if dashboards is None:
-        sys.stdout.write(table())
+        typer.echo(table(), nl=False)
         return
     for name, text in grafana.dashboards().items():
         try:

@@ -1,7 +1,6 @@
 """``salience settings``: every setting, what it is now, its default and its reason."""
 
 import json
-import sys
 from typing import Annotated
 
 import typer
@@ -22,12 +21,12 @@ def settings(
     from streams.settings import table
 
     if markdown:
-        sys.stdout.write(table())
+        typer.echo(table(), nl=False)
         return
     sections = (settings_of(), security())
     if as_json:
         values = {name: value for section in sections for name, value in section.model_dump(mode="json").items()}
-        sys.stdout.write(json.dumps(values) + "\n")
+        typer.echo(json.dumps(values))
         return
     shown = Table("setting", "now", "default", "why")
     for section in sections:

@@ -382,3 +382,11 @@ def test_a_full_disk_under_stdout_is_told_without_a_traceback(asked: str) -> Non
         done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, check=False)
     assert done.returncode == 1
     assert done.stderr.decode() == "Error: what was to be printed could not be written: No space left on device\n"
+
+
+@pytest.mark.parametrize("asked", ["settings --json", "settings --markdown", "asyncapi", "metrics"])
+def test_who_has_closed_stdout_is_told_nothing(asked: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stdout", None)  # as Python has it under >&-
+    with pytest.raises(SystemExit) as ended:
+        app(asked.split())
+    assert ended.value.code == 0

@@ -46,7 +46,6 @@ class Spending:
 
 _NOTHING = Spending("", -1, 0, 0, 0, 0, 0.0)
 _ON_PLAN = 0.0, 0.0
-_ALWAYS = np.array([0, FOREVER_MS])
 
 
 @dataclass
@@ -66,8 +65,10 @@ class Budgets:
     _days: Settlement = field(default_factory=Settlement)
     _earned: Floats = field(default_factory=lambda: np.zeros((0, 4)))
     """Impressions, clicks, purchases that were charged and seconds viewed, of all time."""
-    _hours_ms: Ints = field(default_factory=lambda: np.zeros((0, 2), dtype=np.int64))
-    """When each one's ads begin and end: 0 where that was before the newest day, and `FOREVER_MS` where it is after."""
+    _began_ms: Ints = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
+    """When each one's first ad begins, of all that are or were known, here or to other lanes; `FOREVER_MS`: of none."""
+    _ends_ms: Ints = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
+    """When the last of its ads ends, of those that have not ended before the newest day; `FOREVER_MS`: never."""
     _level: Floats = field(default_factory=lambda: np.zeros(0))
     _paced_by: Ints = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
     """The budgets that this worker last paced by; 0 where it has not paced, and others report the level."""
@@ -131,6 +132,17 @@ class Budgets:
         if budget_micros is not None and self._days.hear_limit(at, day, budget_micros, time_ms):
             self._version = -1  # the catalogue is read again, with what is known now
 
+    def tell_start(self, campaign: str, starts_ms: int) -> None:
+        """Take when a lane knows the campaign's first ad to have begun; of all reports the earliest counts.
+
+        The catalogue has no ads that were withdrawn before this worker began: a campaign whose first one was replaced
+        today must not be planned as if it began with the second, which would hold back what it has not spent.
+        """
+        at = self._place(campaign)
+        if starts_ms < self._began_ms[at]:
+            self._began_ms[at] = starts_ms
+            self._version = -1  # the catalogue is read again, with what is known now
+
     def tell_billed(self, campaign: str, day: int, billed_micros: int) -> None:
         """Take what a lane reported as billed of a campaign's ``day``, after its report by `tell`; the most counts."""
         self._days.hear(self._place(campaign), day, billed_micros)
@@ -151,7 +163,8 @@ class Budgets:
             more = max(at, 64)
             self._days.grow(more)
             self._earned = np.concatenate([self._earned, np.zeros((more, 4))])
-            self._hours_ms = np.concatenate([self._hours_ms, np.full((more, 2), _ALWAYS)])
+            self._began_ms = np.concatenate([self._began_ms, np.full(more, FOREVER_MS)])
+            self._ends_ms = np.concatenate([self._ends_ms, np.full(more, FOREVER_MS)])
             self._level = np.concatenate([self._level, np.zeros(more)])
             self._paced_by = np.concatenate([self._paced_by, np.zeros(more, dtype=np.int64)])
             self._stopped = np.concatenate([self._stopped, np.zeros(more, dtype=np.bool_)])
@@ -196,13 +209,12 @@ class Budgets:
         """The long-term level of a campaign's multiplier; 0 where it has no budget."""
         return float(self._level[self._campaigns[campaign]]) if self.budget_micros(campaign) else 0.0
 
-    def hours_ms(self, campaign: str, day: int) -> tuple[int, int | None]:
-        """When the campaign's ads begin and end; 0 where that was before ``day``, None where it is after, or ``day`` is
-        not the newest.
-        """
+    def hours_ms(self, campaign: str) -> tuple[int | None, int | None]:
+        """When the campaign's first ad begins, None: not known; and when its last one ends, None: never."""
         at = self._campaigns.get(campaign)
-        starts_ms, ends_ms = _ALWAYS.tolist() if at is None or day != self._days.newest else self._hours_ms[at].tolist()
-        return starts_ms, None if ends_ms == FOREVER_MS else ends_ms
+        hours = (FOREVER_MS, FOREVER_MS) if at is None else (int(self._began_ms[at]), int(self._ends_ms[at]))
+        began_ms, ends_ms = (None if time_ms == FOREVER_MS else time_ms for time_ms in hours)
+        return began_ms, ends_ms
 
     def standing(self) -> tuple[float, float]:
         """How far campaigns with a budget are from the plan today, and how much was delivered unbilled.
@@ -279,8 +291,8 @@ class Budgets:
                 self.market.pace(self._ids, np.zeros(0))
             return
         self._ids, self._paced = ids, paced
-        self._hours_ms[paced] = self._hours(of, len(ids))
-        pacer = Pacer(budgets, self.day_curve, *self._hours_ms[paced].T)
+        self._learn_hours(paced, of)
+        pacer = Pacer(budgets, self.day_curve, self._began_ms[paced], self._ends_ms[paced])
         level, before = self._level[paced], self._paced_by[paced]
         pacer.base = np.where(level > 0, np.log(np.maximum(level, LEAST)), pacer.base)
         cut = (budgets < before) | (before == 0)  # then what is spent tells nothing of how this worker has bid
@@ -289,19 +301,14 @@ class Budgets:
             pacer.resume(self._pacer)
         self._pacer = pacer
 
-    def _hours(self, of: Ints, count: int) -> Ints:
-        """When the ads begin and end of each of the catalogue's campaigns, ``[count, 2]`` as in `_hours_ms`.
-
-        ``of``: each ad's campaign. One whose ads have all ended before today runs always.
-        """
-        shop, begins_ms = self.catalogue, self._days.newest * DAY_MS
-        starts, ends = np.full(count, FOREVER_MS), np.zeros(count, dtype=np.int64)
-        runs = np.flatnonzero(shop.end_ms > begins_ms)
-        np.minimum.at(starts, of[runs], shop.start_ms[runs])
-        np.maximum.at(ends, of[runs], shop.end_ms[runs])
-        starts[(starts <= begins_ms) | (ends == 0)] = 0
-        ends[(ends >= begins_ms + DAY_MS) | (ends == 0)] = FOREVER_MS
-        return np.column_stack([starts, ends])
+    def _learn_hours(self, paced: Ints, of: Ints) -> None:
+        """Learn from the catalogue when the campaigns at ``paced`` begin and end; ``of``: each ad's, among these."""
+        shop = self.catalogue
+        starts, ends = np.full(len(paced), FOREVER_MS), np.zeros(len(paced), dtype=np.int64)
+        np.minimum.at(starts, of, shop.start_ms)
+        np.maximum.at(ends, of, shop.end_ms)
+        self._began_ms[paced] = np.minimum(self._began_ms[paced], starts)
+        self._ends_ms[paced] = np.where(ends > self._days.newest * DAY_MS, ends, FOREVER_MS)
 
 
 def _standing(pacer: Pacer, spent_micros: Ints, unbilled_micros: Floats) -> tuple[float, float]:

@@ -2,8 +2,8 @@
 
 The multiplier is the dual variable of the budget constraint, tracked by a proportional-integral controller on its
 logarithm (Balseiro & Gur 2019; Karlsson 2020), within [`LEAST`, 1] and without windup: what the bound cuts off is
-not integrated. A campaign that has spent its budget is stopped, not paced. A campaign whose ads begin or end within the
-day is planned over the traffic of its own hours.
+not integrated. A campaign that has spent its budget is stopped, not paced. On its first day a campaign is planned from
+when its first ad begins, and on its last until its last one ends.
 """
 
 from dataclasses import dataclass, field

@@ -317,7 +317,7 @@ class CampaignMetrics(Struct, frozen=True, kw_only=True, omit_defaults=True):
     ``spent_micros``, summed over lanes, is billed up to the larger of two: the day's ``budget_micros`` (null: no limit;
     ``yesterday_budget_micros``: the day before's, if known), and the day's largest ``billed_micros``: what was billed
     by then, as far as the lane's worker knew. ``level``: long-term level of the bid multiplier; 0 without a budget.
-    ``starts_ms, ends_ms``: when its ads begin and end, if not before and after ``day``: the budget is planned for that.
+    ``starts_ms``: when its first ad begins (null: not known), ``ends_ms``: when its last one ends (null: never).
     """
 
     lane: int
@@ -333,7 +333,7 @@ class CampaignMetrics(Struct, frozen=True, kw_only=True, omit_defaults=True):
     yesterday_budget_micros: Micros | UnsetType | None = UNSET
     billed_micros: Count = 0
     level: Share = 0.0
-    starts_ms: TimeMs = 0
+    starts_ms: TimeMs | None = None
     ends_ms: TimeMs | None = None
 
 

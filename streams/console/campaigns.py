@@ -39,7 +39,7 @@ class _Cell(msgspec.Struct, frozen=True):
     today: _Today
     budget_micros: int | None = None
     level: float = 0.0
-    starts_ms: int = 0
+    starts_ms: int | None = None
     ends_ms: int | None = None
 
 
@@ -50,7 +50,7 @@ class CampaignSpend(msgspec.Struct, kw_only=True):
     """A campaign's day. ``budget_micros`` None: no limit. ``level``: multiplier of its bid; 0 if it is not paced.
 
     ``unpriced``: events that would have been charged, but had no price. ``planned``: share of the budget that should be
-    spent by now, by the shop's traffic in the campaign's own hours, ``starts_ms`` to ``ends_ms``, as workers pace it.
+    spent by now, by the shop's traffic between ``starts_ms`` and ``ends_ms``, as workers pace it.
     """
 
     campaign: str
@@ -60,7 +60,7 @@ class CampaignSpend(msgspec.Struct, kw_only=True):
     unpriced: int = 0
     budget_micros: int | None = None
     level: float = 0.0
-    starts_ms: int = 0
+    starts_ms: int | None = None
     ends_ms: int | None = None
     planned: float = 0.0
 
@@ -157,7 +157,7 @@ class Campaigns:
         most = nlargest(SHOWN, self._sums.values(), key=lambda one: (one.spent_micros, one.impressions, one.campaign))
         for campaign in most:
             ends_ms = TIME_MS_MAX if campaign.ends_ms is None else campaign.ends_ms
-            campaign.planned = round(float(planned(self._now_ms, self._curve, campaign.starts_ms, ends_ms)), 4)
+            campaign.planned = round(float(planned(self._now_ms, self._curve, campaign.starts_ms or 0, ends_ms)), 4)
         return Day(
             now_ms=self._now_ms,
             elapsed=round(self._now_ms % DAY_MS / DAY_MS, 4),

@@ -38,6 +38,8 @@ def tell(budgets: Budgets, records: Sequence[Record]) -> int:
         budgets.tell(told.lane, told.arm, spending(told.campaign_id, told.day, told.today, told.total))
         for day, budget in _by_day(told):
             budgets.tell_budget(told.campaign_id, day, budget, told.time_ms)
+        if told.starts_ms is not None:
+            budgets.tell_start(told.campaign_id, told.starts_ms)
         budgets.tell_billed(told.campaign_id, told.day, told.billed_micros)
     return refused
 

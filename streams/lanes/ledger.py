@@ -135,7 +135,7 @@ class LaneLedger:
         campaign, arm = self.ledger.names[cell]
         (today, before), figures = self.ledger.of(cell)
         yesterday = budgets.known_micros(campaign, today - 1)
-        starts_ms, ends_ms = budgets.hours_ms(campaign, today)
+        starts_ms, ends_ms = budgets.hours_ms(campaign)
         metrics = CampaignMetrics(
             lane=lane,
             campaign_id=campaign,

@@ -1,5 +1,7 @@
 """Pacing by its formula: what is behind the plan now, what has been, and where neither is remembered."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -108,22 +110,53 @@ def test_a_campaign_that_begins_or_ends_within_the_day_spends_its_budget_evenly_
     assert shares[-1] == pytest.approx(1, abs=0.02)
 
 
-def test_a_campaign_with_an_ad_that_ran_before_today_is_planned_over_the_whole_day() -> None:
-    shop, noon_ms = Catalogue(), DAY * DAY_MS + DAY_MS // 2
-    old = entry("old", campaign_id="one", budget_micros=1_000_000, start_ms=noon_ms - DAY_MS)
-    shop.upsert([old, entry("new", campaign_id="one", start_ms=noon_ms)])
-    budgets = Budgets(Market(), shop)
-    budgets.pace(noon_ms)
-    assert budgets.standing()[0] == pytest.approx(share_wanted(noon_ms))  # nothing is spent
+NOON_MS = DAY * DAY_MS + DAY_MS // 2
 
 
-def test_a_flight_of_today_is_planned_over_its_own_hours_though_another_ended_on_a_day_before() -> None:
-    shop, noon_ms = Catalogue(), DAY * DAY_MS + DAY_MS // 2
-    ended = entry("old", campaign_id="one", start_ms=noon_ms - 9 * DAY_MS, end_ms=noon_ms - DAY_MS)
-    shop.upsert([ended, entry("new", campaign_id="one", budget_micros=1_000_000, start_ms=noon_ms)])
+@pytest.mark.parametrize(
+    "former",
+    [
+        {"start_ms": NOON_MS - DAY_MS},
+        {"start_ms": NOON_MS - DAY_MS, "end_ms": 0},  # its status is "ended"
+        {"start_ms": NOON_MS - 9 * DAY_MS, "end_ms": NOON_MS - DAY_MS},
+        {},
+    ],
+    ids=["runs", "is ended", "ended on a day before", "does not tell its start"],
+)
+def test_a_campaign_is_planned_from_midnight_if_any_ad_of_it_began_on_a_day_before(former: dict[str, int]) -> None:
+    shop = Catalogue()
+    new = entry("new", campaign_id="one", budget_micros=1_000_000, start_ms=NOON_MS)
+    shop.upsert([entry("old", campaign_id="one", **former), new])
     budgets = Budgets(Market(), shop)
-    budgets.pace(noon_ms + DAY_MS // 4)
-    assert budgets.standing()[0] == pytest.approx(0.5 / FINISH)
+    budgets.pace(NOON_MS)
+    assert budgets.standing()[0] == pytest.approx(share_wanted(NOON_MS))  # nothing is spent
+
+
+@pytest.mark.parametrize("ends", ["withdrawn", "ended", "not there after a restart"])
+def test_a_campaign_whose_only_ad_is_replaced_today_is_held_back_for_nothing_that_the_first_has_spent(
+    ends: str,
+) -> None:
+    shop, six_ms = Catalogue(), DAY * DAY_MS + DAY_MS // 4
+    first = entry("a", campaign_id="one", budget_micros=1_000_000, start_ms=six_ms)
+    shop.upsert([first])
+    budgets = Budgets(Market(), shop)
+    budgets.pace(six_ms)
+    budgets.tell(0, "", Spending("one", DAY, 350_000, 0, 0, 0, 0.0))  # a third of its eighteen hours' plan
+    budgets.pace(NOON_MS)
+    if ends == "withdrawn":
+        shop.withdraw(["a"])
+    elif ends == "ended":
+        shop.upsert([replace(first, end_ms=0)])
+    else:
+        began_ms, _ = budgets.hours_ms("one")
+        assert began_ms == six_ms
+        shop = Catalogue()
+        budgets = Budgets(Market(), shop)
+        budgets.tell(0, "", Spending("one", DAY, 350_000, 0, 0, 0, 0.0))
+        budgets.tell_start("one", began_ms)
+    shop.upsert([entry("b", campaign_id="one", budget_micros=1_000_000, start_ms=NOON_MS)])
+    budgets.pace(NOON_MS + 1_000)
+    assert budgets.standing()[0] == pytest.approx(1 / 3 / FINISH - 0.35, abs=1e-4)
 
 
 def test_a_campaign_that_begins_tomorrow_is_not_behind_today_and_bids_no_higher_then() -> None:

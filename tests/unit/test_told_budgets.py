@@ -11,7 +11,7 @@ import pytest
 from scoring.budgets import EVERY_MS, Budgets
 from scoring.catalogue import Catalogue
 from scoring.market import Market
-from scoring.pacing import DAY_MS
+from scoring.pacing import DAY_MS, FINISH
 from streams.feeds.campaigns import tell
 from streams.wire import CampaignMetrics, Figures, encode_json
 from tests.builders import Record, entry
@@ -75,6 +75,17 @@ def test_a_budget_that_is_told_when_the_catalogue_has_been_read_is_paced_by() ->
     tell(budgets, [cell(1_000_000)])
     budgets.pace(NOON_MS + EVERY_MS)
     assert budgets.standing()[1] == pytest.approx(0.4)
+
+
+def test_a_worker_that_starts_plans_a_campaign_from_the_start_that_was_told_before_its_first_ad_was_withdrawn() -> None:
+    stock = Catalogue()
+    stock.upsert([entry("b", campaign_id="one", budget_micros=2_800_000, start_ms=NOON_MS)])
+    budgets = Budgets(Market(), stock)
+    budgets.pace(NOON_MS)
+    tell(budgets, [cell(2_800_000), replace_told(cell(2_800_000, lane=1), starts_ms=NOON_MS - DAY_MS // 4)])
+    assert budgets.hours_ms("one") == (NOON_MS - DAY_MS // 4, None)
+    budgets.pace(NOON_MS + EVERY_MS)
+    assert budgets.standing()[0] == pytest.approx(1 - 1 / 3 / FINISH, abs=1e-4)  # two lanes have spent all of it
 
 
 def test_a_worker_that_knows_of_no_budget_takes_none_away_that_another_told() -> None:

@@ -18,6 +18,7 @@ def test_an_empty_slot_of_one_person_takes_nothing_from_another() -> None:
     value = np.array([[5.0, 3.0, 4.0], [5.0, 3.0, 1.0]])
     assert best_left(value, np.array([[0], [-1]])).tolist() == [[4.0], [5.0]]
     assert best_left(value, np.array([[-1], [0]])).tolist() == [[5.0], [3.0]]
+    assert best_left(np.array([[5.0]]), np.array([[0, -1]])).tolist() == [[0.0, 0.0]]  # an empty slot is worth nothing
 
 
 def test_by_vcg_nobody_pays_for_an_empty_slot_between_two() -> None:

@@ -324,7 +324,7 @@ def _noes(refused: Iterable[int], records: Sequence[Record], latest_ms: int, ahe
 
 def _read(source: Source, records: Sequence[Record], latest_ms: int, ahead_ms: int) -> list[Event | Refusal]:
     """Each record's event, or why it is none: decoded in one go, and one by one only if a value fails."""
-    decoder, values = DECODERS[source], [record.value or b"" for record in records]
+    decoder, values = DECODERS[source], [b"null" if record.value is None else record.value for record in records]
     read: list[Event | Refusal]
     try:
         read = list(map(decoder, values))

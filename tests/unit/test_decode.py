@@ -187,7 +187,7 @@ def test_surfaces_are_told_apart_and_none_is_none() -> None:
         (b"null", "ValidationError"),
         (b"[]", "ValidationError"),
         (b'{"event_id": "e"}', "ValidationError"),
-        (None, "DecodeError"),
+        (None, "ValidationError"),
     ],
 )
 def test_a_value_that_is_no_event_is_set_aside_with_its_error(value: bytes | None, error: str) -> None:
@@ -198,6 +198,11 @@ def test_a_value_that_is_no_event_is_set_aside_with_its_error(value: bytes | Non
     assert [(dead, stage, name) for dead, stage, name, _ in out.dead] == [(given, "decode", error)]
     assert out.dead[0][3]
     assert len(out.events) == 0
+
+
+def test_a_record_without_a_value_is_told_as_such_and_not_as_one_that_was_cut_off() -> None:
+    (told,) = decoded([record(click(), value=None)]).dead
+    assert told[3] == "Expected `object`, got `null`"
 
 
 def test_a_value_that_is_no_utf8_is_set_aside_and_stops_nothing() -> None:

@@ -68,7 +68,7 @@ class Budgets:
     _began_ms: Ints = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
     """When each one's first ad begins, of all that are or were known, here or to other lanes; `FOREVER_MS`: of none."""
     _ends_ms: Ints = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
-    """When the last of its ads ends, of those that have not ended before the newest day; `FOREVER_MS`: never."""
+    """When the last of its ads on offer ends, of those that had not before the newest day; `FOREVER_MS`: never."""
     _level: Floats = field(default_factory=lambda: np.zeros(0))
     _paced_by: Ints = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
     """The budgets that this worker last paced by; 0 where it has not paced, and others report the level."""
@@ -306,7 +306,7 @@ class Budgets:
         shop = self.catalogue
         starts, ends = np.full(len(paced), FOREVER_MS), np.zeros(len(paced), dtype=np.int64)
         np.minimum.at(starts, of, shop.start_ms)
-        np.maximum.at(ends, of, shop.end_ms)
+        np.maximum.at(ends, of, np.where(shop.active, shop.end_ms, 0))  # a withdrawn ad runs no longer, as it says
         self._began_ms[paced] = np.minimum(self._began_ms[paced], starts)
         self._ends_ms[paced] = np.where(ends > self._days.newest * DAY_MS, ends, FOREVER_MS)
 

@@ -159,6 +159,19 @@ def test_a_campaign_whose_only_ad_is_replaced_today_is_held_back_for_nothing_tha
     assert budgets.standing()[0] == pytest.approx(1 / 3 / FINISH - 0.35, abs=1e-4)
 
 
+def test_a_campaign_whose_longer_ad_is_withdrawn_is_planned_until_the_end_of_the_one_left() -> None:
+    shop, six_pm_ms = Catalogue(), NOON_MS + DAY_MS // 4
+    left = entry("left", campaign_id="one", budget_micros=1_000_000, end_ms=six_pm_ms)
+    shop.upsert([left, entry("longer", campaign_id="one", budget_micros=1_000_000)])
+    budgets = Budgets(Market(), shop)
+    budgets.pace(NOON_MS)
+    assert budgets.hours_ms("one")[1] is None
+    shop.withdraw(["longer"])
+    budgets.pace(NOON_MS + 1_000)
+    assert budgets.hours_ms("one")[1] == six_pm_ms
+    assert budgets.standing()[0] == pytest.approx(2 / 3 / FINISH, abs=1e-4)
+
+
 def test_a_campaign_that_begins_tomorrow_is_not_behind_today_and_bids_no_higher_then() -> None:
     shop, begins_ms = Catalogue(), (DAY + 1) * DAY_MS
     shop.upsert([entry("a", campaign_id="one", budget_micros=1_000_000, start_ms=begins_ms)])

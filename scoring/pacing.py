@@ -84,10 +84,10 @@ class Pacer:
         A multiplier of 0 stops a campaign: its budget is spent. A day begins when the plan starts again.
         """
         limited, budget = self.budget_micros > 0, np.maximum(self.budget_micros, 1)
-        self.plan = plan = self._wanted(now_ms)
+        former, self.plan = self.plan, (plan := self._wanted(now_ms))
         behind = plan - spent_micros / budget
         same_day = self.updated_ms // DAY_MS == now_ms // DAY_MS
-        progress = np.maximum(plan - self._wanted(self.updated_ms), 0.0) if same_day else 0.0
+        progress = np.maximum(plan - former, 0.0) if same_day else 0.0
         spent = limited & (spent_micros >= self.budget_micros)
         # A stopped campaign cannot spend less. One that spent all by bidding bid too high, by as much as too soon.
         too_soon = np.where(self.stopped, 0.0, np.log(np.maximum(plan, LEAST)))
@@ -101,3 +101,4 @@ class Pacer:
     def resume(self, former: "Pacer") -> None:
         """Go on from when a former pacer, which may have had other campaigns, was updated."""
         self.updated_ms = former.updated_ms
+        self.plan = self._wanted(former.updated_ms)

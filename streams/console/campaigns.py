@@ -4,12 +4,10 @@ The topic holds a cell for each lane, campaign and arm; a campaign's day is the 
 cells change, so the cost of each second's snapshot depends only on the campaigns shown.
 """
 
-import math
 from collections.abc import Mapping, Sequence
 from heapq import nlargest
 
 import msgspec
-import numpy as np
 
 from scoring.events import TIME_MS_MAX
 from scoring.pacing import DAY_MS, planned
@@ -101,11 +99,10 @@ class Campaigns:
         """Number of cells of the newest day. When the last is removed, the newest day of the remaining cells counts."""
         self.malformed = 0
 
-    def learn(self, lanes: Mapping[int, Sequence[float | None]]) -> None:
-        """Take the traffic of lanes by the hour of the day, as `streams.control_wire.HourlyTraffic` tells it."""
+    def learn(self, lanes: Mapping[int, Floats]) -> None:
+        """Take the traffic of lanes, each ``[24]`` as in `scoring.traffic.Traffic`."""
         if lanes:
-            nan = math.nan
-            self._traffic |= {lane: np.array([nan if one is None else one for one in lanes[lane]]) for lane in lanes}
+            self._traffic |= lanes
             self._curve = day_curve(self._traffic.values())
 
     def take(self, records: Sequence[Record]) -> None:

@@ -6,9 +6,11 @@ Everything here runs on the compute thread, one call after the other.
 from collections.abc import Sequence
 
 import msgspec
+import numpy as np
 
 from scoring.catalogue import Catalogue
 from scoring.engine import Engine
+from scoring.traffic import Floats
 from streams import topics
 from streams.console.alarms import Alarm, alarms
 from streams.console.campaigns import Campaigns, Day
@@ -114,7 +116,7 @@ class Desk:
         apply_ads(self.catalogue, records)
 
     def _take_control(self, records: Sequence[Record]) -> None:
-        traffic: dict[int, Sequence[float | None]] = {}
+        traffic: dict[int, Floats] = {}
         for record in records:
             if record.value is None or not (record.key or b"").startswith((b"drift/", b"traffic/")):
                 continue
@@ -126,7 +128,7 @@ class Desk:
             if isinstance(message, Drift):
                 self._clicks.drifted(message)
             elif isinstance(message, HourlyTraffic):
-                traffic[message.lane] = message.hours
+                traffic[message.lane] = np.array(message.hours, dtype=np.float64)  # None is NaN
         self._campaigns.learn(traffic)
 
     def _take_reports(self, records: Sequence[Record]) -> None:

@@ -6,6 +6,7 @@ the larger counts. That is how this worker's lanes and what others have publishe
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -19,6 +20,7 @@ from scoring.traffic import day_curve, unknown
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
+Bools = npt.NDArray[np.bool_]
 
 EVERY_MS = 1_000
 """Least time between two updates of pacing, in the lanes' time."""
@@ -46,6 +48,19 @@ class Spending:
 
 _NOTHING = Spending("", -1, 0, 0, 0, 0, 0.0)
 _ON_PLAN = 0.0, 0.0
+_PLAN = np.dtype(
+    [
+        ("began_ms", "<i8"),  # its first ad, of all that are or were known, here or to other lanes; FOREVER_MS: of none
+        ("ends_ms", "<i8"),  # its last ad on offer, of those that had not before the newest day; FOREVER_MS: never
+        ("anew_ms", "<i8"),  # when what was left of its budget was last planned anew; 0: never
+        ("anew_micros", "<i8"),  # what it had spent that day by then
+        ("offered", "?"),  # whether it had an ad on offer when the catalogue was last read
+        ("level", "<f8"),
+        ("paced_by", "<i8"),  # the budget that this worker last paced by; 0: it has not, and others report the level
+        ("stopped", "?"),  # whether it has spent that budget
+    ]
+)
+_UNPLANNED = np.array([(FOREVER_MS, FOREVER_MS, 0, 0, False, 0.0, 0, False)], dtype=_PLAN)
 
 
 @dataclass
@@ -65,17 +80,10 @@ class Budgets:
     _days: Settlement = field(default_factory=Settlement)
     _earned: Floats = field(default_factory=lambda: np.zeros((0, 4)))
     """Impressions, clicks, purchases that were charged and seconds viewed, of all time."""
-    _began_ms: Ints = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
-    """When each one's first ad begins, of all that are or were known, here or to other lanes; `FOREVER_MS`: of none."""
-    _ends_ms: Ints = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
-    """When the last of its ads on offer ends, of those that had not before the newest day; `FOREVER_MS`: never."""
-    _level: Floats = field(default_factory=lambda: np.zeros(0))
-    _paced_by: Ints = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
-    """The budgets that this worker last paced by; 0 where it has not paced, and others report the level."""
-    _stopped: npt.NDArray[np.bool_] = field(default_factory=lambda: np.zeros(0, dtype=np.bool_))
-    """Those of them that have spent their budget."""
+    _plans: npt.NDArray[Any] = field(default_factory=lambda: _UNPLANNED[:0])
+    """`_PLAN` of each campaign."""
     _level_ms: dict[int, int] = field(default_factory=dict)
-    """For the other campaigns, when their `_level` was reported."""
+    """For the campaigns that this worker has not paced, when their level was reported."""
     _pacer: Pacer | None = None
     _paced: Ints = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
     _ids: npt.NDArray[np.uint64] = field(default_factory=lambda: np.zeros(0, dtype=np.uint64))
@@ -114,10 +122,10 @@ class Budgets:
         silent reports an old level, and is read first.
         """
         at = self._place(campaign)
-        if level <= 0 or self._paced_by[at] or time_ms < self._level_ms.get(at, time_ms):
+        if level <= 0 or self._plans["paced_by"][at] or time_ms < self._level_ms.get(at, time_ms):
             return
         self._level_ms[at] = time_ms
-        self._level[at] = level
+        self._plans["level"][at] = level
 
     def tell_budget(self, campaign: str, day: int, budget_micros: int | None, time_ms: int) -> None:
         """Take a campaign's budget of ``day``, which a lane reported at ``time_ms``.
@@ -139,9 +147,21 @@ class Budgets:
         today must not be planned as if it began with the second, which would hold back what it has not spent.
         """
         at = self._place(campaign)
-        if starts_ms < self._began_ms[at]:
-            self._began_ms[at] = starts_ms
+        if starts_ms < self._plans["began_ms"][at]:
+            self._plans["began_ms"][at] = starts_ms
             self._version = -1  # the catalogue is read again, with what is known now
+
+    def tell_anew(self, campaign: str, anew_ms: int, spent_micros: int) -> None:
+        """Take when a lane's worker planned anew what was left of the campaign's budget, and what was spent by then.
+
+        Of all reports the latest counts. Without it a worker that begins after a campaign went on, or its budget was
+        changed, would make up for what was not to be spent before.
+        """
+        at = self._place(campaign)
+        plan = self._plans[at]
+        if (anew_ms, spent_micros) > (plan["anew_ms"], plan["anew_micros"]):
+            plan["anew_ms"], plan["anew_micros"] = anew_ms, spent_micros
+            self._version = -1
 
     def tell_billed(self, campaign: str, day: int, billed_micros: int) -> None:
         """Take what a lane reported as billed of a campaign's ``day``, after its report by `tell`; the most counts."""
@@ -159,15 +179,11 @@ class Budgets:
 
     def _place(self, campaign: str) -> int:
         at = self._campaigns.setdefault(campaign, len(self._campaigns))
-        if at >= len(self._level):
+        if at >= len(self._plans):
             more = max(at, 64)
             self._days.grow(more)
             self._earned = np.concatenate([self._earned, np.zeros((more, 4))])
-            self._began_ms = np.concatenate([self._began_ms, np.full(more, FOREVER_MS)])
-            self._ends_ms = np.concatenate([self._ends_ms, np.full(more, FOREVER_MS)])
-            self._level = np.concatenate([self._level, np.zeros(more)])
-            self._paced_by = np.concatenate([self._paced_by, np.zeros(more, dtype=np.int64)])
-            self._stopped = np.concatenate([self._stopped, np.zeros(more, dtype=np.bool_)])
+            self._plans = np.concatenate([self._plans, np.repeat(_UNPLANNED, more)])
         return at
 
     def _turn(self, day: int) -> None:
@@ -207,14 +223,21 @@ class Budgets:
 
     def level(self, campaign: str) -> float:
         """The long-term level of a campaign's multiplier; 0 where it has no budget."""
-        return float(self._level[self._campaigns[campaign]]) if self.budget_micros(campaign) else 0.0
+        return float(self._plans["level"][self._campaigns[campaign]]) if self.budget_micros(campaign) else 0.0
 
     def hours_ms(self, campaign: str) -> tuple[int | None, int | None]:
         """When the campaign's first ad begins, None: not known; and when its last one ends, None: never."""
         at = self._campaigns.get(campaign)
-        hours = (FOREVER_MS, FOREVER_MS) if at is None else (int(self._began_ms[at]), int(self._ends_ms[at]))
-        began_ms, ends_ms = (None if time_ms == FOREVER_MS else time_ms for time_ms in hours)
+        plan = _UNPLANNED[0] if at is None else self._plans[at]
+        began_ms, ends_ms = (None if plan[name] == FOREVER_MS else int(plan[name]) for name in ("began_ms", "ends_ms"))
         return began_ms, ends_ms
+
+    def anew(self, campaign: str, day: int) -> tuple[int, int] | None:
+        """When on ``day`` what was left of the campaign's budget was last planned anew, and micros spent by then."""
+        at = self._campaigns.get(campaign)
+        if at is None or self._plans["anew_ms"][at] // DAY_MS != day:
+            return None
+        return int(self._plans["anew_ms"][at]), int(self._plans["anew_micros"][at])
 
     def standing(self) -> tuple[float, float]:
         """How far campaigns with a budget are from the plan today, and how much was delivered unbilled.
@@ -235,7 +258,7 @@ class Budgets:
             self._turn(now_ms // DAY_MS)  # first: what the catalogue says now is not for the day before
         due = now_ms >= self._paced_ms + EVERY_MS
         if self.catalogue.version != self._version and (due or self.tick_ms() >= self._read_due_ms):
-            self._read_catalogue()
+            self._read_catalogue(max(now_ms, self._paced_ms, self._days.newest * DAY_MS))
             self._read_due_ms = self.tick_ms() + EVERY_MS  # reading 200,000 ads takes 40 ms
         if not due and not self._newly_spent():
             return
@@ -246,8 +269,9 @@ class Budgets:
         paced, day = self._paced, self._days.newest
         spent = self._days.spent[paced]
         self._pacer.update(max(now_ms, day * DAY_MS), spent)
-        self._paced_by[paced], self._stopped[paced] = self._pacer.budget_micros, self._pacer.stopped
-        self._level[paced] = np.where(self._paced_by[paced] > 0, np.exp(self._pacer.base), 0.0)
+        limited = self._pacer.budget_micros > 0
+        self._plans["paced_by"][paced], self._plans["stopped"][paced] = self._pacer.budget_micros, self._pacer.stopped
+        self._plans["level"][paced] = np.where(limited, np.exp(self._pacer.base), 0.0)
         impressions, clicks, sold, viewed_s = self._earned[paced].T
         terms = self.market.terms
         conversion = (sold + PRIOR_CLICKS * terms.conversion) / (clicks + PRIOR_CLICKS)
@@ -265,7 +289,7 @@ class Budgets:
         over = (self._pacer.budget_micros > 0) & (self._days.spent[self._paced] >= self._pacer.budget_micros)
         return bool((over & (self._pacer.multiplier > 0)).any())
 
-    def _read_catalogue(self) -> None:
+    def _read_catalogue(self, now_ms: int) -> None:
         """Read which campaigns there are and what they may spend; pacing goes on from its own or the reported level.
 
         A changed budget counts from the day of its change on; until then the old one holds. That of an ad which ended
@@ -285,30 +309,44 @@ class Budgets:
         since = np.array([shop.budget_ms.get(each, 0) for each in ids.tolist()], dtype=np.int64) // DAY_MS
         self._days.limit(paced[sure], np.where(budgets > 0, budgets, MICROS_MAX)[sure], since[sure])
         budgets = self._budgets(paced, self._days.newest)
+        self._plan(paced, of, budgets, offered, now_ms)
         if not budgets.any() and bid_for_clicks(shop):
             if self._pacer is not None:
                 self._pacer, self._ids = None, np.zeros(0, dtype=np.uint64)
                 self.market.pace(self._ids, np.zeros(0))
             return
-        self._ids, self._paced = ids, paced
-        self._learn_hours(paced, of)
-        pacer = Pacer(budgets, self.day_curve, self._began_ms[paced], self._ends_ms[paced])
-        level, before = self._level[paced], self._paced_by[paced]
-        pacer.base = np.where(level > 0, np.log(np.maximum(level, LEAST)), pacer.base)
-        cut = (budgets < before) | (before == 0)  # then what is spent tells nothing of how this worker has bid
-        pacer.stopped = (budgets > 0) & (self._days.spent[paced] >= budgets) & (self._stopped[paced] | cut)
+        self._ids, self._paced, plans = ids, paced, self._plans[paced]
+        anew = (plans["anew_ms"] // DAY_MS == self._days.newest) & (plans["anew_ms"] <= now_ms)
+        starts = np.where(anew, np.maximum(plans["began_ms"], plans["anew_ms"]), plans["began_ms"])
+        before = np.where(anew, np.minimum(plans["anew_micros"] / np.maximum(budgets, 1), 1.0), 0.0)
+        pacer = Pacer(budgets, self.day_curve, starts, plans["ends_ms"], before)
+        pacer.base = np.where(plans["level"] > 0, np.log(np.maximum(plans["level"], LEAST)), pacer.base)
+        # Where the budget was cut, what is spent tells nothing of how this worker has bid.
+        cut = (budgets < plans["paced_by"]) | (plans["paced_by"] == 0)
+        pacer.stopped = (budgets > 0) & (self._days.spent[paced] >= budgets) & (plans["stopped"] | cut)
         if self._pacer is not None:
             pacer.resume(self._pacer)
         self._pacer = pacer
 
-    def _learn_hours(self, paced: Ints, of: Ints) -> None:
-        """Learn from the catalogue when the campaigns at ``paced`` begin and end; ``of``: each ad's, among these."""
-        shop = self.catalogue
+    def _plan(self, paced: Ints, of: Ints, budgets: Ints, offered: Bools, now_ms: int) -> None:
+        """Learn from the catalogue when the campaigns at ``paced`` begin and end; ``of``: each ad's, among these.
+
+        What is left of a budget is planned anew where the budget has changed within the day, or where the campaign goes
+        on after a time without ads: what it could not spend before is no reason to spend it in haste. A worker that
+        reads its first catalogue has seen no change.
+        """
+        shop, plans = self.catalogue, self._plans[paced]
         starts, ends = np.full(len(paced), FOREVER_MS), np.zeros(len(paced), dtype=np.int64)
         np.minimum.at(starts, of, shop.start_ms)
-        np.maximum.at(ends, of, np.where(shop.active, shop.end_ms, 0))  # a withdrawn ad runs no longer, as it says
-        self._began_ms[paced] = np.minimum(self._began_ms[paced], starts)
-        self._ends_ms[paced] = np.where(ends > self._days.newest * DAY_MS, ends, FOREVER_MS)
+        np.maximum.at(ends, of, np.where(shop.active, shop.end_ms, 0))
+        if self._paced_ms >= 0:
+            ran, runs = plans["offered"] & (plans["ends_ms"] > now_ms), offered & (ends > now_ms)
+            anew = (budgets > 0) & ((budgets != plans["paced_by"]) | (runs & ~ran))
+            plans["anew_ms"][anew], plans["anew_micros"][anew] = now_ms, self._days.spent[paced[anew]]
+        plans["began_ms"] = np.minimum(plans["began_ms"], starts)
+        plans["ends_ms"] = np.where(ends > self._days.newest * DAY_MS, ends, FOREVER_MS)
+        plans["offered"], self._plans["offered"] = offered, False  # of those that the catalogue knows no more
+        self._plans[paced] = plans
 
 
 def _standing(pacer: Pacer, spent_micros: Ints, unbilled_micros: Floats) -> tuple[float, float]:

@@ -3,7 +3,7 @@
 The multiplier is the dual variable of the budget constraint, tracked by a proportional-integral controller on its
 logarithm (Balseiro & Gur 2019; Karlsson 2020), within [`LEAST`, 1] and without windup: what the bound cuts off is
 not integrated. A campaign that has spent its budget is stopped, not paced. On its first day a campaign is planned from
-when its first ad begins, and on its last until its last one ends.
+when its first ad begins, and on its last until its last one ends. What is left of a budget may be planned anew.
 """
 
 from dataclasses import dataclass, field
@@ -30,11 +30,16 @@ LEAST_SHARE = 1e-9
 
 
 def planned(
-    now_ms: Ints | int, day_curve: Floats, starts_ms: Ints | int = 0, ends_ms: Ints | int = TIME_MS_MAX
+    now_ms: Ints | int,
+    day_curve: Floats,
+    starts_ms: Ints | int = 0,
+    ends_ms: Ints | int = TIME_MS_MAX,
+    spent: Floats | float = 0.0,
 ) -> Floats:
     """Share of the day's budget that should be spent at ``now_ms``, by the traffic's ``day_curve [24]`` (sums to 1).
 
-    Only traffic between ``starts_ms`` and ``ends_ms``, times of any day, is planned for. All are of one shape, or one.
+    Only traffic between ``starts_ms`` and ``ends_ms``, times of any day, is planned for, and only what is left of the
+    budget when ``spent``, a share of it, was spent by ``starts_ms``. All are of one shape, or one.
     """
     begins_ms = np.asarray(now_ms) // DAY_MS * DAY_MS
     cumulative = np.concatenate([[0.0], np.cumsum(day_curve)])
@@ -43,7 +48,7 @@ def planned(
         for time_ms in (starts_ms, now_ms, ends_ms)
     )
     share: Floats = np.clip((now - start) / (FINISH * np.maximum(end - start, LEAST_SHARE)), 0.0, 1.0)
-    return share
+    return spent + (1 - spent) * share
 
 
 @dataclass
@@ -51,13 +56,15 @@ class Pacer:
     """Multipliers of M campaigns with daily ``budget_micros [M]`` (0: no limit), updated at even intervals.
 
     ``base [M]`` is the integral, the logarithm of the multiplier that keeps to the plan; it stays from day to day.
-    ``starts_ms, ends_ms [M]``: when campaigns begin and end, as in `planned`.
+    ``starts_ms, ends_ms [M]``: when campaigns begin and end, ``spent [M]``: what they had spent at the start, as in
+    `planned`.
     """
 
     budget_micros: Ints
     day_curve: Floats = field(default_factory=lambda: np.full(24, 1 / 24))
     starts_ms: Ints | int = 0
     ends_ms: Ints | int = TIME_MS_MAX
+    spent: Floats | float = 0.0
     base: Floats = field(init=False)
     multiplier: Floats = field(init=False)
     stopped: npt.NDArray[np.bool_] = field(init=False)
@@ -75,7 +82,7 @@ class Pacer:
 
     def _wanted(self, now_ms: int) -> Floats:
         """What the plan wants at ``now_ms``, ``[M]``."""
-        share = planned(now_ms, self.day_curve, self.starts_ms, self.ends_ms)
+        share = planned(now_ms, self.day_curve, self.starts_ms, self.ends_ms, self.spent)
         return np.broadcast_to(share, self.budget_micros.shape)
 
     def update(self, now_ms: int, spent_micros: Ints) -> None:

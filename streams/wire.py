@@ -196,9 +196,7 @@ class Placement(Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class Interleaved(Struct, frozen=True, kw_only=True):
-    """The second ranking of an interleaved placement: its model, temperature, exploration, ``pctr`` and corrections
-    by the click layer, all as in `Decision`.
-    """
+    """The second ranking of an interleaved placement; every field is as in `Decision`."""
 
     model: str
     temperature: float
@@ -219,16 +217,15 @@ class Decision(Struct, frozen=True, kw_only=True):
     without a click layer. ``pctr``, ``bids_micros`` (float32, int64): what ranked the candidates; bids after pacing.
     ``offers`` (float32, four per candidate: multiplier, quality, purchases per click, seconds of viewing): empty where
     all offer the whole bid per click. ``worth`` (float32, micros per impression): what ranked the candidates, LinUCB's
-    bonus included; empty where it is bid times pCTR for all.
-    ``fates`` (uint8), one per candidate: 0 outbid, 1 blocked, 2 capped, 3 budget spent, 4 below the reserve, 5 kept
-    apart from a winner, 100 + slot for a winner. Ads of fates 1, 3 and 4 are candidates only where too few others are.
-    ``chosen``: the winners' indices in these arrays, slot by slot, empty slots left out. ``allocation``: probability
-    that the user was assigned to the arms that decided, 1 outside experiments. ``other``: the second ranking, where two
-    were interleaved; what ranked is otherwise the first's. ``propensities`` are those of the final placement, coin
-    tosses included. ``explore``: how slots were drawn, "plackett-luce", "thompson" or "linucb"; for the latter two,
-    ``evidence`` (float32): clicks behind each lift; for Thompson sampling, ``spreads`` (float32): its standard
-    deviations of log worth; else both are empty. ``rates`` (float16, four per candidate): click statistics of the ad
-    and its brand, as the model received them; empty where nothing had been shown.
+    bonus included; empty where it is bid times pCTR for all. ``fates`` (uint8), one per candidate: 0 outbid, 1 blocked,
+    2 capped, 3 budget spent, 4 below the reserve, 5 kept apart from a winner, 100 + slot for a winner. Ads of fates 1,
+    3 and 4 are candidates only where too few others are. ``chosen``: the winners' indices in these arrays, slot by
+    slot, empty slots left out. ``allocation``: probability that the user was assigned to the arms that decided, 1
+    outside experiments. ``other``: the second ranking, where two were interleaved; what ranked is otherwise the
+    first's. ``propensities`` are those of the final placement, coin tosses included. ``explore``: how slots were drawn,
+    "plackett-luce", "thompson" or "linucb"; for the latter two, ``evidence`` (float32): clicks behind each lift; for
+    Thompson sampling, ``spreads`` (float32): its standard deviations of log worth; else both are empty. ``rates``
+    (float16, four per candidate): the model's click statistics of ad and brand; empty where nothing was shown.
     """
 
     placement_id: str
@@ -314,10 +311,11 @@ class CampaignMetrics(Struct, frozen=True, kw_only=True, omit_defaults=True):
     A campaign's figures are the sum over lanes and arms. ``arm``: the suffix of placement ids, such as ``1-0`` for
     experiment 1, arm 0; "" outside experiments. ``today``: figures of ``day``; ``before``: of the last earlier day with
     any (``before_day``); ``total``: of all time. For a history, keep the last record of each day. A day's
-    ``spent_micros``, summed over lanes, is billed up to the larger of two: the day's ``budget_micros`` (null: no limit;
-    ``yesterday_budget_micros``: the day before's, if known), and the day's largest ``billed_micros``: what was billed
-    by then, as far as the lane's worker knew. ``level``: long-term level of the bid multiplier; 0 without a budget.
+    ``spent_micros``, summed over lanes, is billed up to the larger of the day's ``budget_micros`` (null: no limit;
+    ``yesterday_budget_micros``: the day before's, if known) and the day's largest ``billed_micros``: what was billed by
+    then, as far as the lane's worker knew. ``level``: long-term level of the bid multiplier; 0 without a budget.
     ``starts_ms``: when its first ad begins (null: not known), ``ends_ms``: when its last one ends (null: never).
+    ``anew_ms``: when the rest of the day's budget was planned anew (null: was not), with ``anew_micros`` spent.
     """
 
     lane: int
@@ -335,6 +333,8 @@ class CampaignMetrics(Struct, frozen=True, kw_only=True, omit_defaults=True):
     level: Share = 0.0
     starts_ms: TimeMs | None = None
     ends_ms: TimeMs | None = None
+    anew_ms: TimeMs | None = None
+    anew_micros: Count = 0
 
 
 class ShadowSlot(Struct, frozen=True, kw_only=True):

@@ -39,6 +39,8 @@ class _Cell(msgspec.Struct, frozen=True):
     level: float = 0.0
     starts_ms: int | None = None
     ends_ms: int | None = None
+    anew_ms: int | None = None
+    anew_micros: int = 0
 
 
 _decode = msgspec.json.Decoder(_Cell).decode
@@ -48,7 +50,8 @@ class CampaignSpend(msgspec.Struct, kw_only=True):
     """A campaign's day. ``budget_micros`` None: no limit. ``level``: multiplier of its bid; 0 if it is not paced.
 
     ``unpriced``: events that would have been charged, but had no price. ``planned``: share of the budget that should be
-    spent by now, by the shop's traffic between ``starts_ms`` and ``ends_ms``, as workers pace it.
+    spent by now, by the shop's traffic between ``starts_ms`` and ``ends_ms``, as workers pace it, who may have planned
+    anew at ``anew_ms``, when ``anew_micros`` were spent.
     """
 
     campaign: str
@@ -60,7 +63,17 @@ class CampaignSpend(msgspec.Struct, kw_only=True):
     level: float = 0.0
     starts_ms: int | None = None
     ends_ms: int | None = None
+    anew_ms: int | None = None
+    anew_micros: int = 0
     planned: float = 0.0
+
+    def plan(self, now_ms: int, curve: Floats) -> None:
+        """Set ``planned``, by the traffic's ``curve [24]``."""
+        starts_ms, spent = max(self.starts_ms or 0, self.anew_ms or 0), 0.0
+        if self.anew_ms is not None and self.budget_micros:
+            spent = min(self.anew_micros / self.budget_micros, 1.0)
+        ends_ms = TIME_MS_MAX if self.ends_ms is None else self.ends_ms
+        self.planned = round(float(planned(now_ms, curve, starts_ms, ends_ms, spent)), 4)
 
     def add(self, today: _Today, sign: int) -> None:
         """Add a cell's figures, or subtract them (``sign`` -1)."""
@@ -148,13 +161,13 @@ class Campaigns:
                 self._told_ms[cell.campaign_id] = cell.time_ms
                 campaign.budget_micros, campaign.level = cell.budget_micros, cell.level
                 campaign.starts_ms, campaign.ends_ms = cell.starts_ms, cell.ends_ms
+                campaign.anew_ms, campaign.anew_micros = cell.anew_ms, cell.anew_micros
 
     def day(self) -> Day:
         """The day so far."""
         most = nlargest(SHOWN, self._sums.values(), key=lambda one: (one.spent_micros, one.impressions, one.campaign))
         for campaign in most:
-            ends_ms = TIME_MS_MAX if campaign.ends_ms is None else campaign.ends_ms
-            campaign.planned = round(float(planned(self._now_ms, self._curve, campaign.starts_ms or 0, ends_ms)), 4)
+            campaign.plan(self._now_ms, self._curve)
         return Day(
             now_ms=self._now_ms,
             elapsed=round(self._now_ms % DAY_MS / DAY_MS, 4),

@@ -39,6 +39,8 @@ def tell(budgets: Budgets, records: Sequence[Record]) -> int:
             budgets.tell_budget(told.campaign_id, day, budget, told.time_ms)
         if told.starts_ms is not None:
             budgets.tell_start(told.campaign_id, told.starts_ms)
+        if told.anew_ms is not None:
+            budgets.tell_anew(told.campaign_id, told.anew_ms, told.anew_micros)
         budgets.tell_billed(told.campaign_id, told.day, told.billed_micros)
     return refused
 

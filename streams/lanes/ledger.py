@@ -136,6 +136,7 @@ class LaneLedger:
         (today, before), figures = self.ledger.of(cell)
         yesterday = budgets.known_micros(campaign, today - 1)
         starts_ms, ends_ms = budgets.hours_ms(campaign)
+        anew_ms, anew_micros = budgets.anew(campaign, today) or (None, 0)
         metrics = CampaignMetrics(
             lane=lane,
             campaign_id=campaign,
@@ -152,6 +153,8 @@ class LaneLedger:
             level=round(budgets.level(campaign), 6),
             starts_ms=starts_ms,
             ends_ms=ends_ms,
+            anew_ms=anew_ms,
+            anew_micros=anew_micros,
         )
         return Message(f"{lane}/{campaign}/{arm}".encode(), encode_json(metrics))
 

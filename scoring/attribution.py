@@ -19,7 +19,7 @@ import numpy.typing as npt
 
 from scoring.catalogue import Catalogue
 from scoring.events import Events, Kind
-from scoring.ids import MISSING
+from scoring.ids import MISSING, places_in
 from scoring.moments import Moments
 from scoring.rows import SHOWN_BIT, Rows, answered
 from scoring.touches import TouchWeights
@@ -92,8 +92,8 @@ def _found(table: _Table, asked: Ids) -> tuple[npt.NDArray[Any], npt.NDArray[np.
     ids, told = table
     if not len(ids):
         return np.zeros(asked.shape), np.zeros(asked.shape, dtype=np.bool_)
-    at = np.minimum(np.searchsorted(ids, asked), len(ids) - 1)
-    return told[at], ids[at] == asked
+    at = places_in(ids, asked)
+    return told[at], at != MISSING
 
 
 @dataclass(frozen=True, slots=True)

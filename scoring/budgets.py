@@ -6,12 +6,14 @@ the larger counts. That is how this worker's lanes and what others have publishe
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from itertools import repeat
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from scoring.catalogue import FOREVER_MS, Catalogue
+from scoring.ids import MISSING, places_in
 from scoring.market import Market
 from scoring.offers import bid_for_clicks
 from scoring.pacing import DAY_MS, LEAST, Pacer
@@ -304,18 +306,22 @@ class Budgets:
         open_ = np.flatnonzero(budgets[of] == 0)
         np.maximum.at(budgets, of[open_], shop.budget_micros[open_])
         np.logical_or.at(offered, of, shop.active)
-        paced = np.array([self._place(shop.campaigns[slot]) for slot in first.tolist()], dtype=np.int64)
+        at = places_in(self._ids, ids)
+        paced, known, new = np.empty(len(ids), dtype=np.int64), at != MISSING, np.flatnonzero(at == MISSING)
+        paced[known] = self._paced[at[known]]
+        paced[new] = [self._place(shop.campaigns[slot]) for slot in first[new].tolist()]
+        self._ids, self._paced = ids, paced
         sure = offered | (budgets > 0)
-        since = np.array([shop.budget_ms.get(each, 0) for each in ids.tolist()], dtype=np.int64) // DAY_MS
+        since = np.fromiter(map(shop.budget_ms.get, ids.tolist(), repeat(0)), np.int64, len(ids)) // DAY_MS
         self._days.limit(paced[sure], np.where(budgets > 0, budgets, MICROS_MAX)[sure], since[sure])
         budgets = self._budgets(paced, self._days.newest)
         self._plan(paced, of, budgets, offered, now_ms)
         if not budgets.any() and bid_for_clicks(shop):
             if self._pacer is not None:
-                self._pacer, self._ids = None, np.zeros(0, dtype=np.uint64)
-                self.market.pace(self._ids, np.zeros(0))
+                self._pacer = None
+                self.market.pace(ids[:0], np.zeros(0))
             return
-        self._ids, self._paced, plans = ids, paced, self._plans[paced]
+        plans = self._plans[paced]
         anew = (plans["anew_ms"] // DAY_MS == self._days.newest) & (plans["anew_ms"] <= now_ms)
         starts = np.where(anew, np.maximum(plans["began_ms"], plans["anew_ms"]), plans["began_ms"])
         before = np.where(anew, np.minimum(plans["anew_micros"] / np.maximum(budgets, 1), 1.0), 0.0)

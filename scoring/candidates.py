@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 
 from scoring.catalogue import Catalogue, Shelf
-from scoring.ids import mix64
+from scoring.ids import MISSING, mix64, places_in
 
 Slots = npt.NDArray[np.int64]
 Vectors = npt.NDArray[np.float32]
@@ -82,11 +82,11 @@ def choose(
 
 
 def _on(shelf: Shelf, pinned: Slots | None) -> Slots:
-    """Places of ``pinned`` catalogue slots on the shelf, which is not empty; those that it lacks are left out."""
+    """Places of ``pinned`` catalogue slots on the shelf; those that it lacks are left out."""
     if pinned is None:
         return np.zeros(0, dtype=np.int64)
-    places = np.minimum(np.searchsorted(shelf.slots, pinned), len(shelf.slots) - 1)
-    on: Slots = places[shelf.slots[places] == pinned]
+    places = places_in(shelf.slots, pinned)
+    on: Slots = places[places != MISSING]
     return on
 
 

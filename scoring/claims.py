@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from scoring.events import Events, Source
-from scoring.ids import IdArray, mix64
+from scoring.ids import MISSING, IdArray, mix64, places_in
 from scoring.rows import RING_SIZE, SHOWN_BIT, Rows
 
 Bools = npt.NDArray[np.bool_]
@@ -58,8 +58,8 @@ def _shown_before(events: Events, claims: Ints) -> Bools:
     if not len(shown):
         return np.zeros(len(claims), dtype=bool)
     known, first = np.unique(what[shown], return_index=True)
-    at = np.minimum(np.searchsorted(known, what[claims]), len(known) - 1)
-    before: Bools = (known[at] == what[claims]) & (shown[first[at]] < claims)
+    at = places_in(known, what[claims])
+    before: Bools = (at != MISSING) & (shown[first[at]] < claims)
     return before
 
 

@@ -4,7 +4,7 @@ import numpy as np
 import numpy.typing as npt
 
 from scoring.catalogue import Catalogue
-from scoring.ids import MISSING, IdMap
+from scoring.ids import MISSING, places_in
 
 Floats = npt.NDArray[np.float64]
 Singles = npt.NDArray[np.float32]
@@ -18,24 +18,23 @@ class Column:
         self._name, self._usual = name, np.array(usual, dtype=np.float32)
         self._ids: Ids = np.zeros(0, dtype=np.uint64)
         self._values = np.zeros((0, len(usual)), dtype=np.float32)
-        self._map, self._place, self._version = IdMap(16), np.zeros(0, dtype=np.int64), -1
+        self._order = self._place = np.zeros(0, dtype=np.int64)
+        self._version = -1
 
     def __len__(self) -> int:
         return len(self._ids)
 
     def set(self, ids: Ids, values: Floats) -> None:
-        """Set ``values [M, …]`` of ``ids [M]``."""
+        """Set ``values [M, …]`` of ``ids [M]``, each there once."""
         self._values = values.astype(np.float32)
-        if ids is self._ids:
-            return
-        self._ids, self._map, self._version = ids, IdMap(max(len(ids), 16)), -1
-        for place, number in enumerate(ids.tolist()):
-            self._map.set(number, place)
+        if ids is not self._ids:
+            self._ids, self._order, self._version = ids, np.argsort(ids), -1
 
     def of(self, catalogue: Catalogue) -> Singles:
         """Values of every ad, ``[N, …]``; the usual ones where its id has none."""
         if not len(self):
             return np.broadcast_to(self._usual, (len(catalogue), len(self._usual)))
         if catalogue.version != self._version:
-            self._place, self._version = self._map.get(getattr(catalogue, self._name)), catalogue.version
+            at = places_in(self._ids[self._order], getattr(catalogue, self._name))
+            self._place, self._version = np.where(at == MISSING, MISSING, self._order[at]), catalogue.version
         return np.where((self._place == MISSING)[:, None], self._usual, self._values[self._place])

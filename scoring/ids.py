@@ -53,6 +53,14 @@ def uniform(values: IdArray) -> npt.NDArray[np.float64]:
     return ((mix64(values) >> np.uint64(12)).astype(np.float64) + 0.5) * 2.0**-52
 
 
+def places_in(ids: npt.NDArray[np.integer], asked: npt.NDArray[np.integer]) -> SlotArray:
+    """Places of ``asked``, any shape, in ``ids [N]``, which ascend; `MISSING` where it is not among them."""
+    if not len(ids):
+        return np.full(asked.shape, MISSING, dtype=np.int64)
+    at = np.minimum(np.searchsorted(ids, asked), len(ids) - 1)
+    return np.where(ids[at] == asked, at, MISSING)
+
+
 class IdMap:
     """Open addressing with linear probing from 64-bit id to slot, looked up in arrays.
 

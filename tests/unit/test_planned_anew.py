@@ -98,7 +98,11 @@ def _stopped(shop: Shop) -> None:
     shop.stock.upsert([entry("a", campaign_id="one", budget_micros=0)])
 
 
-@pytest.mark.parametrize("breaks", [_withdrawn, _paused, _ended, _stopped])
+def _moved(shop: Shop) -> None:
+    shop.stock.upsert([entry("a", campaign_id="two", budget_micros=BUDGET)])
+
+
+@pytest.mark.parametrize("breaks", [_withdrawn, _paused, _ended, _stopped, _moved])
 @pytest.mark.parametrize("goes_on", [AD, replace(AD, end_ms=MIDNIGHT_MS + 2 * DAY_MS)])
 def test_a_campaign_that_goes_on_at_noon_does_not_make_up_for_its_break_in_haste(
     breaks: Callable[[Shop], None], goes_on: Any
@@ -121,6 +125,32 @@ def test_a_campaign_without_a_start_is_planned_from_when_a_worker_sees_its_first
     assert shares == pytest.approx(np.minimum(np.arange(1, 13) / 12 / FINISH, 1), abs=0.05)
 
 
+def test_a_campaign_that_comes_at_noon_to_begin_in_the_afternoon_is_planned_from_then() -> None:
+    shop = Shop()
+    shop.live(0, 12, runs=False)
+    shop.stock.upsert([replace(AD, start_ms=MIDNIGHT_MS + 15 * HOUR_MS)])
+    shop.live(12, 15, runs=False)
+    assert shop.live(15, 24) == pytest.approx(np.minimum(np.arange(1, 10) / 9 / FINISH, 1), abs=0.05)
+
+
+def test_a_budget_cut_below_what_is_spent_is_planned_as_spent() -> None:
+    shop = Shop(AD)
+    shop.stock.upsert([entry("other", campaign_id="two")])
+    shop.live(0, 12)
+    shop.stock.upsert([entry("a", campaign_id="one", budget_micros=BUDGET // 10)])
+    shop.live(12, 13)
+    assert shop.budgets.standing()[0] == 0
+
+
+def test_what_changes_while_lanes_are_still_in_the_day_before_is_planned_from_midnight() -> None:
+    shop = Shop(AD)
+    shop.budgets.pace(NOON_MS)
+    shop.budgets.tell(1, "", Spending("one", DAY + 1, 5, 0, 0, 0, 0.0))
+    _raised(shop)
+    shop.budgets.pace(NOON_MS + EVERY_MS)
+    assert shop.budgets.anew("one", DAY + 1) == (MIDNIGHT_MS + DAY_MS, 5)
+
+
 def _untouched(_: Shop) -> None:
     pass
 
@@ -134,11 +164,15 @@ def _replaced(shop: Shop) -> None:
     shop.stock.withdraw(["a"])
 
 
+def _unlimited(shop: Shop) -> None:
+    shop.stock.upsert([entry("a", campaign_id="one")])
+
+
 def _joined(shop: Shop) -> None:
     shop.stock.upsert([entry("b", campaign_id="one", budget_micros=BUDGET // 2)])
 
 
-@pytest.mark.parametrize("change", [_untouched, _again, _replaced, _joined])
+@pytest.mark.parametrize("change", [_untouched, _again, _replaced, _unlimited, _joined])
 def test_nothing_is_planned_anew_where_a_campaign_only_goes_on_with_its_budget(change: Callable[[Shop], None]) -> None:
     shop = Shop(AD)
     shop.budgets.pace(MIDNIGHT_MS)

@@ -36,7 +36,8 @@ TOMBSTONES_KEPT_MS = 7 * DAY_MS
 """``delete.retention.ms`` of the changelog: a snapshot older than that could bring an erased user back."""
 
 ERASED_WITHIN_MS = DAY_MS
-"""Compaction must delete an erased user's former rows and placements within a day of the segment's end."""
+"""Compaction must delete an erased user's former rows and placements within a day of the segment's end, and retention
+whatever is older by more than a day."""
 
 REQUESTS_KEPT_MS = DAY_MS
 """How long a refusal stays on the topic after a later consent. A lane that was down must still see it: a consent alone
@@ -79,7 +80,9 @@ class Topic:
 
 
 def _kept(days: int) -> dict[str, str]:
-    return {RETENTION: str(days * DAY_MS)}
+    # A broker deletes whole segments, by their newest record: one that stays open for a week, as by default, would keep
+    # a person's first events for a week longer.
+    return {RETENTION: str(days * DAY_MS), "segment.ms": str(ERASED_WITHIN_MS)}
 
 
 # A week: the longer half-life of interest, and the longest backlog that a restart may replay. Lanes order
@@ -131,7 +134,7 @@ TABLE: tuple[Topic, ...] = (
         configs=_COMPACTED_SOON | {"delete.retention.ms": str(TOMBSTONES_KEPT_MS)},
         people=True,
     ),
-    # Kept as long as the events themselves: an event too late for the stream is still there for the books.
+    # Kept as long as dead letters: an event too late for the stream is still there for the books.
     Topic(
         LATE_EVENTS,
         "events that came too late, raw, with their origin",

@@ -14,6 +14,7 @@ import pytest
 from typer.main import get_command
 from typer.testing import CliRunner
 
+from streams import topics
 from streams.cli import app
 from streams.control import Control
 from streams.control_wire import ExperimentSetting
@@ -159,6 +160,15 @@ def test_the_readmes_python_imports_and_makes_what_there_is() -> None:
 def test_every_link_leads_to_a_file_that_is_there(page: Path) -> None:
     for link in re.findall(r"\]\((?!http)([^)#]+)\)", page.read_text()):
         assert (page.parent / link).exists(), f"{page.name}: {link}"
+
+
+def test_the_page_of_privacy_tells_of_every_topic_of_people_how_long_it_keeps_them() -> None:
+    rows = re.findall(r"^\| (`[^|]+`) \| [^|]+ \| ([^|]+) \|$", (ROOT / "deploy/PRIVACY.md").read_text(), re.MULTILINE)
+    told = {name: kept for names, kept in rows for name in re.findall(r"`([^`]+)`", names)}
+    for topic in topics.TABLE:
+        if topic.people or topic.name == topics.DEAD_LETTERS:
+            days = int(topic.configs.get(topics.RETENTION, 0)) // topics.DAY_MS
+            assert (told[topic.name] == f"{days} days") == (topic.cleanup == "delete"), topic.name
 
 
 def test_the_readme_is_one_page_and_starts_with_the_two_commands() -> None:

@@ -84,6 +84,11 @@ def test_erased_rows_leave_the_changelog_before_their_tombstones_do() -> None:
     assert int(settings["max.compaction.lag.ms"]) < int(settings["delete.retention.ms"])
 
 
+def test_what_is_kept_for_days_is_deleted_a_day_later_at_most_with_the_newest_record_of_its_segment() -> None:
+    open_ms = {topic.settings(1).get("segment.ms") for topic in topics.TABLE if topic.cleanup == "delete"}
+    assert open_ms == {str(topics.DAY_MS)}
+
+
 def test_a_refusal_is_told_for_a_day_though_a_consent_follows_it() -> None:
     settings = BY_NAME[topics.CONTROL].settings(1)
 

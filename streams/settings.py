@@ -176,7 +176,7 @@ class Settings(BaseSettings):
 
     traces: bool = Field(False, description="OpenTelemetry spans of slices (extra trace), sent where OTEL_* says.")
 
-    scoring: bool = Field(True, description="False: state only, no placements.")
+    scoring: bool = Field(True, description="False: state only; nothing is placed, charged or learned of clicks.")
     rules: GivenPath | None = Field(
         None, description="YAML file of the market's rules: caps, exclusions, auction, diversity; salience rules check."
     )

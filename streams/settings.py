@@ -247,7 +247,7 @@ class Settings(BaseSettings):
         60 * 86_400_000,
         ge=1,
         le=CENTURY_MS,
-        description="How long erased users' watermarks stay, in stream time: above any topic's retention.",
+        description="How long erased users' watermarks stay, in stream time: longer than any topic keeps events.",
     )
     snapshot_every_ms: int = Field(60_000, ge=100, le=CENTURY_MS, description="Interval of a lane's local snapshots.")
 

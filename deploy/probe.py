@@ -1,5 +1,7 @@
 """Requests a page of a worker or lag monitor with its token: ``probe.py /healthz``. Exit status 0 if it answers 200.
 
+While the token's file is empty or gone, servers keep the former token: that one asks for it (401) is then well enough.
+
 For containers: Kubernetes' own HTTP probes cannot take a header from a secret. It uses only the standard library, since
 it is started every few seconds.
 """
@@ -15,9 +17,10 @@ DEFAULT_PORT = "9309"
 
 def main(path: str) -> int:
     """Return the exit status; the answer goes to stderr."""
-    token = os.environ.get("SALIENCE_WEB_TOKEN", "")
+    token, well = os.environ.get("SALIENCE_WEB_TOKEN", ""), {http.client.OK}
     if file := os.environ.get("SALIENCE_WEB_TOKEN_FILE"):
-        token = Path(file).read_text(encoding="utf-8").rstrip("\r\n")
+        token = _held(Path(file))
+        well |= set() if token else {http.client.UNAUTHORIZED}
     headers = {"Authorization": f"Bearer {token}"} if token else {}
     connection = http.client.HTTPConnection(
         "127.0.0.1", int(os.environ.get("SALIENCE_WEB_PORT", DEFAULT_PORT)), timeout=TIMEOUT_S
@@ -31,7 +34,15 @@ def main(path: str) -> int:
         return 1
     finally:
         connection.close()
-    return 0 if response.status == http.client.OK else 1
+    return 0 if response.status in well else 1
+
+
+def _held(file: Path) -> str:
+    """The token in its file; empty where there is none."""
+    try:
+        return file.read_text(encoding="utf-8").rstrip("\r\n")
+    except OSError:
+        return ""
 
 
 if __name__ == "__main__":

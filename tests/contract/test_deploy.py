@@ -1,5 +1,6 @@
 """What is deployed: manifests that Kubernetes would take, images that stay the same, settings that exist."""
 
+import asyncio
 import os
 import re
 import shutil
@@ -14,10 +15,13 @@ import pytest
 import yaml
 
 from deploy import probe
-from streams import topic_admin
+from streams import topic_admin, web
 from streams.connection import Security
+from streams.guard import Bearer
 from streams.leaving import FAREWELL_S
+from streams.listening import listen, runner_of
 from streams.settings import PLACEHOLDER, Settings
+from streams.vitals import Vitals
 from tests.integration.chaos.fleet import STOP_S
 
 ROOT = Path(__file__).parents[2]
@@ -213,6 +217,35 @@ def test_the_images_health_is_asked_at_the_port_where_it_serves() -> None:
     lines = (DEPLOY / "Dockerfile").read_text().splitlines()
     given = dict(word.split("=", 1) for line in lines for word in line.split() if word.startswith("SALIENCE_"))
     assert given["SALIENCE_WEB_PORT"] == probe.DEFAULT_PORT
+
+
+def test_a_pod_lives_on_while_the_file_of_the_token_is_empty_or_gone_and_the_former_token_holds(tmp_path: Path) -> None:
+    file, wrong = tmp_path / "web_token", tmp_path / "wrong"
+    file.write_text("former")
+    wrong.write_text("another's")
+
+    async def probed(port: str, file: Path) -> int:
+        given = {"SALIENCE_WEB_PORT": port, "SALIENCE_WEB_TOKEN_FILE": str(file), "PATH": os.environ["PATH"]}
+        command = [sys.executable, "-I", str(DEPLOY / "probe.py"), "/readyz"]
+        probe_ = await asyncio.create_subprocess_exec(*command, env=given, stderr=asyncio.subprocess.DEVNULL)
+        return await probe_.wait()
+
+    async def scenario() -> None:
+        held = Bearer(Settings(web_token_file=file))
+        runner = runner_of(web.make_app(lambda: Vitals(joined=True), held, "127.0.0.1"))
+        await runner.setup()
+        try:
+            port = (await listen(runner, "127.0.0.1", 0)).rpartition(":")[2]
+            assert await probed(port, file) == 0
+            assert await probed(port, wrong) == 1
+            file.write_text("")
+            assert await probed(port, file) == 0
+            file.unlink()
+            assert await probed(port, file) == 0
+        finally:
+            await runner.cleanup()
+
+    asyncio.run(scenario())
 
 
 def test_the_probe_fails_where_nobody_answers() -> None:

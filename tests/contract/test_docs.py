@@ -11,11 +11,13 @@ from unittest.mock import AsyncMock
 
 import msgspec
 import pytest
+import yaml
 from typer.main import get_command
 from typer.testing import CliRunner
 
 from streams import topics
 from streams.cli import app
+from streams.cli.campaigns import _table as campaigns_table
 from streams.control import Control
 from streams.control_wire import ExperimentSetting
 from streams.settings import Settings
@@ -160,6 +162,50 @@ def test_the_readmes_python_imports_and_makes_what_there_is() -> None:
 def test_every_link_leads_to_a_file_that_is_there(page: Path) -> None:
     for link in re.findall(r"\]\((?!http)([^)#]+)\)", page.read_text()):
         assert (page.parent / link).exists(), f"{page.name}: {link}"
+
+
+def section(heading: str) -> str:
+    """What stands in deploy/OPERATIONS.md under ``heading``."""
+    page = (ROOT / "deploy/OPERATIONS.md").read_text()
+    found = re.search(rf"^#+ {heading}\n(.*?)(?=^#+ |\Z)", page, re.MULTILINE | re.DOTALL)
+    assert found is not None, heading
+    return found[1]
+
+
+def test_whoever_is_told_where_to_look_disturbs_nobody_by_it() -> None:
+    """`salience reviews follow`, for one, would take over from the reader that runs."""
+    looks = {"lag", "console", "doctor", "lanes show", "dead-letters list", "tail", "explain", "report", "verify"}
+    assert {" ".join(_path(said.split())) for said in commands_in(section("Where to look"))} <= looks
+
+
+def test_what_stands_on_a_compacted_topic_is_looked_at_from_its_beginning() -> None:
+    """Without that, `salience tail` tells only what comes from now on: placements do, a tone has turned already."""
+    compacted = {topic.name for topic in topics.TABLE if topic.cleanup == "compact"} - {topics.PLACEMENTS}
+    for page in PAGES:
+        for topic, rest in re.findall(r"salience\s+tail\s+([a-z-]+)([^`]*)`", page.read_text()):
+            assert topic not in compacted or "--from-beginning" in rest, f"{page.name}: salience tail {topic}{rest}"
+
+
+def test_what_must_outlive_a_disaster_is_all_that_nobody_makes_again() -> None:
+    """Placements and click layers come again from the lanes; a reader begins anew with the reviews themselves."""
+    made_again = {topics.PLACEMENTS, topics.CLICK_LAYERS, topics.REVIEW_STATE}
+    told = set(re.findall(r"`([a-z-]+)`", re.split(r"two\s+ways", section("Backup"))[0]))
+    assert {topic.name for topic in topics.TABLE if topic.cleanup == "compact"} - made_again <= told
+
+
+def test_kubectl_is_told_the_namespace_in_which_everything_is() -> None:
+    namespace = yaml.safe_load((ROOT / "deploy/k8s/kustomization.yaml").read_text())["namespace"]
+    commands = re.findall(r"kubectl ([^`\n]+)", (ROOT / "deploy/OPERATIONS.md").read_text())
+    assert commands
+    assert all(each.startswith(f"-n={namespace} ") for each in commands), commands
+
+
+def test_columns_of_campaigns_that_the_page_names_are_there() -> None:
+    columns = {column.header for column in campaigns_table([], by_arm=False).columns}
+    page = (ROOT / "deploy/OPERATIONS.md").read_text()
+    named = set(re.findall(r"`salience\s+campaigns`\s+(?:tells|shows)\s+which[^.(]*\(`([^`]+)`\)", page))
+    assert len(named) == 2
+    assert named <= columns
 
 
 def test_the_page_of_privacy_tells_of_every_topic_of_people_how_long_it_keeps_them() -> None:

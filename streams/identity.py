@@ -17,6 +17,11 @@ _REPARTITIONED = (
 )
 
 
+_STATE_GONE = (
+    f"the state is gone with {topics.CHANGELOG}: restore that from a mirror; workers that are started without it know "
+    "nobody, and begin anew with the events that are there"
+)
+
 _OF_LANES = (*topics.LANE_INPUTS, topics.CHANGELOG)
 """Topics in which a lane reads or writes at an offset, which its lane row holds."""
 _READ_WHOLE = (topics.CONTROL, topics.ADS, topics.TONES, topics.CAMPAIGN_METRICS, topics.CLICK_LAYERS)
@@ -112,6 +117,8 @@ def check_identity(identity: TopicIdentity, now: Mapping[str, Found]) -> None:
     of_lanes = [name for name in changes if name in _OF_LANES]
     if not of_lanes:
         fix = "start the workers again, they read it from its beginning"
+    elif topics.CHANGELOG in now and now[topics.CHANGELOG].id != was[topics.CHANGELOG].id:
+        fix = _STATE_GONE
     elif any(now[name].id != was[name].id for name in of_lanes):
         fix = (
             "restore the topics, or keep the state and go on from the beginning of what is there: salience lanes adopt"

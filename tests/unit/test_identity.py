@@ -1,9 +1,11 @@
 """Which topics a lane may go on in."""
 
+from dataclasses import replace
+
 import msgspec
 import pytest
 
-from streams.identity import TopicIdentity, check_lanes, check_resume, partitioner
+from streams.identity import TopicIdentity, check_identity, check_lanes, check_resume, partitioner
 from streams.lanes.recovery import RecoveryError
 from streams.wire import LaneRow
 from tests.builders import known_topics
@@ -41,6 +43,20 @@ def test_records_that_are_not_there_are_named_with_the_command(
     with pytest.raises(RecoveryError, match="salience lanes adopt") as told:
         check_resume(0, ROW, IDENTITY, begins, ends)
     assert found in str(told.value)
+
+
+def test_whoever_makes_a_topic_anew_under_workers_is_told_what_helps_of_it() -> None:
+    def told(*names: str) -> str:
+        now = {name: replace(found, id="anew") if name in names else found for name, found in IDENTITY.found.items()}
+        with pytest.raises(RecoveryError) as refused:
+            check_identity(IDENTITY, now)
+        return str(refused.value)
+
+    assert "start the workers again" in told("ads")
+    assert "keep the state and go on from the beginning of what is there: salience lanes adopt" in told("clicks", "ads")
+    for names in (["state-changelog"], ["state-changelog", "clicks"]):  # to adopt keeps no state that is not there
+        assert "keep the state" not in told(*names)
+        assert "restore that from a mirror" in told(*names)
 
 
 def test_a_topic_of_the_same_name_and_length_is_told_by_its_id() -> None:

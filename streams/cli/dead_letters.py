@@ -118,7 +118,8 @@ def requeue(
     Records go to the partition of their key, with their own timestamp and the
     header salience.requeued. An ad is not sent if its owner has published a
     newer version, nor an event of somebody who refuses to be remembered, or who
-    was erased after it was sent.
+    was erased after it was sent. Lanes put an event of over a week ago aside, as
+    late, unless their SALIENCE_LATE_MS is longer.
 
     With at_least_once, run one at a time: two at once, or one that ends
     half-way, may send a letter twice. Exit status 1 if a letter was not sent,

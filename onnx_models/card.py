@@ -50,7 +50,7 @@ def _head(manifest: Manifest, before: Span) -> str:
 
 
 def _measures(measured: Mapping[str, Metrics]) -> str:
-    lines = ["## On what came after", "", "| predicted by | AUC | log loss | calibration |", "|---|---|---|---|"]
+    lines = ["## On what came after", "", "| predicted by | AUC | log loss | clicks / predicted |", "|---|---|---|---|"]
     for name, each in measured.items():
         lines.append(f"| {name} | {shown(each.auc, 4)} | {shown(each.log_loss, 4)} | {shown(each.calibration, 3)} |")
     return "\n".join(lines)
@@ -64,9 +64,9 @@ def _heads(others: Heads) -> str:
         "| says | of | how well |\n|---|---|---|\n"
         f"| a click becomes a purchase | {others.clicks:,} clicks, {others.purchases:,} with one | AUC "
         f"{shown(says.auc, 4)}, log loss {shown(says.log_loss, 4)} (always the share that trained: "
-        f"{shown(always.log_loss, 4)}), calibration {shown(says.calibration, 3)} |\n"
+        f"{shown(always.log_loss, 4)}), purchases / predicted {shown(says.calibration, 3)} |\n"
         f"| log1p of seconds looked | {others.looks:,} looks told, else 0 | explains {shown(others.explained, 3)} of "
-        f"the variance, calibration {shown(others.viewed_calibration, 3)} |"
+        f"the variance, told / said {shown(others.viewed_calibration, 3)} |"
     )
 
 

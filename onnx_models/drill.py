@@ -16,6 +16,7 @@ import numpy.typing as npt
 from onnx_models.examples import Examples, collect, in_time_order
 from onnx_models.trial import Stream, Trial, logit_of, same_rows
 from scoring.events import Events, Kind, Source
+from scoring.evidence import calibration
 from scoring.ids import mix64
 from scoring.pending import keys_of
 from scoring.watch import Alarm
@@ -44,7 +45,7 @@ class Found:
 
 @dataclass(frozen=True, slots=True)
 class Drill:
-    """``alarms``: since the turn. ``calibration``: predicted clicks over clicks, for every `BLOCK` impressions since.
+    """``alarms``: since the turn. ``calibration``: clicks over predicted clicks, for every `BLOCK` impressions since.
 
     Impressions count in the order of showing, and only if their window has ended: clicks are known before non-clicks.
     """
@@ -125,5 +126,5 @@ def watched(alarms: list[Alarm], outcomes: npt.NDArray[Any], turn_ms: int) -> Dr
     return Drill(
         before,
         [Found(a.learned - before, a.detector.value, a.answer.value) for a in alarms if a.learned > before],
-        [round(float(block["predicted"].sum() / max(block["clicked"].sum(), 1)), 4) for block in blocks],
+        [round(calibration(float(block["clicked"].sum()), float(block["predicted"].sum())), 4) for block in blocks],
     )

@@ -19,7 +19,7 @@ from onnx_models.predicting import Ready, chance
 class Heads:
     """``conversion``: of the ``clicks``, some of them ``purchases``; ``always``: of who always says the share of the
     training part. ``explained``: share of the variance of log1p of seconds, told of ``looks`` impressions, about the
-    training part's mean; ``viewed_calibration``: what is said over what is told, in that measure. NaN where the test
+    training part's mean; ``viewed_calibration``: what is told over what is said, in that measure. NaN where the test
     does not tell.
     """
 
@@ -57,5 +57,5 @@ def heads(network: Network, learn: Examples, test: Examples, items: Items) -> He
     explained = calibration = math.nan
     if looks and spread:
         explained = 1 - float(np.square(looked - said.viewed).mean()) / spread
-        calibration = float(said.viewed.mean() / looked.mean())
+        calibration = float(looked.mean() / said.viewed.mean())
     return Heads(len(bought), int(bought.sum()), conversion, always, looks, explained, calibration)

@@ -6,6 +6,8 @@ from dataclasses import asdict, dataclass
 import numpy as np
 import numpy.typing as npt
 
+from scoring import evidence
+
 Floats = npt.NDArray[np.floating]
 
 CLIP = 1e-7
@@ -16,7 +18,7 @@ FEWEST = 20
 
 @dataclass(frozen=True, slots=True)
 class Metrics:
-    """``calibration``: predicted clicks over clicks; 1 is right on average. NaN where the examples tell nothing."""
+    """``calibration``: clicks over predicted clicks; 1 is right on average. NaN where the examples tell nothing."""
 
     auc: float
     log_loss: float
@@ -79,9 +81,8 @@ def log_loss(labels: Floats, predicted: Floats) -> float:
 
 
 def calibration(labels: Floats, predicted: Floats) -> float:
-    """Predicted clicks over clicks; 0 where there are no clicks."""
-    clicks = float(labels.sum())
-    return float(predicted.sum(dtype=np.float64)) / clicks if clicks else 0.0
+    """Clicks over predicted clicks; NaN where none were predicted."""
+    return evidence.calibration(float(labels.sum()), float(predicted.sum(dtype=np.float64)))
 
 
 PLATT_ROUNDS = 25

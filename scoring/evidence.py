@@ -13,6 +13,14 @@ def log_loss(clicked: int, chance: float) -> float:
     return -math.log(chance if clicked else 1 - chance)
 
 
+def calibration(clicks: float, predicted: float) -> float:
+    """Clicks over predicted clicks, in every report: 1 is right on average, above 1 too few were predicted.
+
+    NaN where none were.
+    """
+    return clicks / predicted if predicted else math.nan
+
+
 @dataclass(slots=True)
 class Evidence:
     """Outcomes of impressions that a model scored, live or as a shadow: each was predicted before it was learned.

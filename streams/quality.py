@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from scoring.evidence import calibration
 from scoring.watch import Adwin
 
 Floats = npt.NDArray[np.float64]
@@ -123,7 +124,7 @@ class Quality:
         sure = np.clip(predicted, 1e-7, 1 - 1e-7)
         log_loss = -float(np.where(clicked, np.log(sure), np.log1p(-sure)).mean())
         ranks = _ranks(predicted[clicked], predicted[~clicked])
-        return clicks / max(expected, 1e-9), log_loss, float(ranks.mean()) if len(ranks) else math.nan
+        return calibration(clicks, expected), log_loss, float(ranks.mean()) if len(ranks) else math.nan
 
     def ranks(self) -> Floats:
         """For each click since the last call, the share of the kept non-clicks that were predicted lower.

@@ -114,8 +114,8 @@ def _tell(report: "Report", people: Console, as_json: bool) -> None:
     """The end, for people and for machines."""
     if report.calibration is not None and report.calibration_attention is not None:
         people.print(
-            f"For every click there were {report.calibration:.2f} predicted with the online click layer, "
-            f"{report.calibration_attention:.2f} by the attention model alone; 1 is right."
+            f"For every predicted click there were {report.calibration:.2f} with the online click layer, "
+            f"{report.calibration_attention:.2f} with the attention model alone; 1 is right."
         )
     if report.unread:
         people.print(

@@ -63,7 +63,8 @@ def _drift(stood: "Drills") -> Table:
     from onnx_models.drill import BLOCK, TURNED
 
     table = Table(title=f"Drift: {stood.false_alarms} alarms on the test as it is")
-    for name in ("from half-way on", "outcomes until an alarm: what changed, the answer", f"calibration by {BLOCK:,}"):
+    blocks = f"clicks / predicted by {BLOCK:,}"
+    for name in ("from half-way on", "outcomes until an alarm: what changed, the answer", blocks):
         table.add_column(name)
     names = {f"one in {TURNED} ads turns": stood.ads_turn, "people change places": stood.people_change_places}
     for name, drill in names.items():
@@ -73,7 +74,7 @@ def _drift(stood: "Drills") -> Table:
 
 
 def _cold(cold: "list[Segment]", chosen: str) -> Table:
-    table = Table("of the test", "impressions", "AUC", "log loss", "calibration", title=f"Cold start: {chosen}")
+    table = Table("of the test", "impressions", "AUC", "log loss", "clicks / predicted", title=f"Cold start: {chosen}")
     for each in cold:
         of_it = each.metrics
         table.add_row(
@@ -104,7 +105,8 @@ def _named(found: "Variant") -> dict[str, Any]:
 def _layers(title: str, first: str, found: "list[Variant]") -> Table:
     table = Table(title=title)
     table.add_column(first, max_width=13)  # then intervals fit on one line of 80 columns
-    for name, width in (("AUC", 6), ("log loss", 8), ("calibration", 11), (f"log loss above {found[0].name}", 26)):
+    above = f"log loss above {found[0].name}"
+    for name, width in (("AUC", 6), ("log loss", 8), ("clicks / predicted", 11), (above, 26)):
         table.add_column(name, justify="right", width=width)
     for each in found:
         of_it, gap = each.metrics, each.log_loss_difference
@@ -114,7 +116,7 @@ def _layers(title: str, first: str, found: "list[Variant]") -> Table:
 
 
 def _table(mode: str, lines: "dict[str, Line]", chosen: str, tested: int) -> Table:
-    table = _numbers(f"{mode}: {tested:,} impressions", "AUC", "log loss", "norm. entropy", "calibration")
+    table = _numbers(f"{mode}: {tested:,} impressions", "AUC", "log loss", "norm. entropy", "clicks / predicted")
     table.add_column(f"AUC less {chosen}'s")
     for name, line in sorted(lines.items(), key=lambda each: -each[1].auc):
         cells = [name, f"{line.auc:.4f}", f"{line.log_loss:.4f}", f"{line.normalised_entropy:.4f}"]

@@ -28,8 +28,8 @@ def outcomes(
 
     It compares the online click layer with the attention model alone. It leaves
     out the newest clicks: other impressions of their time may still be clicked.
-    Calibration here is predicted clicks over clicks; 1 is right on average. A
-    figure is unknown (null in JSON) where there are only clicks, or none.
+    Calibration is clicks over predicted clicks; 1 is right on average. AUC is
+    unknown (null in JSON) where there are only clicks, or none.
 
     Example: salience outcomes --latest 5000
     """
@@ -49,7 +49,7 @@ def outcomes(
     if as_json:
         typer.echo(json.dumps({"outcomes": told}))
         return
-    table = Table("model", "arm", "predicted by", "outcomes", "AUC", "log loss", "predicted / clicks")
+    table = Table("model", "arm", "predicted by", "outcomes", "AUC", "log loss", "clicks / predicted")
     for row in told:
         numbers = ("unknown" if row[of] is None else f"{row[of]:.4f}" for of in ("auc", "log_loss", "calibration"))
         table.add_row(row["model"], row["arm"], row["predicted_by"], f"{row['outcomes']:,}", *numbers)
@@ -88,8 +88,7 @@ def _judged(found: Found) -> list[dict[str, Any]]:
         rows = newest.rows()
         clicked = rows["clicked"].astype(np.float64)
         clicks = int(clicked.sum())
-        unknown = {"calibration": None} if not clicks else {}
-        unknown |= {"auc": None} if clicks in (0, len(rows)) else {}
+        unknown = {"auc": None} if clicks in (0, len(rows)) else {}
         for name, chances in (("online layer", rows["predicted"]), ("attention alone", rows["attention"])):
             metrics = measure(clicked, chances).named("") | unknown
             told.append({"model": model, "arm": arm, "predicted_by": name, "outcomes": len(rows), **metrics})

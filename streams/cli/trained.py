@@ -69,7 +69,8 @@ def report(
         typer.echo(
             json.dumps({"model": model.version, "directory": str(out), "examples": learnt} | _named(found, tested))
         )
-    table = Table("predicted by", "AUC", "log loss", "calibration", title=f"What came after: {tested:,} impressions")
+    title = f"What came after: {tested:,} impressions"
+    table = Table("predicted by", "AUC", "log loss", "clicks / predicted", title=title)
     for name, value in found.metrics.items():
         label = _LABELS.get(name, name)
         table.add_row(label, shown(value.auc, 4), shown(value.log_loss, 5), shown(value.calibration, 3))

@@ -25,7 +25,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
 
     ``guarantee``: of the workers; None where they are not the demo's own.
 
-    ``calibration``: predicted clicks over clicks, the inverse of what the metrics tell.
+    ``calibration``: clicks over predicted clicks, as on the console and in the metrics; None where no outcome is known.
 
     ``unread``: topics that ``dead_letters`` and ``calibration`` have not read to the end.
     """

@@ -1,11 +1,13 @@
 """What the topics tell of a run, besides the meter: from the records that have come since it began."""
 
 import asyncio
+import math
 import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 
 from aiokafka import TopicPartition
 
+from scoring.evidence import calibration
 from scoring.policies import ENGINE_ARM
 from streams import topics
 from streams.aside import aside
@@ -81,7 +83,7 @@ class DeadLetters:
 
 
 async def calibrations(since: Since) -> tuple[float | None, float | None]:
-    """Predicted clicks over clicks, with the click layer and by attention alone; see `Report`."""
+    """Clicks over predicted clicks, with the click layer and by attention alone; see `Report`."""
     told: list[Outcome] = []
     settled = Settled()
     async for records in since.news():
@@ -90,9 +92,13 @@ async def calibrations(since: Since) -> tuple[float | None, float | None]:
     known = [outcome for outcome in told if outcome.arm == ENGINE_ARM]
     known = sorted(known, key=lambda outcome: outcome.ends_ms)[len(known) // 2 :]
     clicks = sum(outcome.clicked for outcome in known)
-    if not clicks:
+    if not known:
         return None, None
     return (
-        round(sum(outcome.predicted for outcome in known) / clicks, 3),
-        round(sum(outcome.attention for outcome in known) / clicks, 3),
+        _rounded(calibration(clicks, sum(outcome.predicted for outcome in known))),
+        _rounded(calibration(clicks, sum(outcome.attention for outcome in known))),
     )
+
+
+def _rounded(ratio: float) -> float | None:
+    return None if math.isnan(ratio) else round(ratio, 3)

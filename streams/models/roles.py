@@ -11,7 +11,7 @@ from typing import Any, Literal
 import msgspec
 
 from scoring.attention import GOLDEN_TOLERANCE
-from scoring.evidence import KNOWN, Evidence
+from scoring.evidence import KNOWN, Evidence, calibration
 from scoring.models import FORMER_MAX, Roles
 from streams.control import Control
 from streams.control_changes import Read, Write, after
@@ -82,7 +82,8 @@ class Record:
     @property
     def calibration(self) -> float | None:
         """Clicks over predicted clicks; None before the first outcome."""
-        return self.evidence.clicks / self.evidence.predicted if self.evidence.predicted else None
+        evidence = self.evidence
+        return calibration(evidence.clicks, evidence.predicted) if evidence.predicted else None
 
     @property
     def gain(self) -> float | None:

@@ -75,7 +75,7 @@ def outcome(ends_ms: int, *, clicked: bool, predicted: float, arm: str = "engine
     )  # fmt: skip
 
 
-def test_calibration_is_predicted_clicks_for_every_click_of_the_engines_later_half(bootstrap: str) -> None:
+def test_calibration_is_clicks_for_every_predicted_click_of_the_engines_later_half(bootstrap: str) -> None:
     outcomes = Since(Settings(bootstrap=bootstrap), topics.OUTCOMES)
     asyncio.run(outcomes.begin())
     assert asyncio.run(calibrations(outcomes)) == (None, None)
@@ -83,7 +83,7 @@ def test_calibration_is_predicted_clicks_for_every_click_of_the_engines_later_ha
     learnt = [outcome(ends_ms, clicked=ends_ms % 2 == 0, predicted=0.375) for ends_ms in range(1_004, 1_008)]
     chance = [outcome(1_008, clicked=True, predicted=0.9, arm="control")]
     asyncio.run(put(bootstrap, topics.OUTCOMES, 1, learning + learnt + chance))
-    assert asyncio.run(calibrations(outcomes)) == (0.75, 1.5)
+    assert asyncio.run(calibrations(outcomes)) == (1.333, 0.667)
 
 
 @pytest.mark.parametrize(

@@ -61,8 +61,8 @@ def test_what_an_open_transaction_holds_back_is_not_waited_for_and_told_to_be_mi
         await killed.stop()
         monkeypatch.setattr("streams.demo.tally.SETTLE_S", DEADLINE_S)
         report = await shopping.report()
-        assert (report.calibration, report.unread) == (0.5, ())
-        assert await calibrations(outcomes) == (0.5, 1.0)
+        assert (report.calibration, report.unread) == (2.0, ())
+        assert await calibrations(outcomes) == (2.0, 1.0)
 
     asyncio.run(scenario())
 

@@ -311,7 +311,7 @@ def test_the_card_tells_the_training_and_the_picture_is_one() -> None:
     assert "learning_curves.png" in text
     assert "looks at 800 impressions, 2022-04-09 06:00 UTC to 2022-04-24 15:00 UTC |" in text
     assert "2,000 clicks, 80 with one | AUC 0.6100, log loss 0.1612 (always the share that trained: 0.1679)" in text
-    assert "700 looks told, else 0 | explains 0.414 of the variance, calibration – |" in text
+    assert "700 looks told, else 0 | explains 0.414 of the variance, told / said – |" in text
     assert "## Over folds in time" in text
     assert curves(result).startswith(b"\x89PNG")
 

@@ -77,7 +77,7 @@ def test_alarms_since_the_turn_are_told_and_calibration_in_blocks() -> None:
     told = [(150, Answer.RETRAIN), (500, Answer.QUICKEN), (900, Answer.FALL_BACK)]
     alarms = [Alarm(Detector.SURPRISE, answer, learned, 0.0, 0.1) for learned, answer in told]
     since = [Found(300, "surprise", "quicken"), Found(700, "surprise", "fall-back")]
-    assert watched(alarms, outcomes, 200) == Drill(200, since, [0.5] + [1.0] * (BLOCKS - 1))
+    assert watched(alarms, outcomes, 200) == Drill(200, since, [2.0] + [1.0] * (BLOCKS - 1))
     assert watched([], outcomes[:700], 200) == Drill(200, [], [])
 
 

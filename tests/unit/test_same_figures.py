@@ -1,0 +1,70 @@
+"""Figures that several places tell: the same events give the same number under the same name in each of them."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from onnx_models.metrics import measure
+from streams import reading
+from streams.cli import app
+from streams.console.clicks import Clicks
+from streams.control_wire import ModelStatus
+from streams.demo.tally import calibrations
+from streams.models.roles import Record as ModelRecord
+from streams.outcomes import outcomes_in
+from streams.quality import Quality
+from streams.wire import Outcome, encode_json
+from tests.builders import Record
+from tests.unit.test_tally import Come
+
+SHOWN, EVERY, PREDICTED = 2_000, 40, 0.05
+"""Impressions of which every fortieth is clicked, and every twentieth was predicted to be: half as many clicks."""
+
+
+def told() -> list[bytes]:
+    """The outcomes of the impressions, each known as its window ended."""
+    return [
+        encode_json(
+            Outcome(
+                event=f"{at:016x}", ad_id="a", shown_ms=at, known_ms=at, ends_ms=at, predicted=PREDICTED,
+                attention=PREDICTED, clicked=at % EVERY == 0, arm="engine", model="m",
+            )
+        )
+        for at in range(1, SHOWN + 1)
+    ]  # fmt: skip
+
+
+def test_calibration_is_clicks_over_predicted_clicks_wherever_it_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    values = told()
+    outcomes, _ = outcomes_in([Record("outcomes", 0, at, 0, None, value) for at, value in enumerate(values)])
+    rows = np.array([(one.predicted, one.clicked) for one in outcomes], dtype=[("predicted", "<f8"), ("clicked", "u1")])
+    clicks, predicted = int(rows["clicked"].sum()), float(rows["predicted"].sum())
+
+    metrics, console = Quality(), Clicks()
+    metrics.observe(rows)
+    console.take(0, outcomes)
+    status = ModelStatus(
+        lane=0, worker="w", model="m", time_ms=1, outcomes=SHOWN, clicks=clicks, predicted=predicted, log_loss=1.0
+    )
+
+    async def read(*_: object, **__: object) -> AsyncIterator[list[Record]]:
+        yield [Record("outcomes", 0, at, 0, None, value) for at, value in enumerate(values)]
+
+    monkeypatch.setattr(reading, "read_topic", read)
+    printed = json.loads(CliRunner().invoke(app, ["outcomes", "--json"]).stdout)["outcomes"][0]
+
+    assert {
+        "metrics": metrics.figures()[0],
+        "console": console.models(0)[0].layer.calibration,
+        "salience model list": ModelRecord.of([status]).calibration,
+        "salience outcomes": printed["calibration"],
+        "the demo": asyncio.run(calibrations(Come(values)))[0],
+        "training and evaluation": measure(rows["clicked"].astype(float), rows["predicted"]).calibration,
+    } == dict.fromkeys(
+        ("metrics", "console", "salience model list", "salience outcomes", "the demo", "training and evaluation"),
+        pytest.approx(0.5),
+    )

@@ -213,7 +213,7 @@ class Choices:
             "may still be clicked": self.too_new,
         }
         beside = ", ".join(f"{count:,} {why}" for why, count in unjudged.items() if count)
-        told = f"no placement with slot {slot + 1} can be judged{beside and f': {beside}'}; "
+        told = f"no placement with slot {slot} can be judged{beside and f': {beside}'}; "
         awaited_ms = [self._awaits_ms(one) for one in self._with_clicks().values() if len(one.ads) > slot]
         if not awaited_ms:
             return f"{told}is the decisions topic filled?"

@@ -50,8 +50,8 @@ def ope(
 
     For topics it leaves out the control group, and placements that may still be
     clicked, up to SALIENCE_CLICK_WINDOW_MS after their end. Intervals are
-    clustered by person: one person's choices are alike. Slots below the first
-    get only IPS and SNIPS: no reward model covers them.
+    clustered by person: one person's choices are alike. Slots count from 0;
+    those below the first get only IPS and SNIPS: no reward model covers them.
 
     Example: salience ope --log topics --policy temperature=0.5 --slots 3
     """
@@ -141,7 +141,7 @@ def told_of(choices: "Choices", policy: str) -> dict[str, Any]:
     older, newer = choices.too_old, choices.too_new
     for slot, logged in enumerate(choices.logged()):
         untold = bool(slot) and not logged.weight.any()
-        found[f"{policy}: clicks in slot {slot + 1}"] = {
+        found[f"{policy}: clicks in slot {slot}"] = {
             "observed": float(logged.reward.mean()),
             "choices": len(logged.reward),
             "people": len(logged.of_people(logged.weight)),

@@ -172,7 +172,7 @@ async def _explores_by_thompson_sampling(shop: Shop, rounds: Iterator[int]) -> N
     await touch(shop, rounds)  # and with this one the click windows of what they showed at last
     estimates = await salience(shop, "ope", "--log", "topics", "--policy", "uniform", "--json")
     judged = {one.placement_id for one in told if one.chosen and one.arm != "control"}
-    assert estimates["uniform: clicks in slot 1"]["choices"] == len(judged)
+    assert estimates["uniform: clicks in slot 0"]["choices"] == len(judged)
 
 
 def _arms(made: dict[str, Placement], experiment: str = "warmth") -> dict[str, str]:

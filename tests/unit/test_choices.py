@@ -79,7 +79,7 @@ def test_placements_of_one_person_are_told_to_be_alike():
     for logged in choices.logged():
         assert logged.person is not None
         assert sorted(np.unique(logged.person, return_counts=True)[1].tolist()) == [13, 13, 14]
-    told = told_of(choices, "temperature=1.0")["temperature=1.0: clicks in slot 1"]
+    told = told_of(choices, "temperature=1.0")["temperature=1.0: clicks in slot 0"]
     assert told["people"] == 3
     assert any("choices of 3 people" in doubt for doubt in told["doubts"])
 
@@ -89,7 +89,7 @@ def test_the_control_group_whose_candidates_no_policy_chose_is_left_out_and_told
     arms = [CONTROL_ARM if seed % 4 == 0 else ENGINE_ARM for seed in range(1, 41)]
     choices.decided([encode_json(_decision(seed, 1.0, arm)[0]) for seed, arm in enumerate(arms, 1)])
     assert len(choices.logged()[0].reward) == 30
-    assert told_of(choices, "temperature=1.0")["temperature=1.0: clicks in slot 1"]["control_left_out"] == 10
+    assert told_of(choices, "temperature=1.0")["temperature=1.0: clicks in slot 0"]["control_left_out"] == 10
 
 
 def test_a_receipt_that_is_there_twice_counts_once_for_whichever_group(monkeypatch):
@@ -105,7 +105,7 @@ def test_a_receipt_that_is_there_twice_counts_once_for_whichever_group(monkeypat
 def test_a_log_of_the_control_group_alone_says_so():
     choices = Choices(1.0)
     choices.decided([encode_json(_decision(1, 1.0, CONTROL_ARM)[0])])
-    with pytest.raises(ValueError, match="no placement with slot 1 can be judged: 1 of the control group"):
+    with pytest.raises(ValueError, match="no placement with slot 0 can be judged: 1 of the control group"):
         choices.logged()
 
 
@@ -218,7 +218,7 @@ def test_a_partition_without_a_click_is_held_to_what_the_others_still_have():
 def test_a_clicks_topic_that_has_lost_nothing_tells_of_all_placements(clicks):
     found = _topics_of(30, clicks, first_offset=0)
     assert len(found.logged()[0].reward) == 60
-    assert told_of(found, "temperature=1.0")["temperature=1.0: clicks in slot 1"]["before_clicks_left_out"] == 0
+    assert told_of(found, "temperature=1.0")["temperature=1.0: clicks in slot 0"]["before_clicks_left_out"] == 0
 
 
 def test_a_log_of_placements_older_than_all_clicks_says_so():
@@ -279,7 +279,7 @@ def test_a_lanes_own_decisions_tell_when_the_windows_of_its_placements_have_ende
 
 def test_an_empty_log_and_one_whose_placements_have_no_such_slot_ask_for_the_topic():
     found, (made, _) = Choices(1.0, slots=2, window_ms=10), _decision(1, 1.0)
-    with pytest.raises(ValueError, match=r"no placement with slot 1 can be judged; is the decisions topic filled\?"):
+    with pytest.raises(ValueError, match=r"no placement with slot 0 can be judged; is the decisions topic filled\?"):
         found.logged()
     for time_ms in (1, 1_000):
         told = {"chosen": made.chosen[:1], "propensities": made.propensities[:1], "placement_id": f"p-{time_ms}"}
@@ -298,7 +298,7 @@ def test_a_log_of_placements_that_may_all_still_be_clicked_says_so_as_the_comman
     answer = CliRunner().invoke(app, ["ope", "--log", "topics"])
     assert answer.exit_code == 1
     assert (
-        "no placement with slot 1 can be judged: 40 may still be clicked; "
+        "no placement with slot 0 can be judged: 40 may still be clicked; "
         "ask again after 10 min more of traffic, or set SALIENCE_CLICK_WINDOW_MS to what workers have"
     ) in " ".join(answer.output.split())
     monkeypatch.setenv("SALIENCE_CLICK_WINDOW_MS", "1000")

@@ -64,7 +64,7 @@ export class Why {
     }
     byId("why").replaceChildren(
       make("p", { class: "facts", data: { identical: String(told.identical) } }, say(`why.identical.${told.identical}`), ...told.differences.map((each) => make("small", {}, ` ${each}`))),
-      make("h3", {}, say("why.slots")), this.slots(told),
+      make("h3", {}, say("why.slots")), make("p", { class: "hint" }, say("why.from_0")), this.slots(told),
       make("div", { class: "two" },
         make("div", {}, make("h3", {}, say("why.interest")), this.tastes("session", told.session), this.tastes("long", told.long)),
         make("div", {}, make("h3", {}, say("why.history")), make("p", { class: "hint", id: "why-of" }), this.long("why.history", this.past(told)))),
@@ -88,7 +88,7 @@ export class Why {
 
   slots(told) {
     return this.table("why-slots", SLOTS, told.slots, (slot) => slot.slot, (node, slot) => {
-      const button = make("button", { type: "button", "aria-pressed": "false", "aria-label": say("why.choose", { slot: slot.slot + 1 }) }, String(slot.slot + 1));
+      const button = make("button", { type: "button", "aria-pressed": "false", "aria-label": say("why.choose", { slot: slot.slot }) }, String(slot.slot));
       button.addEventListener("click", () => { this.chosen = told.slots.indexOf(slot); this.attend(); });
       cell(node, "slot").append(button);
       put(cell(node, "ad"), named(slot.ad), slot.ad.ad_id);
@@ -138,7 +138,7 @@ export class Why {
   /** Show what the history did for the slot chosen. */
   attend() {
     const won = this.told.slots[this.chosen];
-    put(byId("why-of"), won ? say("why.of", { slot: won.slot + 1, ad: named(won.ad) }) : "");
+    put(byId("why-of"), won ? say("why.of", { slot: won.slot, ad: named(won.ad) }) : "");
     [...byId("why-slots").tBodies[0].rows].forEach((node, at) =>
       node.querySelector("button").setAttribute("aria-pressed", String(at === this.chosen)));
     [...byId("why-history").tBodies[0].rows].forEach((node, at) => {

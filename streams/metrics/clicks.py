@@ -20,6 +20,11 @@ class ClickMetrics:
             "Impressions whose outcome is known, by whether they were clicked.",
             ("clicked",),
         )
+        self._ended = counter(
+            "salience_click_windows",
+            "Impressions whose click window has ended, by whether they were clicked: of these the click rate.",
+            ("clicked",),
+        )
         self._unnamed = counter(
             "salience_unnamed_outcomes", "Outcomes of ads no longer in the catalogue; they are not published."
         )
@@ -55,12 +60,18 @@ class ClickMetrics:
         self._quality = Quality()
         for clicked in ("false", "true"):
             self._outcomes.labels(clicked)
+            self._ended.labels(clicked)
 
     def observe(self, observed: Observed, told: int) -> None:
-        """Count outcomes as they come, ``told`` of them published, and predictions once their windows have ended."""
-        clicks = int(np.count_nonzero(observed.outcomes["clicked"]))
-        self._outcomes.labels("true").inc(clicks)
-        self._outcomes.labels("false").inc(len(observed.outcomes) - clicks)
+        """Count outcomes as they come, ``told`` of them published, and predictions once their windows have ended.
+
+        Clicks come before the non-clicks that were shown with them: whenever traffic grows, they are too large a part
+        of what comes. Of the windows that have ended they are not.
+        """
+        for counted, rows in ((self._outcomes, observed.outcomes), (self._ended, observed.judged)):
+            clicks = int(np.count_nonzero(rows["clicked"]))
+            counted.labels("true").inc(clicks)
+            counted.labels("false").inc(len(rows) - clicks)
         self._unnamed.inc(len(observed.outcomes) - told)
         before = self._quality.drifts
         self._quality.observe(observed.judged)

@@ -68,11 +68,16 @@ WORKERS = (
     Panel(
         "Click rate, drifts, windows cut",
         {
-            "click rate": 'sum(rate(salience_impression_outcomes_total{clicked="true"}[$__rate_interval])) '
-            "/ sum(rate(salience_impression_outcomes_total[$__rate_interval]))",
+            "click rate": 'sum(rate(salience_click_windows_total{clicked="true"}[$__rate_interval])) '
+            "/ sum(rate(salience_click_windows_total[$__rate_interval]))",
             "drifts": "sum(increase(salience_click_drifts_total[$__rate_interval]))",
             "windows cut": "sum(increase(salience_click_windows_cut_total[$__rate_interval]))",
         },
+    ),
+    Panel(
+        "Outcomes as they come, by whether clicked",
+        {"{{clicked}}": "sum by (clicked) (rate(salience_impression_outcomes_total[$__rate_interval]))"},
+        "reqps",
     ),
     Panel("Lanes", {"{{instance}} {{stage}}": "salience_lanes"}),
     Panel(

@@ -9,16 +9,21 @@ import pytest
 from typer.testing import CliRunner
 
 from onnx_models.metrics import measure
+from scoring.feedback import ClickLayer, Learning
 from streams import reading
 from streams.cli import app
 from streams.console.clicks import Clicks
 from streams.control_wire import ModelStatus
 from streams.demo.tally import calibrations
+from streams.metrics.dashboards import WORKERS, metrics_in
+from streams.metrics.worker import Metrics
 from streams.models.roles import Record as ModelRecord
 from streams.outcomes import outcomes_in
 from streams.quality import Quality
 from streams.wire import Outcome, encode_json
 from tests.builders import Record
+from tests.unit.test_feedback import events_of, observe
+from tests.unit.test_metrics import told_by
 from tests.unit.test_tally import Come
 
 SHOWN, EVERY, PREDICTED = 2_000, 40, 0.05
@@ -68,3 +73,30 @@ def test_calibration_is_clicks_over_predicted_clicks_wherever_it_is_told(monkeyp
         ("metrics", "console", "salience model list", "salience outcomes", "the demo", "training and evaluation"),
         pytest.approx(0.5),
     )
+
+
+WINDOW_MS = 10_000
+CLICKED = 5
+"""One impression in so many is clicked, at once."""
+
+
+def shown(from_ms: int, count: int) -> list[tuple[int, str, int, int]]:
+    """``count`` impressions, evenly over a click window, and their clicks, in the order of time."""
+    at = [from_ms + place * WINDOW_MS // count for place in range(count)]
+    told = [(time_ms, "shown", time_ms, time_ms) for time_ms in at]
+    return sorted(told + [(time_ms + 5, "clicked", time_ms, time_ms) for time_ms in at[::CLICKED]])
+
+
+def test_the_dashboards_click_rate_is_the_same_while_traffic_grows_and_fades() -> None:
+    (query,) = (panel.queries["click rate"] for panel in WORKERS if "click rate" in panel.queries)
+    (counter,) = metrics_in(query)
+    metrics, layer = Metrics(), ClickLayer(Learning(window_ms=WINDOW_MS, wait_ms=4_000))
+    counts, found = np.zeros(2), []
+    for number, impressions in enumerate((100, 100, 1_000, 100, 100)):
+        seen = observe(layer, events_of(*shown(WINDOW_MS * (1 + number), impressions)))
+        metrics._clicks.observe(seen, told=len(seen.outcomes))
+        told = told_by(metrics.registry)
+        now = np.array([told[f'{counter}{{clicked="{clicked}"}}'] for clicked in ("true", "false")])
+        (clicks, others), counts = now - counts, now
+        found.append(float(clicks / (clicks + others)) if clicks + others else None)
+    assert found == [None, *[pytest.approx(1 / CLICKED, abs=0.01)] * 4]

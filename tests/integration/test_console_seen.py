@@ -125,7 +125,7 @@ def test_every_chart_says_what_it_shows_of_whom_and_its_latest_value() -> None:
             names = await named(page)
             assert len(names) == len(set(names)) == 6 * 4 + 3 + 1 + 2
             assert "Lane 3, Time lag: over the last three minutes, now 3.4 s" in names
-            assert "Lane 3, Event to placement: over the last three minutes, now p50 11 ms, p99 49 ms" in names
+            assert "Lane 3, Age of events when placed: over the last three minutes, now p50 11 ms, p99 49 ms" in names
             assert (
                 "before, Clicks / predicted clicks: over the last three minutes, now fewer than 1,000 outcomes" in names
             )

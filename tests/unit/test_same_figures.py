@@ -13,6 +13,7 @@ from scoring.feedback import ClickLayer, Learning
 from streams import reading
 from streams.cli import app
 from streams.console.clicks import Clicks
+from streams.console.flow import Flow
 from streams.control_wire import ModelStatus
 from streams.demo.tally import calibrations
 from streams.metrics.dashboards import WORKERS, metrics_in
@@ -21,7 +22,10 @@ from streams.models.roles import Record as ModelRecord
 from streams.outcomes import outcomes_in
 from streams.quality import Quality
 from streams.wire import Outcome, encode_json
-from tests.builders import Record
+from tests.builders import Record, impression, record
+from tests.unit.slices import NOW_MS, new_state, placements, slice_of, step_of
+from tests.unit.test_console import placed
+from tests.unit.test_console_alarms import STATIC
 from tests.unit.test_feedback import events_of, observe
 from tests.unit.test_metrics import told_by
 from tests.unit.test_tally import Come
@@ -100,3 +104,20 @@ def test_the_dashboards_click_rate_is_the_same_while_traffic_grows_and_fades() -
         (clicks, others), counts = now - counts, now
         found.append(float(clicks / (clicks + others)) if clicks + others else None)
     assert found == [None, *[pytest.approx(1 / CLICKED, abs=0.01)] * 4]
+
+
+LATE_MS = 60_000
+
+
+def test_how_old_events_are_when_placed_is_not_called_what_the_time_that_workers_take_is_called() -> None:
+    """An event that a device sends a minute late, and a worker answers at once."""
+    came = record(impression(time_ms=NOW_MS - LATE_MS), timestamp=NOW_MS)
+    metrics, flow, taken = Metrics(), Flow(1), slice_of([came])
+    effects = step_of().run(new_state(), taken, NOW_MS)
+    metrics.committed(taken, effects, [], NOW_MS)
+    flow.take(0, [placed(user, told.time_ms) for user, told in placements(effects).items()], [NOW_MS])
+
+    assert flow.tick(NOW_MS)[0].p99_ms == LATE_MS
+    assert told_by(metrics.registry)["salience_event_to_placement_seconds_sum"] == 0
+    on_console = json.loads((STATIC / "i18n" / "en.json").read_text())["lanes.p99_ms"]
+    assert on_console not in {panel.title for panel in WORKERS}

@@ -17,6 +17,7 @@ from scoring.assignment import OUTSIDE
 from scoring.confidence import Z_95
 from scoring.events import Kind
 from scoring.ids import MISSING
+from scoring.interest import VIEWED_MS_MAX
 from scoring.trial import SUMS, Look, Trial
 from streams.behaviour.gathered import Table
 from streams.behaviour.joined import UNKNOWN, Behaviour, places
@@ -108,12 +109,13 @@ def _divided(behaviour: Behaviour) -> tuple[Table, Ints, Ints, Floats]:
 def _totals(behaviour: Behaviour, chosen: Ints) -> Floats:
     """Each person's sums over the chosen impressions, ``[U, SUMS]``."""
     user, told = behaviour.impression_user[chosen], np.zeros((behaviour.users, len(SUMS)))
+    looked_ms = np.minimum(behaviour.actions["viewed_ms"], VIEWED_MS_MAX)  # as rows count for experiments
     columns: dict[str, Floats] = {
         "impressions": np.ones(len(chosen)),
         "clicks": behaviour.clicked[chosen].astype(float),
         "conversions": (behaviour.stage[chosen] >= Kind.PURCHASED).astype(float),
         "revenue_micros": behaviour.bought_micros[chosen].astype(float),
-        "viewed_s": behaviour.of_impressions(behaviour.actions["viewed_ms"])[chosen] / 1000,
+        "viewed_s": behaviour.of_impressions(looked_ms)[chosen] / 1000,
         "switches": _switches(behaviour, chosen).astype(float),
         "shown": np.ones(len(chosen)),
     }

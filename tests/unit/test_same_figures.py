@@ -10,20 +10,26 @@ from typer.testing import CliRunner
 
 from onnx_models.metrics import measure
 from scoring.feedback import ClickLayer, Learning
+from scoring.rows import RowStore
+from scoring.trial import SUMS
+from scoring.update import take
 from streams import reading
+from streams.behaviour.personal import _totals
 from streams.cli import app
 from streams.console.clicks import Clicks
 from streams.console.flow import Flow
 from streams.control_wire import ModelStatus
 from streams.demo.tally import calibrations
+from streams.experiments.people import FROM_ROWS, counted
 from streams.metrics.dashboards import WORKERS, metrics_in
 from streams.metrics.worker import Metrics
 from streams.models.roles import Record as ModelRecord
 from streams.outcomes import outcomes_in
 from streams.quality import Quality
 from streams.wire import Outcome, encode_json
-from tests.builders import Record, impression, record
+from tests.builders import START_MS, Record, ad, catalogue, click, columns_of, impression, record
 from tests.unit.slices import NOW_MS, new_state, placements, slice_of, step_of
+from tests.unit.test_behaviour import behaviour_of
 from tests.unit.test_console import placed
 from tests.unit.test_console_alarms import STATIC
 from tests.unit.test_feedback import events_of, observe
@@ -121,3 +127,14 @@ def test_how_old_events_are_when_placed_is_not_called_what_the_time_that_workers
     assert told_by(metrics.registry)["salience_event_to_placement_seconds_sum"] == 0
     on_console = json.loads((STATIC / "i18n" / "en.json").read_text())["lanes.p99_ms"]
     assert on_console not in {panel.title for panel in WORKERS}
+
+
+def test_seconds_viewed_of_a_page_left_open_are_a_minute_in_the_reports_comparison_as_in_an_experiment() -> None:
+    left_open = {"kind": "view", "viewed_s": 3_600.0, "impression_time_ms": START_MS}
+    events = [impression(), click(time_ms=START_MS + 3_600_000, **left_open)]
+    store, at = RowStore(), SUMS.index("viewed_s")
+    take(store.rows, columns := columns_of(store, events), np.zeros(len(columns), dtype=np.int64), catalogue())
+    in_experiment = counted(store.rows)[0, FROM_ROWS.index(at)]
+
+    in_report = _totals(behaviour_of(events, [ad()]), np.zeros(1, dtype=np.int64))[0, at]
+    assert in_report == in_experiment == 60

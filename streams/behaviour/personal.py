@@ -125,12 +125,17 @@ def _totals(behaviour: Behaviour, chosen: Ints) -> Floats:
 
 
 def _switches(behaviour: Behaviour, chosen: Ints) -> npt.NDArray[np.bool_]:
-    """Whether an impression has another category than the person's one before; false for a person's first."""
-    user, category = behaviour.impression_user[chosen], behaviour.categories.of_ad[behaviour.impression_ad[chosen]]
+    """Whether an impression has another category than the person's one before; false for a person's first.
+
+    An ad that is in no catalogue has no category, and changes none, as in experiments.
+    """
+    known = np.flatnonzero(behaviour.impression_ad[chosen] != MISSING)
+    user = behaviour.impression_user[chosen][known]
+    category = behaviour.categories.of_ad[behaviour.impression_ad[chosen]][known]
     order = np.argsort(user, kind="stable")  # impressions are in time order
     other = np.zeros(len(chosen), dtype=np.bool_)
     same_user = user[order][1:] == user[order][:-1]
-    other[order[1:]] = same_user & (category[order][1:] != category[order][:-1])
+    other[known[order[1:]]] = same_user & (category[order][1:] != category[order][:-1])
     return other
 
 

@@ -9,7 +9,9 @@ import pytest
 from typer.testing import CliRunner
 
 from onnx_models.metrics import measure
+from scoring.features import top_category
 from scoring.feedback import ClickLayer, Learning
+from scoring.ids import id64
 from scoring.rows import RowStore
 from scoring.trial import SUMS
 from scoring.update import take
@@ -20,7 +22,7 @@ from streams.console.clicks import Clicks
 from streams.console.flow import Flow
 from streams.control_wire import ModelStatus
 from streams.demo.tally import calibrations
-from streams.experiments.people import FROM_ROWS, counted
+from streams.experiments.people import FROM_ROWS, People, counted
 from streams.metrics.dashboards import WORKERS, metrics_in
 from streams.metrics.worker import Metrics
 from streams.models.roles import Record as ModelRecord
@@ -138,3 +140,16 @@ def test_seconds_viewed_of_a_page_left_open_are_a_minute_in_the_reports_comparis
 
     in_report = _totals(behaviour_of(events, [ad()]), np.zeros(1, dtype=np.int64))[0, at]
     assert in_report == in_experiment == 60
+
+
+def test_an_ad_of_no_catalogue_changes_no_category_in_the_report_as_in_an_experiment() -> None:
+    shelves = {"ad-1": "tents/small", "ad-2": "boots"}
+    seen = ["ad-1", "gone", "ad-1", "gone", "ad-2"]
+    people, at = People(), SUMS.index("switches")
+    (place,) = people.places(np.array([7], dtype=np.uint64)).tolist()
+    for name in seen:
+        people.show(place, id64(top_category(shelves[name])) if name in shelves else 0)
+
+    events = [impression(ad_id=name, time_ms=START_MS + 1_000 * second) for second, name in enumerate(seen)]
+    behaviour = behaviour_of(events, [ad(name, category=category) for name, category in shelves.items()])
+    assert _totals(behaviour, np.arange(len(seen)))[0, at] == people.totals[place, at] == 1

@@ -21,6 +21,7 @@ from streams.behaviour.funnels import Step
 from streams.behaviour.joined import DAY_MS, HOUR_MS, MINUTE_MS
 from streams.behaviour.plots import moment
 from streams.behaviour.report import Report
+from streams.experiments.findings import figure
 
 
 @dataclass(frozen=True, slots=True)
@@ -228,10 +229,10 @@ def _personal(report: Report) -> Section:
     rows = [
         [
             each.metric.replace("_", " "),
-            f"{each.control:.5g}",
-            f"{each.personalised:.5g}",
-            "too little yet" if each.difference is None else f"{each.difference:+.4g}",
-            "" if each.low is None else f"{each.low:+.4g} to {each.high:+.4g}",
+            figure(each.control),
+            figure(each.personalised),
+            "too little yet" if each.difference is None else figure(each.difference, "+"),
+            "" if each.low is None else f"{figure(each.low, '+')} to {figure(each.high, '+')}",
         ]
         for each in found.changes
     ]

@@ -37,6 +37,10 @@ Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
 
 
+A_USER = {"revenue_micros": "revenue_micros_a_user"}
+"""Metrics of experiments that are told of a user and day there, and here, over the whole log, of a user."""
+
+
 class Change(Struct, frozen=True):
     """A metric of both groups, and personalised − control with its 95 % interval; null where data are too few."""
 
@@ -144,7 +148,7 @@ def _changes(look: Look) -> list[Change]:
     for metric, values in look.values.items():
         found = look.differences[metric].get(1)
         told = (found.value, found.low, found.high) if found else (None, None, None)
-        changes.append(Change(metric, values[0], values[1], *told))
+        changes.append(Change(A_USER.get(metric, metric), values[0], values[1], *told))
     return changes
 
 

@@ -15,8 +15,6 @@ if TYPE_CHECKING:
 STALE_MS = 600_000
 """Where the last look is older than that, a stop leaves so much unjudged that people are told: most referees look every
 ten seconds."""
-WHOLE_FROM = 10_000
-"""Larger numbers are never shown in powers of ten: people read a shop's revenue in micros as money."""
 
 
 def newest(settings: "Settings") -> "dict[str, ExperimentReport]":
@@ -105,6 +103,7 @@ def _how_it_was_judged(found: "ExperimentReport") -> Iterator[tuple[str, str]]:
 def _table(found: "ExperimentReport") -> Table:
     """Each metric of every arm, and its difference to the first arm's."""
     from scoring.trial import METRICS
+    from streams.experiments.findings import figure
 
     first, *others = found.arms
     table = Table(title=f"{found.experiment}: {found.verdict}", title_justify="left", box=None, padding=(0, 1, 0, 0))
@@ -115,14 +114,14 @@ def _table(found: "ExperimentReport") -> Table:
     table.add_column("its interval", justify="right")
     doubted = {(doubt.metric, doubt.arm) for doubt in found.doubts}
     for metric in first.metrics:
-        table.add_row(metric, first.arm, _number(first.metrics[metric]))
+        table.add_row(metric, first.arm, figure(first.metrics[metric]))
         for arm in others:
             if (against := arm.against_first.get(metric)) is not None:
-                told = (_number(against.value, "+"), f"{_number(against.low, '+')} to {_number(against.high, '+')}")
+                told = (figure(against.value, "+"), f"{figure(against.low, '+')} to {figure(against.high, '+')}")
             else:
                 decided = not doubted.isdisjoint({(metric, first.arm), (metric, arm.arm)})
                 told = ("", "one decides" if decided else "too little yet" if metric in METRICS else "")
-            table.add_row("", arm.arm, _number(arm.metrics[metric]), *told)
+            table.add_row("", arm.arm, figure(arm.metrics[metric]), *told)
     return table
 
 
@@ -143,10 +142,3 @@ def _beside(found: "ExperimentReport") -> Iterator[tuple[str, str]]:
     for words in dict.fromkeys(doubt.words for doubt in found.doubts):  # several metrics are divided by impressions
         if words != found.verdict:
             yield words, "yellow"
-
-
-def _number(value: float | None, sign: str = "") -> str:
-    """Four digits; from `WHOLE_FROM` on, all digits; a dash for what is not known."""
-    if value is None:
-        return "–"
-    return f"{value:{sign},.0f}" if abs(value) >= WHOLE_FROM else f"{value:{sign}.4g}"

@@ -61,6 +61,17 @@ SENTENCES: Mapping[Code, str] = {
 }
 
 
+WHOLE_FROM = 10_000
+"""Larger numbers are never shown in powers of ten: people read a shop's revenue in micros as money."""
+
+
+def figure(value: float | None, sign: str = "") -> str:
+    """A metric for people: four digits; from `WHOLE_FROM` on, all digits; a dash for what is not known."""
+    if value is None:
+        return "–"
+    return f"{value:{sign},.0f}" if abs(value) >= WHOLE_FROM else f"{value:{sign}.4g}"
+
+
 class Finding(Struct, frozen=True, kw_only=True):
     """What an experiment shows of ``arms``, beside the ``first``, in ``metric``.
 

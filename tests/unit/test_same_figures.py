@@ -12,16 +12,18 @@ from onnx_models.metrics import measure
 from scoring.features import top_category
 from scoring.feedback import ClickLayer, Learning
 from scoring.ids import id64
+from scoring.policies import CONTROL_ARM, ENGINE_ARM
 from scoring.rows import RowStore
-from scoring.trial import SUMS
+from scoring.trial import SUMS, Trial
 from scoring.update import take
 from streams import reading
-from streams.behaviour.personal import _totals
+from streams.behaviour.personal import _totals, personalisation
 from streams.cli import app
 from streams.console.clicks import Clicks
 from streams.console.flow import Flow
 from streams.control_wire import ModelStatus
 from streams.demo.tally import calibrations
+from streams.experiments.findings import figure
 from streams.experiments.people import FROM_ROWS, People, counted
 from streams.metrics.dashboards import WORKERS, metrics_in
 from streams.metrics.worker import Metrics
@@ -153,3 +155,25 @@ def test_an_ad_of_no_catalogue_changes_no_category_in_the_report_as_in_an_experi
     events = [impression(ad_id=name, time_ms=START_MS + 1_000 * second) for second, name in enumerate(seen)]
     behaviour = behaviour_of(events, [ad(name, category=category) for name, category in shelves.items()])
     assert _totals(behaviour, np.arange(len(seen)))[0, at] == people.totals[place, at] == 1
+
+
+def test_revenue_of_a_user_is_not_called_what_revenue_of_a_user_and_day_is_called() -> None:
+    """Everybody spends 30 units within two days."""
+    events, decisions, spent, days = [], [], 30_000_000, 2.0
+    for number in range(40):
+        user, arm = f"u-{number}", CONTROL_ARM if number % 2 else ENGINE_ARM
+        decisions.append({"placement_id": user, "user_id": user, "arm": arm, "policy": {"control_share": 0.5}})
+        bought = {"kind": "purchase", "value_micros": spent, "impression_time_ms": START_MS}
+        events += [impression(user, placement_id=user), click(user, time_ms=START_MS + 1_000, **bought)]
+    behaviour, everybody = behaviour_of(events, [ad()], decisions), np.arange(40)
+    totals, trial = _totals(behaviour, everybody), Trial(shares=np.array([0.5, 0.5]))
+    trial.expose(everybody, everybody % 2, np.zeros_like(totals))
+    in_experiment = trial.look(totals, days=np.full(40, days)).values["revenue_micros"]
+
+    found = personalisation(behaviour)
+    assert found is not None
+    told = {each.metric: each.control for each in found.changes}
+    assert in_experiment == [spent / days, spent / days]
+    assert told["revenue_micros_a_user"] == spent
+    assert "revenue_micros" not in told
+    assert figure(told["revenue_micros_a_user"]) == "30,000,000"

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from streams.cli.options import Bootstrap, Json, Prefix, settings_of
-from streams.cli.screen import Table, left_out, screen
+from streams.cli.screen import Table, left_out, moment, screen
 
 if TYPE_CHECKING:
     from streams.campaigns import Campaign
@@ -24,8 +24,10 @@ def campaigns(
 ) -> None:
     """Show each campaign's spending against the day's budget, and its purchases with their value.
 
-    It reads the topic campaign-metrics. An arm's name ends its placements' ids:
-    1-0 is arm 0 of experiment 1. ROAS is value over money spent, by last touch;
+    It reads the topic campaign-metrics. Today is the newest UTC day that lanes
+    tell of; other figures are of all time. An arm's name ends its placements'
+    ids: 1-0 is arm 0 of experiment 1. Spent is what was delivered, even what is
+    beyond a budget and not billed. ROAS is value over money spent, by last touch;
     "spread" is ROAS by position, which gives 40 % each to the first and to the
     last of the ads that were clicked before a purchase. First and last go by when
     ads were shown, not by when they were clicked.
@@ -77,10 +79,12 @@ async def _read(bootstrap: str, prefix: str) -> "tuple[list[CampaignMetrics], in
 
 
 def _table(found: "list[Campaign]", by_arm: bool) -> Table:
-    arm = ["arm"] if by_arm else []
+    from streams.topics import DAY_MS
+
+    arm, day = ["arm"] if by_arm else [], moment(found[0].day * DAY_MS, "%Y-%m-%d")
     table = Table(
         "campaign", *arm, "impressions", "clicks", "spent today", "of budget", "beyond", "spent", "purchases", "value",
-        "ROAS", "spread",
+        "ROAS", "spread", title=f"Today is {day} (UTC); all else is of all time", title_justify="left",
     )  # fmt: skip
     for one in found:
         table.add_row(

@@ -9,8 +9,10 @@ from typer.testing import CliRunner, Result
 
 from streams import reading
 from streams.cli import app
+from streams.console.campaigns import Campaigns
 from streams.wire import CampaignMetrics, Figures, encode_json
 from tests.builders import Record
+from tests.unit.test_console_alarms import STATIC
 from tests.unit.test_unreadable import BAD
 
 
@@ -43,3 +45,26 @@ def test_a_record_that_tells_of_no_campaign_is_counted_and_left_out(
     said = _told(monkeypatch, [_cell(), bad, None], "--json")
     assert [each["total"]["impressions"] for each in json.loads(said.stdout)["campaigns"]] == [10]
     assert "1 record on campaign-metrics is unreadable and left out" in said.stderr
+
+
+def test_which_day_is_today_is_told_and_that_the_rest_is_of_all_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing has happened since 8 January 1970: what was spent then is today's, whenever one looks."""
+    said = _told(monkeypatch, [_cell(total=Figures(impressions=900, clicks=80, spent_micros=70_000_000))])
+    assert "Today is 1970-01-08 (UTC); all else is of all time" in said.stdout
+    assert all(figure in said.stdout for figure in ("900", "80", "5.00", "70.00"))
+
+
+def test_what_the_console_tells_of_today_is_not_called_what_is_of_all_time_here(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    console = Campaigns()
+    cell = _cell(total=Figures(impressions=900, clicks=80, spent_micros=70_000_000))
+    console.take([Record("campaign-metrics", 0, 0, 0, b"0/one/", cell)])
+    (today,) = console.day().campaigns
+    (here,) = json.loads(_told(monkeypatch, [cell], "--json").stdout)["campaigns"]
+    assert (today.impressions, here["total"]["impressions"]) == (10, 900)
+    assert (today.spent_micros, here["total"]["spent_micros"]) == (5_000_000, 70_000_000)
+    words = json.loads((STATIC / "i18n" / "en.json").read_text())
+    heads = {words[f"campaigns.{name}"].lower() for name in ("impressions", "clicks", "spent")}
+    assert heads.isdisjoint({"impressions", "clicks", "spent"})
+    assert "spent today" in heads

@@ -266,8 +266,8 @@ class Outcome(Struct, frozen=True, kw_only=True):
     a click came or the window ended. The window ends when that time reaches ``ends_ms`` (0: from a former version); a
     click is reported before. Once a ``known_ms`` in the partition reaches ``ends_ms``, the outcomes of all impressions
     shown as early in the lane are known. ``predicted``: the click layer's probability of a click when the impression
-    was shown, before learning from it; ``attention``: the same from the attention model ``model`` alone. ``shadow``:
-    the shadow model that scored it too, if any; ``shadow_predicted``: its probability at that time.
+    was shown, before learning from it; ``attention``: the same by the attention model ``model`` alone. ``shadow``: the
+    shadow model that scored it too; ``shadow_predicted``: its probability. ``arm``: control or engine, all others.
     """
 
     event: str

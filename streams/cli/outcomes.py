@@ -28,6 +28,7 @@ def outcomes(
 
     It compares the online click layer with the attention model alone. It leaves
     out the newest clicks: other impressions of their time may still be clicked.
+    The arm engine is all but the control group, experiments' arms among them.
     Calibration is clicks over predicted clicks; 1 is right on average. AUC is
     unknown (null in JSON) where there are only clicks, or none.
 

@@ -133,7 +133,9 @@ class Metrics:
         )
         # --- what comes out
         self.produced = counter("salience_produced_records", "Records delivered, by output topic.", ("topic",))
-        self.placements = counter("salience_placements", "Placements published, by arm.", ("arm",))
+        self.placements = counter(
+            "salience_placements", "Placements published, by arm; engine: of those in no experiment.", ("arm",)
+        )
         self.unknown_ads = counter("salience_unknown_ads", "Events for ads that the catalogue does not hold.")
         self.misquoted = counter(
             "salience_misquoted_events", "Events with a price that no placement of their user has; they charge nothing."

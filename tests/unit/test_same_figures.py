@@ -9,6 +9,7 @@ import pytest
 from typer.testing import CliRunner
 
 from onnx_models.metrics import measure
+from scoring.assignment import Arm, Experiment
 from scoring.features import top_category
 from scoring.feedback import ClickLayer, Learning
 from scoring.ids import id64
@@ -32,7 +33,7 @@ from streams.outcomes import outcomes_in
 from streams.quality import Quality
 from streams.wire import Outcome, encode_json
 from tests.builders import START_MS, Record, ad, catalogue, click, columns_of, impression, record
-from tests.unit.slices import NOW_MS, new_state, placements, slice_of, step_of
+from tests.unit.slices import NOW_MS, log_records, new_state, placements, slice_of, step_of
 from tests.unit.test_behaviour import behaviour_of
 from tests.unit.test_console import placed
 from tests.unit.test_console_alarms import STATIC
@@ -177,3 +178,15 @@ def test_revenue_of_a_user_is_not_called_what_revenue_of_a_user_and_day_is_calle
     assert told["revenue_micros_a_user"] == spent
     assert "revenue_micros" not in told
     assert figure(told["revenue_micros_a_user"]) == "30,000,000"
+
+
+def test_the_engine_of_outcomes_whom_experiments_are_among_is_not_called_as_the_placements_of_none_are() -> None:
+    step, arms = step_of(), (Arm("as-is", 0.5), Arm("warmer", 0.5, {"temperature": 0.3}))
+    step.engine.experiments.set(1, Experiment("warmth", "own", 0.0, 1.0, 1.0, arms))  # everybody takes part
+    effects = step.run(new_state(), slice_of(log_records()), NOW_MS)
+    values = [message.value for message in effects.messages["outcomes"]]
+    outcomes, _ = outcomes_in([Record("outcomes", 0, at, 0, None, value) for at, value in enumerate(values)])
+
+    assert effects.arms.keys() == {"warmth/as-is", "warmth/warmer", CONTROL_ARM}
+    assert {one.arm for one in outcomes} == {ENGINE_ARM, CONTROL_ARM}
+    assert json.loads((STATIC / "i18n" / "en.json").read_text())["arms.engine"] != ENGINE_ARM

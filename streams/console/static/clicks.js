@@ -7,6 +7,8 @@ import { Band, drop } from "./charts.js";
 const ARMS = [["arm", false], ["impressions", true], ["clicks", true], ["rate", true], ["interval", true], ["narrowing", false]];
 const TRIAL = [["arm", false], ["users", true], ["metric", true], ["difference", true], ["narrowing", false]];
 const label = (field) => say(`arms.${field}`);
+const ENGINE = "engine"; // an outcome does not tell experiments' arms apart, as placements do (scoring/policies.py)
+const named = ({ arm }) => (arm === ENGINE ? say("arms.engine") : arm);
 
 /** What an experiment shows; a referee of before has told the sentence alone. */
 function shows({ finding, verdict }) {
@@ -43,13 +45,13 @@ export class Clicks {
   }
 
   updateArm(node, arm) {
-    put(cell(node, "arm"), arm.arm, arm.arm);
+    put(cell(node, "arm"), named(arm), arm.arm);
     put(cell(node, "impressions"), number(arm.impressions, 0), arm.impressions);
     put(cell(node, "clicks"), number(arm.clicks, 0), arm.clicks);
     put(cell(node, "rate"), percent(arm.rate), arm.rate);
     const interval = say("interval", { low: percent(arm.low), high: percent(arm.high) });
     put(cell(node, "interval"), interval, `${arm.low} ${arm.high}`);
-    this.bands.get(node).draw(arm.lows, arm.highs, say("chart.band", { what: arm.arm, interval }));
+    this.bands.get(node).draw(arm.lows, arm.highs, say("chart.band", { what: named(arm), interval }));
   }
 
   createTrial() {

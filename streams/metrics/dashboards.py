@@ -219,7 +219,7 @@ def _dashboard(uid: str, title: str, panels: tuple[Panel, ...], rows: list[Row])
         "uid": uid,
         "title": title,
         "tags": ["salience"],
-        "timezone": "browser",
+        "timezone": "utc",  # as the console, the commands and the days of budgets
         "schemaVersion": 39,
         "refresh": "10s",
         "time": {"from": "now-1h", "to": "now"},

@@ -20,13 +20,14 @@ from scoring.update import take
 from streams import reading
 from streams.behaviour.personal import _totals, personalisation
 from streams.cli import app
+from streams.cli.screen import moment
 from streams.console.clicks import Clicks
 from streams.console.flow import Flow
 from streams.control_wire import ModelStatus
 from streams.demo.tally import calibrations
 from streams.experiments.findings import figure
 from streams.experiments.people import FROM_ROWS, People, counted
-from streams.metrics.dashboards import WORKERS, metrics_in
+from streams.metrics.dashboards import WORKERS, dashboards, metrics_in
 from streams.metrics.worker import Metrics
 from streams.models.roles import Record as ModelRecord
 from streams.outcomes import outcomes_in
@@ -190,3 +191,9 @@ def test_the_engine_of_outcomes_whom_experiments_are_among_is_not_called_as_the_
     assert effects.arms.keys() == {"warmth/as-is", "warmth/warmer", CONTROL_ARM}
     assert {one.arm for one in outcomes} == {ENGINE_ARM, CONTROL_ARM}
     assert json.loads((STATIC / "i18n" / "en.json").read_text())["arms.engine"] != ENGINE_ARM
+
+
+def test_a_moment_is_in_utc_on_dashboards_as_on_the_console_and_in_commands() -> None:
+    assert {json.loads(text)["timezone"] for text in dashboards().values()} == {"utc"}
+    assert moment(START_MS, "%H:%M") == "22:13"
+    assert 'timeZone: "UTC"' in (STATIC / "text.js").read_text()

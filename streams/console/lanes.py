@@ -8,7 +8,7 @@ import msgspec
 from streams.console.alarms import GROWING_S, TIME_LAG_S
 from streams.console.flow import LaneFlow
 from streams.lag.arithmetic import PartitionLag, Status
-from streams.lag.board import GroupLag, worst
+from streams.lag.board import GroupLag, time_lag_of, worst
 
 LANES_SHOWN = 64
 """Lanes on the page: the worst ones, since whoever looks at 512 lanes looks for those."""
@@ -52,15 +52,15 @@ def lane_states(group: GroupLag | None, inputs: Sequence[str], flows: Sequence[L
 
 def _state(lane: int, lags: list[PartitionLag], flow: LaneFlow) -> LaneState:
     behind = [lag.lag for lag in lags if lag.lag is not None]
-    times = [lag.time_lag_s for lag in lags if lag.time_lag_s is not None]
+    time_lag_s, at_least = time_lag_of(lags)
     return LaneState(
         lane=lane,
         status=worst(lag.status for lag in lags) if lags else Status.UNKNOWN,
         behind=sum(behind) if lags and len(behind) == len(lags) else None,
         consumed=sum(lag.committed or 0 for lag in lags),
         end=sum(lag.log_end or 0 for lag in lags),
-        time_lag_s=max(times, default=None),
-        time_lag_at_least=any(lag.time_lag_at_least for lag in lags),
+        time_lag_s=time_lag_s,
+        time_lag_at_least=at_least,
         consumed_per_s=round(sum(lag.consumed_per_s for lag in lags), 2),
         produced_per_s=round(sum(lag.produced_per_s for lag in lags), 2),
         stuck_s=max((lag.stuck_s for lag in lags), default=0.0),

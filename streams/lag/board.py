@@ -1,6 +1,6 @@
 """The lag of all groups over all polls: observations in, reports out. Nothing here asks a broker or a clock."""
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from typing import NamedTuple
@@ -137,15 +137,21 @@ class Board:
         )
 
 
+def time_lag_of(lags: Sequence[PartitionLag]) -> tuple[float | None, bool]:
+    """The longest known time lag of partitions together, None where there is none; and whether it is at least that."""
+    known = [(lag.time_lag_s, lag.time_lag_at_least) for lag in lags if lag.time_lag_s is not None]
+    return max(known, default=(None, False))
+
+
 def _sum(lags: list[PartitionLag]) -> Sum:
-    oldest = max(lags, key=lambda lag: lag.time_lag_s or 0.0, default=None)
+    time_lag_s, at_least = time_lag_of(lags)
     catch_ups = [lag.catch_up_s for lag in lags if lag.lag is not None]
     return Sum(
         status=worst(lag.status for lag in lags),
         partitions=len(lags),
         lag=sum(lag.lag or 0 for lag in lags),
-        time_lag_s=(oldest.time_lag_s or 0.0) if oldest else 0.0,
-        time_lag_at_least=oldest is not None and oldest.time_lag_at_least,
+        time_lag_s=time_lag_s or 0.0,
+        time_lag_at_least=at_least,
         consumed_per_s=round(sum(lag.consumed_per_s for lag in lags), 3),
         produced_per_s=round(sum(lag.produced_per_s for lag in lags), 3),
         catch_up_s=None if None in catch_ups else max((each for each in catch_ups if each is not None), default=0.0),

@@ -25,6 +25,7 @@ from streams.console.tastes import Vocabulary
 from streams.console.why import Judged
 from streams.feeds.catalogue import entry_of
 from streams.lag.arithmetic import Status
+from streams.lag.board import _sum
 from streams.settings import Settings
 from streams.wire import Decision, encode_json
 from tests.builders import START_MS, Record, ad
@@ -322,6 +323,17 @@ def test_what_a_lane_is_behind_is_unknown_where_that_of_one_of_its_partitions_is
     unknown = partition(0, Status.UNKNOWN, "ad-impressions", committed=None, lag=None, time_lag_s=None)
     (state,) = lane_states(group(partition(0), unknown), TOPICS, Flow(1).tick(0))
     assert (state.behind, state.time_lag_s) == (None, 0.5)
+
+
+def test_a_lanes_time_lag_is_at_least_so_much_where_that_of_the_older_partition_is_as_in_salience_lag() -> None:
+    for older, newer in ((False, True), (True, False)):
+        lags = [
+            partition(0, time_lag_s=100.0, time_lag_at_least=older),
+            partition(0, topic="ad-impressions", time_lag_s=5.0, time_lag_at_least=newer),
+        ]
+        (state,), total = lane_states(group(*lags), TOPICS, Flow(1).tick(0)), _sum(lags)
+        told = [(each.time_lag_s, each.time_lag_at_least) for each in (state, total)]
+        assert told == [(100.0, older)] * 2
 
 
 def test_of_many_lanes_those_that_are_well_stay_on_the_page_until_worse_ones_want_their_place() -> None:

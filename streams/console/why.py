@@ -78,22 +78,23 @@ class Won(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Lost(msgspec.Struct, frozen=True, kw_only=True):
-    """A candidate without a slot. ``place``: rank by eCPM, from 1. ``chance``: probability of the first slot before the
-    draw; 0 if it must not be shown at all.
+    """A candidate without a slot. ``worth_micros``: what ranked it, of a thousand impressions in the first slot: its
+    eCPM times what fairness and exploration make of it. ``place``: rank by worth, from 1. ``chance``: probability of
+    the first slot before the draw; 0 if it must not be shown at all.
     """
 
     ad: Named
     place: int
     pctr: float
     bid_micros: int
-    ecpm_micros: int
+    worth_micros: int
     chance: float
     why: Reason
 
 
 class Why(msgspec.Struct, frozen=True, kw_only=True):
     """The whole explanation. ``identical``: None without a model to compute it again. ``lost_by``: number of candidates
-    without a slot, by reason. ``needed_ecpm_micros``: worth of the least winner.
+    without a slot, by reason. ``needed_worth_micros``: that of the least winner.
     """
 
     user: str
@@ -112,7 +113,7 @@ class Why(msgspec.Struct, frozen=True, kw_only=True):
     slots: list[Won]
     lost: list[Lost]
     lost_by: dict[str, int]
-    needed_ecpm_micros: int
+    needed_worth_micros: int
 
 
 class Explainer:
@@ -146,7 +147,7 @@ class Explainer:
             slots=[self._won(slot, again, held) for slot in placement.slots],
             lost=self._lost(decision, judged),
             lost_by=dict(Counter(judged.reason(at) for at in judged.lost())),
-            needed_ecpm_micros=round(1000 * judged.least),
+            needed_worth_micros=round(1000 * judged.least),
         )
 
     def _history(self, row: np.void, held: npt.NDArray[np.int64]) -> list[Past]:
@@ -187,7 +188,7 @@ class Explainer:
                 place=places[at],
                 pctr=round(float(pctr[at]), 6),
                 bid_micros=int(bids[at]),
-                ecpm_micros=round(1000 * float(judged.worth[at])),
+                worth_micros=round(1000 * float(judged.worth[at])),
                 chance=float(chances[at]),
                 why=judged.reason(at),
             )

@@ -124,7 +124,7 @@ def why(user: str) -> Why:
             attention=[Attention(ad=TENT, weight=0.7), Attention(ad=BOOTS, weight=0.3)], by_item=[0.7, 0.3])
         for at, ad in enumerate((TENT, BOOTS))
     ]  # fmt: skip
-    lost = Lost(place=3, ad=BOOTS, pctr=0.04, bid_micros=150_000, ecpm_micros=6_000, chance=0.01, why="ecpm")
+    lost = Lost(place=3, ad=BOOTS, pctr=0.04, bid_micros=150_000, worth_micros=6_000, chance=0.01, why="ecpm")
     tastes = [
         Taste(kind="category", word="outdoor/tents", likeness=0.91),
         Taste(kind="brand", word="acme", likeness=0.4),
@@ -133,5 +133,5 @@ def why(user: str) -> Why:
         user=user, placement_id="p-0123456789abcdef", time_ms=START_MS, arm="engine", model="attention-2026-11-25-a81f",
         lane=0, temperature=1.0, candidates=120, identical=False, differences=["the catalogue has changed"],
         session=tastes, long=tastes, history=past, slots=slots, lost=[lost], lost_by={"ecpm": 80, "capped": 12},
-        needed_ecpm_micros=6_100,
+        needed_worth_micros=6_100,
     )  # fmt: skip

@@ -214,7 +214,7 @@ def why(user: str, *slots: int) -> Why:
         slots=won,
         lost=[],
         lost_by={},
-        needed_ecpm_micros=0,
+        needed_worth_micros=0,
     )
 
 

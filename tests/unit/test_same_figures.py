@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 
 import numpy as np
 import pytest
+from msgspec.json import decode as json_decode
 from typer.testing import CliRunner
 
 from onnx_models.metrics import measure
@@ -23,6 +24,7 @@ from streams.cli import app
 from streams.cli.screen import moment
 from streams.console.clicks import Clicks
 from streams.console.flow import Flow
+from streams.console.why import Explainer
 from streams.control_wire import ModelStatus
 from streams.demo.tally import calibrations
 from streams.experiments.findings import figure
@@ -32,7 +34,7 @@ from streams.metrics.worker import Metrics
 from streams.models.roles import Record as ModelRecord
 from streams.outcomes import outcomes_in
 from streams.quality import Quality
-from streams.wire import Outcome, encode_json
+from streams.wire import Decision, Outcome, encode_json
 from tests.builders import START_MS, Record, ad, catalogue, click, columns_of, impression, record
 from tests.unit.slices import NOW_MS, log_records, new_state, placements, slice_of, step_of
 from tests.unit.test_behaviour import behaviour_of
@@ -197,3 +199,18 @@ def test_a_moment_is_in_utc_on_dashboards_as_on_the_console_and_in_commands() ->
     assert {json.loads(text)["timezone"] for text in dashboards().values()} == {"utc"}
     assert moment(START_MS, "%H:%M") == "22:13"
     assert 'timeZone: "UTC"' in (STATIC / "text.js").read_text()
+
+
+def test_what_ads_rank_by_is_not_called_the_ecpm_of_slots_which_leaves_out_fairness_and_exploration() -> None:
+    step = step_of()
+    groups = np.unique(step.engine.catalogue.advertiser)
+    step.engine.market.favour(groups, np.full(len(groups), 4.0))
+    effects = step.run(new_state(), slice_of(log_records()), NOW_MS)
+    receipts = [json_decode(message.value or b"", type=Decision) for message in effects.messages["decisions"]]
+    receipt = next(one for one in receipts if one.arm == ENGINE_ARM)
+
+    told = Explainer(step.engine.catalogue, None).why(receipt)
+    assert told.lost[0].worth_micros < told.needed_worth_micros  # so it lost
+    assert told.lost[0].worth_micros > max(slot.ecpm_micros for slot in told.slots)
+    said = json.loads((STATIC / "i18n" / "en.json").read_text())
+    assert said["why.worth"] != said["why.ecpm"]

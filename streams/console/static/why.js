@@ -5,7 +5,7 @@ import { money, moment, number, percent, say } from "./text.js";
 
 const SLOTS = [["slot", true], ["ad", false], ["campaign", false], ["pctr", true], ["ecpm", true], ["price", true], ["propensity", true], ["earned", false]];
 const PAST = [["ad", false], ["kind", false], ["time", false], ["attention", false]];
-const LOST = [["place", true], ["ad", false], ["pctr", true], ["bid", true], ["ecpm", true], ["chance", true], ["why", false]];
+const LOST = [["place", true], ["ad", false], ["pctr", true], ["bid", true], ["worth", true], ["chance", true], ["why", false]];
 const label = (field) => say(`why.${field}`);
 const named = (ad) => (ad.title ? `${ad.title} (${ad.ad_id})` : ad.ad_id);
 
@@ -68,7 +68,7 @@ export class Why {
       make("div", { class: "two" },
         make("div", {}, make("h3", {}, say("why.interest")), this.tastes("session", told.session), this.tastes("long", told.long)),
         make("div", {}, make("h3", {}, say("why.history")), make("p", { class: "hint", id: "why-of" }), this.long("why.history", this.past(told)))),
-      make("h3", {}, say("why.lost")), make("p", { class: "hint" }, say("why.needed", { ecpm: money(told.needed_ecpm_micros) })),
+      make("h3", {}, say("why.lost")), make("p", { class: "hint" }, say("why.needed", { worth: money(told.needed_worth_micros) })),
       make("p", { class: "hint", id: "why-lost-by" }, Object.entries(told.lost_by).map(([why, count]) => say("why.lost_by", { count, why: say(`lost.${why}`) })).join(" · ")), this.long("why.lost", this.lost(told)));
     this.attend();
     Object.assign(byId("why").dataset, { user: told.user, placement: told.placement_id });
@@ -129,7 +129,7 @@ export class Why {
       put(cell(node, "ad"), named(lost.ad), lost.ad.ad_id);
       put(cell(node, "pctr"), percent(lost.pctr, 3), lost.pctr);
       put(cell(node, "bid"), money(lost.bid_micros), lost.bid_micros);
-      put(cell(node, "ecpm"), money(lost.ecpm_micros), lost.ecpm_micros);
+      put(cell(node, "worth"), money(lost.worth_micros), lost.worth_micros);
       put(cell(node, "chance"), percent(lost.chance, 3), lost.chance);
       put(cell(node, "why"), say(`lost.${lost.why}`), lost.why);
     });

@@ -19,6 +19,7 @@ from scoring.feedback import WINDOW_MS
 from scoring.gathering import gather
 from scoring.ids import MISSING, mix64
 from scoring.inputs import CONTEXT_DIM, RATED, REVIEWED, STATS_DIM
+from scoring.pending import keys_of
 from scoring.rates import RateTable, counts_of
 from scoring.rows import RING_SIZE, RowStore
 from scoring.runs import begins, runs
@@ -170,17 +171,38 @@ def unanswered(impressions: Events, store: RowStore, catalogue: Catalogue, rates
 def in_time_order(events: Events, store: RowStore) -> Events:
     """Events by time, impressions first, else as given. Offsets follow the store's, since state ignores lower ones.
 
-    A device whose clock is behind may date an answer before its impression. If that impression is there, the answer
-    gets its time: else the answer would be among the inputs of its own example.
+    An answer's ``shown_ms`` becomes the time of the impression that it answers (`_answered_ms`), if that is there. A
+    device whose clock is behind may date an answer before its impression; it gets its time then: else the answer would
+    be among the inputs of its own example.
     """
-    names = _names(events)
-    answers = events["answers"] & np.isin(names, names[events["source"] == Source.IMPRESSION])
-    time_ms = np.where(answers, np.maximum(events["time_ms"], events["shown_ms"]), events["time_ms"])
+    answered_ms = _answered_ms(events)
+    answers = events["answers"] & (answered_ms >= 0)
+    shown_ms = np.where(answers, answered_ms, events["shown_ms"])
+    time_ms = np.where(answers, np.maximum(events["time_ms"], shown_ms), events["time_ms"])
     order = np.lexsort((events["source"], time_ms))
     ordered = events[order]
     ordered["time_ms"] = ordered["stream_ms"] = time_ms[order]
+    ordered["shown_ms"] = shown_ms[order]
     ordered["offset"] = np.arange(len(ordered)) + store.rows["offset"].max(initial=-1) + 1
     return ordered
+
+
+def _answered_ms(events: Events) -> Ints:
+    """When the impression that each event names was shown, -1 where there is none.
+
+    A lane joins the two by the second, as the wire says (`scoring.pending.keys_of`): the time that an answer names may
+    be cut off, or told by another clock. Of several in that second it is the one of the very millisecond, else the
+    first.
+    """
+    shown = np.flatnonzero(events["source"] == Source.IMPRESSION)
+    shown = shown[np.argsort(events["time_ms"][shown], kind="stable")]
+    if not len(shown):
+        return np.full(len(events), -1)
+    exact, second = _names(events), keys_of(events["row"].astype(np.uint64), events["ad"], events["shown_ms"])
+    seconds, first = np.unique(second[shown], return_index=True)
+    at = np.minimum(np.searchsorted(seconds, second), len(seconds) - 1)
+    of_second = np.where(seconds[at] == second, events["shown_ms"][shown[first[at]]], -1)
+    return np.where(np.isin(exact, exact[shown]), events["shown_ms"], of_second)
 
 
 def _first_of_id(events: Events) -> Mask:

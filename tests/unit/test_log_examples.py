@@ -70,3 +70,28 @@ def test_a_click_with_an_id_of_another_answers_nothing() -> None:
     examples, clicked = learnt([*shown, *clicks])
     assert examples.label.tolist() == [1, 0]
     assert clicked == [1]
+
+
+@pytest.mark.parametrize("named_ms", [START_MS, START_MS + 640, START_MS + 999], ids=["cut off", "exact", "about"])
+def test_a_click_answers_the_impression_of_the_second_that_it_names_as_in_a_lane(named_ms: int) -> None:
+    shown = [impression(time_ms=START_MS + 640), impression(time_ms=START_MS + 60_000)]
+    examples, clicked = learnt([*shown, click(time_ms=START_MS + 1_900, impression_time_ms=named_ms)])
+    assert clicked == [1]
+    assert examples.label.tolist() == [1, 0]
+
+
+@pytest.mark.parametrize(("named_ms", "labels"), [(START_MS + 700, [0, 1]), (START_MS, [1, 0])])
+def test_of_impressions_of_one_second_a_click_answers_the_one_that_it_names_else_the_first(
+    named_ms: int, labels: list[float]
+) -> None:
+    shown = [impression(time_ms=START_MS + after_ms) for after_ms in (640, 700)]
+    examples, _ = learnt([*shown, click(time_ms=START_MS + 1_900, impression_time_ms=named_ms)])
+    assert examples.label.tolist() == labels
+
+
+def test_a_click_dated_before_the_impression_of_the_second_that_it_names_is_unknown_to_it() -> None:
+    shown = [impression(time_ms=START_MS + 640), impression(ad_id="ad-2", time_ms=START_MS + 60_000)]
+    examples, clicked = learnt([click(time_ms=START_MS + 200, impression_time_ms=START_MS), *shown])
+    assert clicked == [1]
+    assert examples.label.tolist() == [1, 0]
+    assert (examples.history[0] < 0).all()

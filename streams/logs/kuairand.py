@@ -1,6 +1,6 @@
 """KuaiRand-Pure (https://kuairand.com, CC BY-SA 4.0): impressions of a video feed, and whether they were clicked.
 
-Three files, all gzipped CSV. ``videos.csv.gz``, one line per video, becomes ads; each video is one ad:
+Three files, all CSV, gzipped or not. ``videos.csv.gz``, one line per video, becomes ads; each video is one ad:
 
 =============  =============================================================================================
 ad_id          the video's id
@@ -20,11 +20,12 @@ start_ms       midnight UTC of the day of the upload
 =============  =============================================================================================
 event_id       user, video and millisecond: 2 to 3 % of the log are repetitions, which get the same id, as a
                producer's retries would
-surface        the place in the app: ``tab-1``
+surface        the place in the app: ``tab-1``; none where the file leaves it empty
 time_ms        of the impression: the log's own. **Of the click the log has no time**: it is dated when the
                watching ends, at the impression's time plus the time played, since its length is known only then.
-               So it never comes before its impression, and no reader sees an outcome ahead of time
-viewed_s       the time played, at most a day
+               So it never comes before its impression, and no reader sees an outcome ahead of time. Where the file
+               leaves the time played empty, **invented** 18 s take its place
+viewed_s       the time played, at most a day; none where the file leaves it empty
 kind           ``click``. Time played without a click makes no event
 =============  =============================================================================================
 
@@ -138,17 +139,19 @@ def _events(file: Path, until_ms: int = TIME_MAX_MS + 1) -> Iterator[Event]:
         time_ms = row.time_ms("time_ms", TIME_MAX_MS)
         if time_ms >= until_ms:
             continue
-        surface = f"tab-{row.integer('tab', 0, 999)}"
+        place = row.integer_if_told("tab", 0, 999)
+        surface = "" if place is None else f"tab-{place}"
         name = f"{user}-{video}-{time_ms}"
         yield Impression(event_id=f"i-{name}", user_id=user, ad_id=video, time_ms=time_ms, surface=surface)
         if row.integer("is_click", 0, 1):
-            played_ms = min(row.integer("play_time_ms", 0, 2**53), DAY_MS)
+            told_ms = row.integer_if_told("play_time_ms", 0, 2**53)
+            played_ms = 1000 * LONG_S if told_ms is None else min(told_ms, DAY_MS)
             yield Click(
                 event_id=f"c-{name}",
                 user_id=user,
                 ad_id=video,
                 time_ms=time_ms + played_ms,
-                viewed_s=played_ms / 1000,
+                viewed_s=None if told_ms is None else played_ms / 1000,
                 impression_time_ms=time_ms,
                 surface=surface,
             )

@@ -1,4 +1,6 @@
-"""Rows of a gzipped CSV file, read as text. A field that is not the number asked for raises an error with its line."""
+"""Rows of a CSV file, gzipped or not, read as text. A field that is not the number asked for raises an error with its
+line.
+"""
 
 import csv
 import gzip
@@ -6,10 +8,12 @@ import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TextIO
+from typing import TextIO, cast
 
 from streams.logs import EXPECTED_TIME, SECONDS, LogError, shown
 
+GZIP = b"\x1f\x8b"
+"""What a gzipped file begins with."""
 DIGITS_MAX = 20
 """Digits of an integer: 64 bits have no more, and Python refuses numbers of thousands of digits."""
 
@@ -35,6 +39,10 @@ class Row:
         if not least <= number <= most:
             raise self.error(column, f"an integer from {least} to {most}")
         return number
+
+    def integer_if_told(self, column: str, least: int, most: int) -> int | None:
+        """The same; None where the field is empty."""
+        return self.integer(column, least, most) if self.values[column] else None
 
     def time_ms(self, column: str, most: int) -> int:
         """A time in milliseconds; refuses one in another unit."""
@@ -62,19 +70,31 @@ class Row:
 
 
 def _whole(value: str) -> int:
-    """The integer that ``value`` spells; -1 where it spells none, or has a sign."""
-    return int(value) if value.isascii() and value.isdigit() and len(value) <= DIGITS_MAX else -1
+    """The integer that ``value`` spells; -1 where it spells none, or has a sign.
+
+    It may end with ``.0``: pandas writes so a column of integers of which one is missing.
+    """
+    digits = value.removesuffix(".0")
+    return int(digits) if digits.isascii() and digits.isdigit() and len(digits) <= DIGITS_MAX else -1
 
 
 def rows(file: Path, columns: Sequence[str]) -> Iterator[Row]:
     """Rows of ``file``, at least one; it must have ``columns`` and may have more. Raises `LogError`."""
     try:
-        with gzip.open(file, "rt", encoding="utf-8", newline="") as text:
+        with _opened(file) as text:
             yield from _rows(file, text, columns)
     except FileNotFoundError as error:
         raise LogError(f"{file} does not exist; expected in the log's folder") from error
     except (OSError, EOFError, UnicodeDecodeError, csv.Error, zlib.error) as error:
-        raise LogError(f"{file} cannot be read ({error}); expected a gzipped CSV file in UTF-8") from error
+        raise LogError(f"{file} cannot be read ({error}); expected a CSV file in UTF-8, gzipped or not") from error
+
+
+def _opened(file: Path) -> TextIO:
+    """The file's text, without the mark of UTF-8 that spreadsheets put before it."""
+    with file.open("rb") as held:
+        zipped = held.read(len(GZIP)) == GZIP
+    opening = gzip.open if zipped else open
+    return cast("TextIO", opening(file, "rt", encoding="utf-8-sig", newline=""))
 
 
 def _rows(file: Path, text: TextIO, columns: Sequence[str]) -> Iterator[Row]:

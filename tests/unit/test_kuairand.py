@@ -223,6 +223,41 @@ def test_a_replay_of_nothing_ends_before_anything_is_filled(folder: Folder) -> N
     assert "has no rows" in json.loads(told.stdout)["error"]
 
 
+def test_numbers_of_a_column_with_gaps_are_read_as_pandas_writes_them(folder: Folder) -> None:
+    written = tuple(row.replace(",1,1,61802,", ",1.0,1.0,61802.0,") for row in (CLICKED, SKIPPED))
+    assert written[0] != CLICKED
+    assert read(folder(impressions=written)) == read(folder(impressions=(CLICKED, SKIPPED)))
+    with pytest.raises(LogError, match=r"tab is '1\.0\.0'"):
+        read(folder(impressions=(CLICKED.replace(",1,1,", ",1.0.0,1,"),)))
+
+
+def test_an_empty_place_is_none_and_a_click_whose_time_played_is_empty_stays_a_click(folder: Folder) -> None:
+    shown, clicked = read(folder(impressions=(f"{SHOWN_MS},12,7,,1,,49866,1,1,1,1",))).events
+    assert shown.surface == ""
+    assert clicked == Click(
+        event_id=f"c-12-7-{SHOWN_MS}",
+        user_id="12",
+        ad_id="7",
+        time_ms=SHOWN_MS + 18_000,
+        impression_time_ms=SHOWN_MS,
+    )
+
+
+PACKINGS = {
+    "not gzipped": gzip.decompress,
+    "with a mark of UTF-8": lambda data: gzip.compress(b"\xef\xbb\xbf" + gzip.decompress(data)),
+    "in two gzips": lambda data: gzip.compress(gzip.decompress(data)[:99]) + gzip.compress(gzip.decompress(data)[99:]),
+}
+
+
+@pytest.mark.parametrize("packed", PACKINGS.values(), ids=PACKINGS)
+def test_a_file_is_read_however_it_is_packed(folder: Folder, packed: Callable[[bytes], bytes]) -> None:
+    directory = folder()
+    before, file = read(directory), directory / IMPRESSIONS
+    file.write_bytes(packed(file.read_bytes()))
+    assert read(directory) == before
+
+
 def test_a_missing_column_is_named(folder: Folder) -> None:
     with pytest.raises(LogError, match=r"line 1: the columns are .*; expected also \['tab'\]"):
         read(folder(impression_header=IMPRESSION_HEADER.replace("tab", "place")))

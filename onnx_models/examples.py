@@ -96,16 +96,43 @@ class Examples:
         return self.at(self.time_ms < cut_ms), self.at(self.time_ms >= cut_ms)
 
 
+class Left(NamedTuple):
+    """How many impressions make no example: the catalogue lacks their ad (``unknown``), they were told before
+    (``repeated``), or they are more than one person makes (``crowded``; `scoring.cleaning`).
+    """
+
+    unknown: int
+    repeated: int
+    crowded: int
+
+    @classmethod
+    def of(cls, known: Mask, first: Mask, outcome: npt.NDArray[np.uint8]) -> "Left":
+        """Of impressions ``[I]``: whether their ad is known, whether their id is new, and what became of each."""
+        repeated = known & (~first | np.isin(outcome, REPEATED))
+        crowded = known & ~repeated & (outcome != Outcome.APPLIED)
+        return cls(*(int(np.count_nonzero(each)) for each in (~known, repeated, crowded)))
+
+    def and_of(self, other: "Left") -> "Left":
+        """Those of two parts of a log."""
+        return Left(*(one + another for one, another in zip(self, other, strict=True)))
+
+
+REPEATED = (Outcome.DUPLICATE, Outcome.REPLAYED, Outcome.RESHOWN)
+"""What becomes of an event that was told before."""
+
+
 class Collected(NamedTuple):
     """Examples, their places ``[E]`` among the events as `in_time_order` orders them, and which events count ``[N]``.
 
-    ``late``: how many of the examples were clicked, but only after their window.
+    ``left``: how many impressions are no example, and why. ``late``: how many of the examples were clicked, but only
+    after their window.
     Events that do not count are duplicates, or show no real attention (`scoring.cleaning`); lanes do not learn of them.
     """
 
     examples: Examples
     place: Ints
     counts: Mask
+    left: Left
     late: int
 
 
@@ -128,7 +155,8 @@ def collect(
     """
     events = in_time_order(events, store)
     slots = catalogue.slots_of(events["ad"])
-    wanted = (events["source"] == Source.IMPRESSION) & (slots != MISSING) & _first_of_id(events)
+    shown, first = events["source"] == Source.IMPRESSION, _first_of_id(events)
+    wanted = shown & (slots != MISSING) & first
     out = _empty(events[wanted], slots[wanted])
     place = np.cumsum(wanted) - 1
     outcome, done = np.zeros(len(events), dtype=np.uint8), 0
@@ -150,7 +178,8 @@ def collect(
     kept = counts[wanted]
     if not kept.all():  # else no copy is needed
         out = out.at(kept)
-    return Collected(out, np.flatnonzero(wanted & counts), counts, int(late[kept].sum()))
+    left = Left.of(slots[shown] != MISSING, first[shown], outcome[shown])
+    return Collected(out, np.flatnonzero(wanted & counts), counts, left, int(late[kept].sum()))
 
 
 def unanswered(impressions: Events, store: RowStore, catalogue: Catalogue, rates: RateTable | None = None) -> Examples:

@@ -9,7 +9,7 @@ from typing import Self
 import numpy as np
 import numpy.typing as npt
 
-from onnx_models.examples import Collected, Examples, Items, Progress, collect, in_time_order, unanswered
+from onnx_models.examples import Collected, Examples, Items, Left, Progress, collect, in_time_order, unanswered
 from scoring.catalogue import Catalogue
 from scoring.events import Events, Source
 from scoring.feedback import ClickLayer, Learning, Observed
@@ -80,7 +80,8 @@ class Trial:
     """``before`` only tells which ads were looked at for long; ``learn`` tells all. ``frozen``, ``stateful``: the test.
 
     In ``frozen``, users' state is that of the moment when the test begins, as in ``store`` and ``rates``. ``said``:
-    what reviews told, and when. ``late``: how many impressions were clicked only after their window.
+    what reviews told, and when. ``left``: how many impressions are in no part, and why. ``late``: how many impressions
+    were clicked only after their window.
     """
 
     catalogue: Catalogue
@@ -94,6 +95,7 @@ class Trial:
     store: RowStore
     rates: RateTable
     said: ToneHistory
+    left: Left
     late: int
 
 
@@ -142,7 +144,7 @@ def prepare(
 
     ``learning``: how workers' click layers learn; a click counts within its window.
     ``users [rows]``: 64-bit id of each row's user; ``store`` is empty, and ends in the state after all events. Raises
-    `ValueError` where the catalogue has no ad of the training part, or of the test.
+    `ValueError` where no impression of the training part, or of the test, makes an example.
     """
     events = in_time_order(events, store)
     early, late = events[events["time_ms"] < cut_ms], events[events["time_ms"] >= cut_ms]
@@ -152,14 +154,14 @@ def prepare(
             progress(done, len(events))
 
     rates, learning = RateTable(), learning or Learning()
-    learnt, *_, late_before = collect(early, store, catalogue, on, rates, said, learning.window_ms)
-    recent = learnt.time_ms >= from_ms
-    _require_known(int(recent.sum()), early[early["time_ms"] >= from_ms], "to learn from")
+    first = collect(early, store, catalogue, on, rates, said, learning.window_ms)
+    learnt, recent = first.examples, first.examples.time_ms >= from_ms
+    _require_some(int(recent.sum()), first.left, "to learn from")
     still, still_rates = same_rows(store), copy.deepcopy(rates)
     window_ms = learning.window_ms
     followed = collect(late, store, catalogue, lambda done, _: on(len(early) + done, 0), rates, said, window_ms)
     stateful = followed.examples
-    _require_known(len(stateful), late, "of the test")
+    _require_some(len(stateful), followed.left, "of the test")
     frozen = unanswered(late[followed.place], still, catalogue, still_rates)
     frozen.stats[:, REVIEWED:] = said.before(catalogue.ad[frozen.item], np.full(len(frozen), cut_ms))
     told = {name: getattr(stateful, name) for name in ("known_ms", "label", "converted", "viewed_s")}
@@ -175,18 +177,29 @@ def prepare(
         store=still,
         rates=still_rates,
         said=said,
-        late=late_before + followed.late,
+        left=first.left.and_of(followed.left),
+        late=first.late + followed.late,
     )
 
 
-def _require_known(known: int, events: Events, what: str) -> None:
-    """Raise `ValueError` where no ad is known: without their content, nothing can be learnt or tested."""
-    if not known:
-        shown = int((events["source"] == Source.IMPRESSION).sum())
-        raise ValueError(
-            f"none of the {shown:,} impressions {what} is of an ad that the catalogue has; expected the ads that were "
-            "shown among the log's (ads.parquet)"
-        )
+def _require_some(examples: int, left: Left, what: str) -> None:
+    """Raise `ValueError` where no impression makes an example, with what helps against what most of them lack."""
+    if examples:
+        return
+    helps = "expected the ads that were shown among the log's (ads.parquet)"
+    if left.unknown < left.crowded + left.repeated:
+        helps = "expected each impression once, and of people, as the rules of workers know them"
+    raise ValueError(f"no impressions {what}: {told_of(left)}; {helps}")
+
+
+def told_of(left: Left) -> str:
+    """How many impressions make no example and why, for people; "" where all do."""
+    why = {
+        "of ads that the catalogue lacks": left.unknown,
+        "told before": left.repeated,
+        "more than one person makes": left.crowded,
+    }
+    return ", ".join(f"{count:,} are {name}" for name, count in why.items() if count)
 
 
 def same_rows(store: RowStore) -> RowStore:

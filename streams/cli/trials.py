@@ -131,8 +131,17 @@ def trial_of(
     split: dict[str, int] = {"from_ms": from_ms, "cut_ms": cut_ms}
     served, said = learning(settings_of()), history_of(tones)
     trial = prepare(events, users, store, catalogue, **split, said=said, progress=progress, learning=served)
+    _tell_left(trial)
     _tell_late(trial)
     return trial
+
+
+def _tell_left(trial: "Trial") -> None:
+    """Say on stderr which impressions neither teach nor test anything."""
+    from onnx_models.trial import told_of
+
+    if any(trial.left):
+        screen(stderr=True).print(f"Of the impressions, {told_of(trial.left)}: they teach and test nothing")
 
 
 def _tell_late(trial: "Trial") -> None:

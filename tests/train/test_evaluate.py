@@ -89,6 +89,7 @@ def test_every_model_stands_in_the_table_in_three_modes(data: Path) -> None:
     assert gap["low"] <= gap["value"] <= gap["high"] < 0
     assert found["about"]["tested"] == pytest.approx(600, abs=5)
     assert found["about"]["before"] == 20 * USERS
+    assert found["about"]["left_out"] == {"unknown": 0, "repeated": 0, "crowded": 0}
     assert set(found["lanes"]) == {"one_lane", "8_lanes_alone", "8_lanes_sharing"}
     losses = {name: line["log_loss"] for name, line in found["lanes"].items()}
     assert losses["one_lane"] == pytest.approx(found["online"]["attention"]["log_loss"], abs=0.002)
@@ -273,7 +274,9 @@ def test_a_log_whose_later_ads_nobody_describes_ends_with_what_is_missing(tmp_pa
     for command in (["evaluate", "log", "--models", "popularity"], ["train", "log", "--out", str(tmp_path / "model")]):
         result = CliRunner().invoke(app, [*command, *data])
         assert result.exit_code == 1
-        assert "impressions of the test is of an ad that the catalogue has" in json.loads(result.stdout)["error"]
+        error = json.loads(result.stdout)["error"]
+        assert "no impressions of the test" in error
+        assert "are of ads that the catalogue lacks" in error
     assert not (tmp_path / "model").exists()
 
 

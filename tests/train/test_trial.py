@@ -4,12 +4,15 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from msgspec import structs
 
 pytest.importorskip("torch", reason="PyTorch is not installed: pip install 'salience[train]'")
 
 from onnx_models.alternatives.nets import without_reviews
 from onnx_models.cold import segments, unmet
 from onnx_models.trial import Trial
+from scoring.cleaning import MINUTE_MS, Rules
+from scoring.events import Source
 from scoring.ids import MISSING
 from scoring.inputs import RATED, REVIEWED, SESSION_S
 from streams.cli.trials import trial_of
@@ -45,9 +48,35 @@ def test_a_log_that_one_wrong_time_would_part_is_refused_with_both_counts() -> N
 def test_a_log_whose_ads_are_not_those_that_were_shown_is_refused_with_the_part_that_lacks_them() -> None:
     shown = ["ad-0" if number < 80 else "ad-1" for number in range(100)]
     log = [impression("user-1", of, START_MS + 1_000 * number) for number, of in enumerate(shown)]
-    for ads, what in (([ad("ad-0")], "20 impressions of the test"), ([ad("ad-1")], "80 impressions to learn from")):
-        with pytest.raises(ValueError, match=rf"^none of the {what} is of an ad that the catalogue has"):
+    for ads, what, count in (([ad("ad-0")], "of the test", 20), ([ad("ad-1")], "to learn from", 80)):
+        with pytest.raises(ValueError, match=rf"^no impressions {what}: {count} are of ads that .* \(ads\.parquet\)"):
             trial_of(ads, log, 0, lambda _done, _total: None, share=0.8)
+
+
+def test_a_log_whose_test_is_more_than_one_person_makes_is_refused_for_that_and_not_for_its_ads() -> None:
+    per_minute, minute_ms = Rules().per_minute[Source.IMPRESSION], START_MS // MINUTE_MS * MINUTE_MS
+    crowd = [impression("user-1", "ad-0", minute_ms + 9 * number) for number in range(per_minute + 2_000)]
+    with pytest.raises(ValueError, match=r"^no impressions of the test: 1,000 are more than one.*, and of people"):
+        trial_of([ad("ad-0")], crowd, 0, lambda _done, _total: None, share=0.8)
+
+
+def test_impressions_that_neither_teach_nor_test_are_told_with_the_reason(capsys: pytest.CaptureFixture[str]) -> None:
+    log = [impression(f"user-{number % 7}", "ad-0", START_MS + 60_000 * number) for number in range(200)]
+    again = [log[3], structs.replace(log[190], event_id="another")]
+    unknown = [impression("user-1", "ad-1", START_MS + 90_000 * number) for number in range(30)]
+    most = Rules().per_minute[Source.IMPRESSION]
+    crowd = [impression("robot", "ad-0", START_MS + number) for number in range(most + 5)]
+    trial = trial_of([ad("ad-0")], in_order([*log, *again, *unknown, *crowd]), 0, lambda _done, _total: None)
+    assert trial.left == (30, 2, 5)
+    assert len(trial.learn) + len(trial.stateful) == len(log) + len(crowd) - 5
+    told = " ".join(capsys.readouterr().err.split())
+    assert "30 are of ads that the catalogue lacks, 2 are told before, 5 are more than one person makes" in told
+
+
+def test_of_a_log_all_of_which_teaches_or_tests_nothing_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+    log = [impression(f"user-{number % 7}", "ad-0", START_MS + 60_000 * number) for number in range(200)]
+    assert not any(trial_of([ad("ad-0")], log, 0, lambda _done, _total: None).left)
+    assert capsys.readouterr().err == ""
 
 
 def test_a_test_whose_state_stands_still_is_told_of_reviews_as_of_its_beginning() -> None:

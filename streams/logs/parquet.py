@@ -3,14 +3,14 @@
 Columns are the fields of `streams.wire`; null stands for a field that was not set. Anything that reads Parquet reads
 the files. `read` makes a `Log` of them again; it also takes files that something else wrote with these columns, and
 ignores other columns. Times may also be Arrow timestamps of any unit and zone; integers are milliseconds, and seconds
-are refused.
+are refused. Ids may be integers, and integers whole float64, as pandas writes a column of them that has gaps.
 """
 
 import fcntl
 import os
 import re
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -166,12 +166,14 @@ def _messages(directory: Path, kind: type[Any]) -> Iterator[Any]:
 
 
 def _rows(file: Path, kind: type[Any]) -> Iterator[dict[str, Any]]:
+    if file.is_dir():
+        raise LogError(f"{file} is a folder; expected one file, with the rows of all that are in it")
     try:
         with parquet.ParquetFile(file) as table:
             wanted = _wanted(file, table, kind)
             for batch in table.iter_batches(ROWS_PER_GROUP, columns=wanted):
-                told = [_milliseconds(column) for column in batch.columns]
-                yield from pa.RecordBatch.from_arrays(told, batch.schema.names).to_pylist()
+                told = [_as_told(batch[name], SCHEMAS[kind].field(name).type) for name in wanted]
+                yield from pa.RecordBatch.from_arrays(told, wanted).to_pylist()
     except FileNotFoundError as error:
         raise LogError(f"{file} does not exist; write one with: salience export-log --out {file.parent}") from error
     except LogError:
@@ -191,8 +193,13 @@ def _wanted(file: Path, table: parquet.ParquetFile, kind: type[Any]) -> list[str
     return [field.name for field in fields if field.name in names]
 
 
-def _milliseconds(column: pa.Array) -> pa.Array:
-    """A column of timestamps as integers, cut to whole milliseconds; any other column as it is."""
-    if not pa.types.is_timestamp(column.type):
-        return column
-    return column.cast(pa.timestamp("ms", column.type.tz), safe=False).cast(pa.int64())
+def _as_told(column: pa.Array, wanted: pa.DataType) -> pa.Array:
+    """A column in the type ``wanted``, where that loses nothing but parts of a millisecond; any other as it is."""
+    if pa.types.is_timestamp(column.type):
+        return column.cast(pa.timestamp("ms", column.type.tz), safe=False).cast(pa.int64())
+    if pa.types.is_integer(column.type) and pa.types.is_string(wanted):
+        return column.cast(wanted)
+    if pa.types.is_float64(column.type) and pa.types.is_integer(wanted):
+        with suppress(pa.ArrowInvalid):  # it has a fraction, or NaN: the row is told
+            return column.cast(wanted)
+    return column

@@ -190,6 +190,44 @@ def test_a_column_of_timestamps_is_read_whatever_its_unit(tmp_path: Path) -> Non
         assert [event.time_ms for event in read(tmp_path).events] == [START_MS, START_MS + 1000]
 
 
+def test_integers_of_a_column_with_gaps_are_read_as_pandas_writes_them(tmp_path: Path) -> None:
+    write(Log([], []), tmp_path)
+    times = pa.array([float(START_MS), START_MS + 1_000.0])
+    columns = {**IMPRESSIONS, "time_ms": times, "slot": pa.array([3.0, None])}
+    pa.parquet.write_table(pa.table(columns), tmp_path / FILES[Impression])
+    assert [(event.time_ms, event.slot) for event in read(tmp_path).events] == [(START_MS, 3), (START_MS + 1000, None)]  # type: ignore[union-attr]  # both are impressions
+
+
+@pytest.mark.parametrize("slots", [[3.5, 1.0], [float("nan"), 1.0]])
+def test_a_float_that_is_no_integer_is_told_with_its_row(tmp_path: Path, slots: list[float]) -> None:
+    said = refusal(tmp_path, {**IMPRESSIONS, "time_ms": [START_MS] * 2, "slot": slots})
+    assert (
+        f"impressions.parquet, row 1: Expected `int | null`, got `float` - at `$.slot`, in {{'slot': {slots[0]}}}"
+        in said
+    )
+
+
+def test_a_float_of_single_precision_is_no_time(tmp_path: Path) -> None:
+    said = refusal(tmp_path, {**IMPRESSIONS, "time_ms": pa.array([float(START_MS)] * 2).cast("float", safe=False)})
+    assert "got `float` - at `$.time_ms`" in said  # it is a minute off
+
+
+@pytest.mark.parametrize("ids", [pa.int32(), pa.int64(), pa.uint64()])
+def test_ids_may_be_integers(tmp_path: Path, ids: pa.DataType) -> None:
+    write(Log([], []), tmp_path)
+    columns = {"event_id": ["i-1", "i-2"], "ad_id": ["a", "a"], "time_ms": [START_MS] * 2}
+    pa.parquet.write_table(pa.table({**columns, "user_id": pa.array([7, 12], ids)}), tmp_path / FILES[Impression])
+    assert [event.user_id for event in read(tmp_path).events] == ["7", "12"]
+
+
+def test_a_folder_of_parts_in_place_of_a_file_is_told_as_such(tmp_path: Path) -> None:
+    write(Log([], []), tmp_path)
+    (tmp_path / FILES[Click]).unlink()
+    (tmp_path / FILES[Click]).mkdir()
+    with pytest.raises(LogError, match=r"clicks\.parquet is a folder; expected one file, with the rows of all"):
+        read(tmp_path)
+
+
 FOR_EVER_MS = 86_400_000 * 10**8
 """Beyond the year 9999, which Python's dates end with."""
 

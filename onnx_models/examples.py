@@ -200,13 +200,13 @@ def unanswered(impressions: Events, store: RowStore, catalogue: Catalogue, rates
 def in_time_order(events: Events, store: RowStore) -> Events:
     """Events by time, impressions first, else as given. Offsets follow the store's, since state ignores lower ones.
 
-    An answer's ``shown_ms`` becomes the time of the impression that it answers (`_answered_ms`), if that is there. A
+    An answer's ``shown_ms`` becomes the time of the impression that it answers (`answered_ms`), if that is there. A
     device whose clock is behind may date an answer before its impression; it gets its time then: else the answer would
     be among the inputs of its own example.
     """
-    answered_ms = _answered_ms(events)
-    answers = events["answers"] & (answered_ms >= 0)
-    shown_ms = np.where(answers, answered_ms, events["shown_ms"])
+    told_ms = answered_ms(events)
+    answers = events["answers"] & (told_ms >= 0)
+    shown_ms = np.where(answers, told_ms, events["shown_ms"])
     time_ms = np.where(answers, np.maximum(events["time_ms"], shown_ms), events["time_ms"])
     order = np.lexsort((events["source"], time_ms))
     ordered = events[order]
@@ -216,7 +216,7 @@ def in_time_order(events: Events, store: RowStore) -> Events:
     return ordered
 
 
-def _answered_ms(events: Events) -> Ints:
+def answered_ms(events: Events) -> Ints:
     """When the impression that each event names was shown, -1 where there is none.
 
     A lane joins the two by the second, as the wire says (`scoring.pending.keys_of`): the time that an answer names may

@@ -9,9 +9,19 @@ from typing import Self
 import numpy as np
 import numpy.typing as npt
 
-from onnx_models.examples import Collected, Examples, Items, Left, Progress, collect, in_time_order, unanswered
+from onnx_models.examples import (
+    Collected,
+    Examples,
+    Items,
+    Left,
+    Progress,
+    answered_ms,
+    collect,
+    in_time_order,
+    unanswered,
+)
 from scoring.catalogue import Catalogue
-from scoring.events import Events, Source
+from scoring.events import Events, Kind, Source
 from scoring.feedback import ClickLayer, Learning, Observed
 from scoring.impressions import Impressions
 from scoring.inputs import REVIEWED, closeness_of
@@ -81,7 +91,7 @@ class Trial:
 
     In ``frozen``, users' state is that of the moment when the test begins, as in ``store`` and ``rates``. ``said``:
     what reviews told, and when. ``left``: how many impressions are in no part, and why. ``late``: how many impressions
-    were clicked only after their window.
+    were clicked only after their window. ``astray``: how many clicks name an impression that the log lacks.
     """
 
     catalogue: Catalogue
@@ -97,6 +107,7 @@ class Trial:
     said: ToneHistory
     left: Left
     late: int
+    astray: int
 
 
 class SplitError(ValueError):
@@ -144,9 +155,10 @@ def prepare(
 
     ``learning``: how workers' click layers learn; a click counts within its window.
     ``users [rows]``: 64-bit id of each row's user; ``store`` is empty, and ends in the state after all events. Raises
-    `ValueError` where no impression of the training part, or of the test, makes an example.
+    `ValueError` where no impression of the training part, or of the test, makes an example, or no click answers any.
     """
     events = in_time_order(events, store)
+    astray = _astray(events)
     early, late = events[events["time_ms"] < cut_ms], events[events["time_ms"] >= cut_ms]
 
     def on(done: int, _: int) -> None:
@@ -179,7 +191,22 @@ def prepare(
         said=said,
         left=first.left.and_of(followed.left),
         late=first.late + followed.late,
+        astray=astray,
     )
+
+
+def _astray(events: Events) -> int:
+    """How many clicks name an impression that is not there. Raises `ValueError` where no click answers any."""
+    clicks = (events["source"] == Source.CLICK) & (events["kind"] >= Kind.CLICKED)
+    named = clicks & events["answers"]
+    astray = named & (answered_ms(events) < 0)
+    if clicks.any() and not (named & ~astray).any():
+        raise ValueError(
+            f"none of the {clicks.sum():,} clicks answers an impression: {(clicks & ~named).sum():,} name none, "
+            f"{astray.sum():,} one that the log lacks; expected user_id, ad_id and impression_time_ms to be an "
+            "impression's user_id, ad_id and time_ms"
+        )
+    return int(astray.sum())
 
 
 def _require_some(examples: int, left: Left, what: str) -> None:

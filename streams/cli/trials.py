@@ -24,6 +24,8 @@ OVERLAP_MAX = 0.05
 """Share of ``--data`` that may be later than the test file's first event: files may meet within a day, or a week."""
 LATE_MAX = 0.01
 """Share of clicks after the window from which it is told: as much as what the click layer predicts is then too low."""
+ASTRAY_MAX = 0.01
+"""Share of clicks that name an impression which is not there, from which it is told: a log's first may miss theirs."""
 KUAIRAND: dict[str, Any] = {
     "similarity": 0.0,
     "vocabulary": 65_536,
@@ -132,7 +134,7 @@ def trial_of(
     served, said = learning(settings_of()), history_of(tones)
     trial = prepare(events, users, store, catalogue, **split, said=said, progress=progress, learning=served)
     _tell_left(trial)
-    _tell_late(trial)
+    _tell_lost(trial)
     return trial
 
 
@@ -144,9 +146,14 @@ def _tell_left(trial: "Trial") -> None:
         screen(stderr=True).print(f"Of the impressions, {told_of(trial.left)}: they teach and test nothing")
 
 
-def _tell_late(trial: "Trial") -> None:
-    """Say on stderr if many clicks come too late to be learnt as such."""
+def _tell_lost(trial: "Trial") -> None:
+    """Say on stderr if many clicks find no impression, or come too late to be learnt as such."""
     clicked = trial.late + sum(int(part.label.sum()) for part in (trial.before, trial.learn, trial.stateful))
+    if trial.astray > ASTRAY_MAX * (clicked + trial.astray):
+        screen(stderr=True).print(
+            f"{trial.astray:,} clicks name an impression that the log lacks, and are the outcome of none: expected the "
+            "user_id, ad_id and time_ms of an impression of the log"
+        )
     if trial.late > LATE_MAX * clicked:
         window_s = trial.stream.learning.window_ms / 1000
         screen(stderr=True).print(

@@ -79,6 +79,37 @@ def test_of_a_log_all_of_which_teaches_or_tests_nothing_is_told(capsys: pytest.C
     assert capsys.readouterr().err == ""
 
 
+@pytest.mark.parametrize(
+    ("names", "told"),
+    [
+        (None, "50 name none, 0 one that the log lacks"),
+        (7_000, "0 name none, 50 one that the log lacks"),
+    ],
+)
+def test_clicks_of_which_none_answers_an_impression_are_refused_for_that(names: int | None, told: str) -> None:
+    shown = [impression(f"user-{at % 7}", "ad-0", START_MS + 60_000 * at) for at in range(100)]
+    clicks = [
+        click(
+            each.user_id, "ad-0", each.time_ms + 9, impression_time_ms=None if names is None else each.time_ms + names
+        )
+        for each in shown[::2]
+    ]
+    with pytest.raises(
+        ValueError, match=rf"^none of the 50 clicks answers an impression: {told}; .*impression_time_ms"
+    ):
+        trial_of([ad("ad-0")], in_order([*shown, *clicks]), 0, lambda _done, _total: None)
+
+
+def test_clicks_whose_impression_is_not_there_are_told(capsys: pytest.CaptureFixture[str]) -> None:
+    shown = [impression(f"user-{at % 7}", "ad-0", START_MS + 60_000 * at) for at in range(100)]
+    clicks = [click(each.user_id, "ad-0", each.time_ms + 9, impression_time_ms=each.time_ms) for each in shown[::2]]
+    astray = [structs.replace(each, user_id="renamed", event_id=f"other-{at}") for at, each in enumerate(clicks[:5])]
+    own = [click("user-1", "ad-0", START_MS + 7_000 * at) for at in range(9)]  # the person's own idea
+    trial = trial_of([ad("ad-0")], in_order([*shown, *clicks, *own, *astray]), 0, lambda _done, _total: None)
+    assert trial.astray == 5
+    assert "5 clicks name an impression that the log lacks" in " ".join(capsys.readouterr().err.split())
+
+
 def test_a_test_whose_state_stands_still_is_told_of_reviews_as_of_its_beginning() -> None:
     log = made_up_log(3, events=600, users=12)
     times = [event.time_ms for event in log.events]

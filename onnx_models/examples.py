@@ -17,7 +17,7 @@ from scoring.events import Events, Kind, Outcome, Source
 from scoring.features import FEATURE_DIM
 from scoring.feedback import WINDOW_MS
 from scoring.gathering import gather
-from scoring.ids import MISSING, mix64
+from scoring.ids import MISSING, mix64, places_in
 from scoring.inputs import CONTEXT_DIM, RATED, REVIEWED, STATS_DIM
 from scoring.pending import keys_of
 from scoring.rates import RateTable, counts_of
@@ -229,8 +229,8 @@ def answered_ms(events: Events) -> Ints:
         return np.full(len(events), -1)
     exact, second = _names(events), keys_of(events["row"].astype(np.uint64), events["ad"], events["shown_ms"])
     seconds, first = np.unique(second[shown], return_index=True)
-    at = np.minimum(np.searchsorted(seconds, second), len(seconds) - 1)
-    of_second = np.where(seconds[at] == second, events["shown_ms"][shown[first[at]]], -1)
+    at = places_in(seconds, second)
+    of_second = np.where(at == MISSING, -1, events["shown_ms"][shown[first[at]]])
     return np.where(np.isin(exact, exact[shown]), events["shown_ms"], of_second)
 
 

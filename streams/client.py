@@ -251,14 +251,15 @@ class PlacementView:
 
     async def _open(self) -> None:
         await require_topic(self._topic, self._options)
-        await self._check_id()
+        if self._followed is not None:
+            await self._followed.check()
         self._consumer = AIOKafkaConsumer(
             self._topic, auto_offset_reset="earliest", enable_auto_commit=False,
             fetch_max_wait_ms=self._fetch_wait_ms, **self._options,
         )  # fmt: skip
         await self._consumer.start()
         ends = await self._consumer.end_offsets(list(self._consumer.assignment()))
-        self._reader = asyncio.create_task(self._follow(ends), name=f"read {self._topic}")
+        self._reader = asyncio.create_task(self._read(ends), name=f"read {self._topic}")
         await self._wait_until_ready()
 
     async def __aexit__(
@@ -279,24 +280,15 @@ class PlacementView:
             ready.cancel()
         self._raise_if_stopped()
 
-    async def _follow(self, ends: dict[TopicPartition, int]) -> None:
-        """Read for ever, and meanwhile look after the topic: a look may wait ten seconds for a bootstrap broker that is
-        away, while those that lead the partitions answer.
-        """
-        tasks = [asyncio.create_task(each) for each in (self._read(ends), self._look_after_topic())]
-        try:
-            await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-            for ended in filter(asyncio.Task.done, tasks):
-                ended.result()  # raises: neither ends by itself
-        finally:
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
-
     async def _read(self, ends: dict[TopicPartition, int]) -> None:
         """Read for ever. The end is a position, not a record: markers and compaction leave gaps in the offsets."""
-        waiting = dict(ends)
+        waiting, due_s = dict(ends), time.monotonic() + followed.LOOK_S
         while True:
+            if self._followed is not None:
+                self._followed.look()
+            if time.monotonic() >= due_s:
+                self._check_assignment()
+                due_s = time.monotonic() + followed.LOOK_S
             for partition, end in list(waiting.items()):
                 if await self._consumer.position(partition) >= end:
                     del waiting[partition]
@@ -310,21 +302,10 @@ class PlacementView:
                 for record in records:
                     self._latest.take(record.key, record.value)
 
-    async def _look_after_topic(self) -> None:
-        """Raises `ViewError` once the topic was deleted or recreated: aiokafka would wait, or read on."""
-        while True:
-            await asyncio.sleep(followed.LOOK_S)
-            if not self._consumer.assignment():
-                raise ViewError(f"{self._topic}: deleted or made anew; what is held was read from the former one")
-            await self._check_id()
-
-    async def _check_id(self) -> None:
-        """Raises `ViewError` where the topic was deleted or recreated since the first look."""
-        try:
-            if self._followed is not None:
-                await self._followed.check()
-        except followed.MadeAnewError as error:
-            raise ViewError(str(error)) from error
+    def _check_assignment(self) -> None:
+        """Raises `ViewError` where aiokafka has noticed that the topic is gone."""
+        if not self._consumer.assignment():
+            raise ViewError(f"{self._topic}: deleted or made anew; what is held was read from the former one")
 
     def _raise_if_stopped(self) -> None:
         if self._reader is None or self._consumer is None:
@@ -338,6 +319,8 @@ class PlacementView:
             if self._reader is not None:
                 self._reader.cancel()
                 await asyncio.gather(self._reader, return_exceptions=True)  # told by `get` and on leaving the context
+            if self._followed is not None:
+                await self._followed.leave()
         finally:
             if self._consumer is not None:
                 await end_reading(self._consumer)

@@ -6,6 +6,7 @@ Kafka 2.8 has no ids, so a recreated topic goes unnoticed there, which is logged
 go back in the same topic, too, as when another replica leads.
 """
 
+import asyncio
 import time
 from collections.abc import Collection, Mapping
 
@@ -42,17 +43,31 @@ class Followed:
         self._gone = 0
         self._said = False
         self._due_s = 0.0
+        self._checking: asyncio.Task[None] | None = None
 
-    async def look(self) -> None:
-        """Check, if the last time was at least `LOOK_S` ago."""
-        if time.monotonic() >= self._due_s:
-            self._due_s = time.monotonic() + LOOK_S
-            await self.check()
+    def look(self) -> None:
+        """Begin a check, if the last began at least `LOOK_S` ago; raises what an earlier one has found.
+
+        It does not wait: while the bootstrap brokers are away a check takes ten seconds, but those that lead the
+        partitions may answer. Before anything is read, `check`; at the end, `leave`.
+        """
+        if self._checking is not None and self._checking.done():
+            ended, self._checking = self._checking, None
+            ended.result()
+        if self._checking is None and time.monotonic() >= self._due_s:
+            self._checking = asyncio.ensure_future(self.check())
+
+    async def leave(self) -> None:
+        """Wait for no check that is under way."""
+        if self._checking is not None:
+            self._checking.cancel()
+            await asyncio.gather(self._checking, return_exceptions=True)
 
     async def check(self) -> None:
         """Raises `MadeAnewError`. While no broker answers, it concludes nothing."""
         from streams import topic_admin  # noqa: PLC0415 - librdkafka, which takes an ad server a while to load
 
+        self._due_s = time.monotonic() + LOOK_S
         try:
             there = await aside(topic_admin.found, self._bootstrap, self._topics)
         except topic_admin.TopicsError:  # the reader waits for the broker, too
@@ -68,7 +83,8 @@ class Followed:
             raise MadeAnewError(others or gone)
 
     def _is_other(self, name: str, found: str) -> bool:
-        """Whether the topic ``name`` had another id before; the first known id is remembered."""
+        """Whether the topic ``name`` had another id before; the first known id is remembered, and stays."""
         known = self.ids.get(name, NO_ID)
-        self.ids[name] = known if found == NO_ID else found
+        if known == NO_ID:
+            self.ids[name] = found
         return NO_ID not in (known, found) and known != found

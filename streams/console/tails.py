@@ -93,6 +93,7 @@ class Tails:
         assert self.task is not None
         self.task.cancel()
         await asyncio.gather(self.task, return_exceptions=True)
+        await self._followed.leave()
         if self._consumer is not None:
             await end_reading(self._consumer)  # the task does not, if it is cancelled before its first step
 
@@ -123,7 +124,7 @@ class Tails:
             await self._read(consumer, behind)
 
     async def _read(self, consumer: AIOKafkaConsumer, partitions: list[TopicPartition]) -> None:
-        await self._followed.look()
+        self._followed.look()
         batches = await fetch(consumer, partitions, self._bootstrap, timeout_ms=POLL_MS, max_records=RECORDS_PER_READ)
         for tp, records in batches.items():
             await self._give(tp.topic, records)

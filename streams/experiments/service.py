@@ -100,7 +100,23 @@ class RefereeService:
         `MissingTopicError`, since a topic that is made later would not be read.
         """
         with alone(self.file):
+            try:
+                await self._within_the_topics(follow=follow)
+            except MadeAnewError as error:
+                if error.topics == {self._settings.topic_prefix + ADS}:  # without saved offsets: read whole every time
+                    raise RefereeError(f"{error}; start the referee again: it goes on from {self.file}") from error
+                raise RefereeError(f"{error}; delete {self.file} to judge anew from the topics as they are") from error
+            finally:
+                await self._followed.leave()
+
+    async def _within_the_topics(self, *, follow: bool) -> None:
+        try:
             await self._run(follow=follow)
+        except OffsetOutOfRangeError as error:
+            await self._followed.check()  # raises where the topic was made anew, which is more to the point
+            raise RefereeError(
+                f"{error}: the topics no longer hold what {self.file} was to go on from; delete it to start anew"
+            ) from error
 
     async def _run(self, *, follow: bool) -> None:
         settings = self._settings
@@ -108,6 +124,7 @@ class RefereeService:
         names = [settings.topic_prefix + name for name in (CONTROL, ADS, AD_IMPRESSIONS, OUTCOMES, CHANGELOG)]
         ids.pop(settings.topic_prefix + ADS, None)
         self._followed = Followed(settings.bootstrap, names, ids)
+        await self._followed.check()  # before anything is read
         groups = [await aside(partitions_of, settings.bootstrap, name) for name in names]
         self._ends = await log_ends(settings.bootstrap, [tp for group in groups for tp in group])
         async with (
@@ -156,33 +173,24 @@ class RefereeService:
         takers: tuple[Callable[[Mapping[TopicPartition, list[Record]]], None], ...] = (
             self._take_control, self._take_ads, self._take_impressions, self._take_outcomes, self._take_rows,
         )  # fmt: skip
-        try:
-            for partitions, take in zip(groups, takers, strict=True):
-                last = take == self._take_rows
-                while partitions:
-                    await self._followed.look()
-                    batches = await fetch(
-                        consumer, partitions, self._settings.bootstrap,
-                        timeout_ms=POLL_MS, max_records=RECORDS_PER_READ,
-                    )  # fmt: skip
-                    if not batches:
-                        await self._behind(consumer, partitions)
-                        if any([await consumer.position(tp) < self._ends.get(tp, 0) for tp in partitions]):
-                            continue
-                        break
-                    await asyncio.to_thread(take, batches)
-                    for tp, records in batches.items():
-                        self._offsets[tp.topic, tp.partition] = records[-1].offset + 1
-                    if not await self._behind(consumer, partitions) or last:  # on a busy topic no fetch is empty
-                        break  # read impressions before more rows
-        except MadeAnewError as error:
-            if error.topics == {self._settings.topic_prefix + ADS}:  # has no saved offsets: read whole at every start
-                raise RefereeError(f"{error}; start the referee again: it goes on from {self.file}") from error
-            raise RefereeError(f"{error}; delete {self.file} to judge anew from the topics as they are") from error
-        except OffsetOutOfRangeError as error:
-            raise RefereeError(
-                f"{error}: the topics no longer hold what {self.file} was to go on from; delete it to start anew"
-            ) from error
+        for partitions, take in zip(groups, takers, strict=True):
+            last = take == self._take_rows
+            while partitions:
+                self._followed.look()
+                batches = await fetch(
+                    consumer, partitions, self._settings.bootstrap,
+                    timeout_ms=POLL_MS, max_records=RECORDS_PER_READ,
+                )  # fmt: skip
+                if not batches:
+                    await self._behind(consumer, partitions)
+                    if any([await consumer.position(tp) < self._ends.get(tp, 0) for tp in partitions]):
+                        continue
+                    break
+                await asyncio.to_thread(take, batches)
+                for tp, records in batches.items():
+                    self._offsets[tp.topic, tp.partition] = records[-1].offset + 1
+                if not await self._behind(consumer, partitions) or last:  # on a busy topic no fetch is empty
+                    break  # read impressions before more rows
 
     def _take_control(self, batches: Mapping[TopicPartition, list[Record]]) -> None:
         for records in batches.values():
@@ -295,7 +303,7 @@ class RefereeService:
     async def _save(self, *, last: bool) -> None:
         """Save the referee. A failure is logged when it begins and ends; at the ``last`` look it raises."""
         try:
-            await asyncio.to_thread(save, self.file, self._referee, self.offsets, self._followed.ids)
+            await asyncio.to_thread(save, self.file, self._referee, self.offsets, dict(self._followed.ids))
         except OSError as error:
             if last:
                 raise StoreError.unwritten(self.file, error) from error

@@ -80,7 +80,7 @@ class ReviewFeed:
         """Take over from the reader before. Raises `MissingTopicError`, `ReviewError`, and `TopicsError` where no
         broker answers.
         """
-        await self._followed.look()  # before anything is read
+        await self._followed.check()  # before anything is read
         self._reviews_id = await self._identify()
         transactional = self._settings.guarantee == "exactly_once"
         self._outbox = self._outbox_of(self._settings, self._prefix + REVIEWS_ID if transactional else None)
@@ -109,6 +109,7 @@ class ReviewFeed:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        await self._followed.leave()
         await self._outbox.stop()
 
     async def _identify(self) -> str:
@@ -178,7 +179,7 @@ class ReviewFeed:
 
     async def _read(self, consumer: AIOKafkaConsumer, partitions: Sequence[TopicPartition]) -> Batches:
         bootstrap = self._settings.bootstrap
-        await self._followed.look()
+        self._followed.look()
         batches = await fetch(consumer, partitions, bootstrap, timeout_ms=POLL_MS, max_records=RECORDS_PER_READ)
         self._answered_ms = max(self._answered_ms, *(consumer.last_poll_timestamp(tp) or 0 for tp in partitions))
         return batches

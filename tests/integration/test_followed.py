@@ -1,12 +1,15 @@
-"""Whoever follows topics beside the workers ends where one of them is made anew, and says so."""
+"""Whoever follows topics beside the workers ends where one of them is made anew, and says so; meanwhile it reads on."""
 
 import asyncio
-from collections.abc import Coroutine
+import threading
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
 
 from deploy.brokers import Broker
+from streams import topic_admin
 from streams.compute import Compute
 from streams.console.desk import Desk
 from streams.console.tails import Tails
@@ -115,5 +118,81 @@ def test_a_referee_whose_ads_were_made_anew_goes_on_from_its_file_when_it_is_sta
             await made_anew(shop, "ads", task)
         await again.run(follow=False)
         assert again._referee.people.number == 1
+
+    play(scenario)
+
+
+@asynccontextmanager
+async def unanswered(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[None]:
+    """Within, looks at topics get no answer, and one is under way: the bootstrap broker is away, which they ask, but
+    those that lead the partitions answer.
+    """
+    looks, silent, loop = asyncio.Event(), threading.Event(), asyncio.get_running_loop()
+
+    def no_answer(*_asked: object) -> None:
+        loop.call_soon_threadsafe(looks.set)
+        silent.wait()
+        raise topic_admin.TopicsError("no answer")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(topic_admin, "found", no_answer)
+        try:
+            await asyncio.wait_for(looks.wait(), DEADLINE_S)
+            yield
+        finally:
+            silent.set()
+
+
+async def reads_on(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch, task: asyncio.Task[None], there: Callable[[], int]
+) -> None:
+    """An ad that is published while looks get no answer is read by ``task``, after which ``there`` is more."""
+    before = there()
+
+    async def more() -> bool:
+        return there() > before
+
+    async with unanswered(monkeypatch):
+        await shop.publish([ad("tent")])
+        await until(more, "the ad is read")
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+
+
+def test_the_consoles_tails_read_on_while_the_bootstrap_broker_is_away(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def scenario() -> None:
+        compute, desk = Compute(), Desk(shop.settings, 1)
+        try:
+            async with Tails(shop.settings.bootstrap, desk.tails(), compute) as tails:
+                assert tails.task is not None
+                await reads_on(shop, monkeypatch, tails.task, lambda: len(desk.catalogue))
+        finally:
+            compute.stop()
+
+    play(scenario)
+
+
+def test_reviews_are_read_on_while_the_bootstrap_broker_is_away(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def scenario() -> None:
+        await shop.publish([ad("shoe")])
+
+        async def followed() -> bool:
+            return bool(feed.reviewer._brands)
+
+        async with ReviewFeed(shop.settings, lambda _: None) as feed:
+            task = asyncio.create_task(feed.run())
+            await until(followed, "the ads are read")
+            await reads_on(shop, monkeypatch, task, lambda: len(feed.reviewer._brands))
+
+    play(scenario)
+
+
+def test_the_referee_reads_on_while_the_bootstrap_broker_is_away(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def scenario() -> None:
+        service = RefereeService(shop.settings, 100, lambda _: None)
+        task = await started(service)
+        await reads_on(shop, monkeypatch, task, lambda: len(service._referee._categories))
 
     play(scenario)

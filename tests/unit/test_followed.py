@@ -1,6 +1,7 @@
 """What a reader concludes from the ids of its topics, and what it does not."""
 
 import asyncio
+import threading
 
 import pytest
 from confluent_kafka import Uuid
@@ -73,3 +74,54 @@ def test_a_topic_without_an_id_that_is_gone_is_told(monkeypatch: pytest.MonkeyPa
         check(followed, there, monkeypatch)
     with pytest.raises(MadeAnewError, match=r"^ads: deleted or made anew"):
         check(followed, {}, monkeypatch)
+
+
+def test_a_topic_that_is_another_is_told_at_every_check_and_the_id_of_what_was_read_stays(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Whoever saves the ids between the check and the end would otherwise take the new topic for the one it read."""
+    followed = Followed("b", ["ads"])
+    check(followed, HERE, monkeypatch)
+    for _ in range(2):
+        with pytest.raises(MadeAnewError, match=r"^ads: deleted or made anew"):
+            check(followed, {"ads": Found("id-9", 1)}, monkeypatch)
+    assert followed.ids == {"ads": "id-1"}
+
+
+def test_a_look_waits_for_no_answer_and_tells_what_an_earlier_check_has_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("streams.followed.LOOK_S", 0.0)
+    followed, answers, asked = Followed("b", ["ads"], {"ads": "id-of-another-time"}), threading.Event(), []
+
+    def found(_: str, names: list[str]) -> dict[str, Found]:
+        asked.append(names)
+        assert answers.wait(10), "a look waited"
+        return HERE
+
+    async def scenario() -> None:
+        monkeypatch.setattr("streams.topic_admin.found", found)
+        for _ in range(3):
+            followed.look()
+            await asyncio.sleep(0)
+        answers.set()
+        while True:
+            followed.look()
+            await asyncio.sleep(0)
+
+    with pytest.raises(MadeAnewError, match=r"^ads: deleted or made anew"):
+        asyncio.run(scenario())
+    assert asked == [["ads"]]
+
+
+def test_who_leaves_waits_for_no_check_that_is_under_way(monkeypatch: pytest.MonkeyPatch) -> None:
+    answers = threading.Event()
+    monkeypatch.setattr("streams.topic_admin.found", lambda *_: answers.wait(10))
+
+    async def scenario() -> set[asyncio.Task[object]]:
+        followed = Followed("b", ["ads"])
+        followed.look()
+        await asyncio.sleep(0)
+        await followed.leave()
+        return {task for task in asyncio.all_tasks() if task is not asyncio.current_task()}
+
+    assert asyncio.run(scenario()) == set()
+    answers.set()

@@ -2,6 +2,7 @@
 
 import asyncio
 import itertools
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -93,7 +94,7 @@ def test_ads_that_are_made_anew_while_they_are_read_need_no_more_than_another_st
 ) -> None:
     monkeypatch.setattr("streams.followed.LOOK_S", 0.0)
     shop = Shop([], monkeypatch, tmp_path)
-    found, names = shop._found, itertools.count()
+    shop.looks, found, names = sys.maxsize, shop._found, itertools.count()
 
     def anew(bootstrap: str, topics: Sequence[str]) -> dict[str, Any]:
         there = found(bootstrap, topics)
@@ -101,7 +102,7 @@ def test_ads_that_are_made_anew_while_they_are_read_need_no_more_than_another_st
 
     monkeypatch.setattr("streams.topic_admin.found", anew)
     with pytest.raises(RefereeError, match=rf"{ADS}: deleted or made anew.*; start the referee again: it goes on"):
-        asyncio.run(shop.service.run(follow=False))
+        asyncio.run(shop.service.run())
 
 
 def test_a_referee_whose_place_is_no_longer_in_a_topic_says_what_to_do(

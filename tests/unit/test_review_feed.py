@@ -323,7 +323,7 @@ def test_what_was_there_is_read_and_told_once_though_ads_and_reviews_keep_coming
     heard: list[Tone] = []
     feed = ReviewFeed(Settings(), heard.extend)
     feed.end = 3
-    monkeypatch.setattr(feed._followed, "look", nothing)
+    monkeypatch.setattr(feed._followed, "look", lambda: None)
     monkeypatch.setattr(feed, "_write", nothing)
     asyncio.run(feed.run(follow=False))
     assert (feed.reviewer.next_offset, [(tone.name, tone.reviews) for tone in heard]) == (3, [("shoe", 3)])

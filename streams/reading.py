@@ -27,12 +27,20 @@ CUT_S = 10.0
 """A log may seem shorter for a moment, while another broker becomes its leader."""
 
 
+SILENT_S = 60.0
+"""Longer than an election, a restart of a broker, or a request that one which is stuck leaves unanswered (40 s)."""
+
+
 class MissingTopicError(MendableError):
     """A topic that does not exist."""
 
 
 class CutLogError(MendableError):
     """A log that ends before its end when the reading began."""
+
+
+class SilentLogError(MendableError):
+    """No broker tells what a partition holds any more, and its end has not been reached."""
 
 
 def remedy(bootstrap: str, topic: str) -> str:
@@ -163,10 +171,9 @@ async def _until(
     committed: bool = True,
     progress: Callable[[int, int], None] = lambda _read, _there: None,
 ) -> AsyncIterator[Sequence[Record]]:
-    loop = asyncio.get_running_loop()
     there = left = await _left(consumer, ends)
     progress(0, there)
-    whole_s = loop.time()
+    patience = Patience(consumer, bootstrap, ends)
     while left:
         batches = await fetch(
             consumer, [*ends], bootstrap,
@@ -176,13 +183,47 @@ async def _until(
             yield records
         left = await _left(consumer, ends)
         progress(there - left, there)
-        if batches or not (cut := [tp for tp, end in ends.items() if await is_cut(consumer, tp, end)]):
-            whole_s = loop.time()
-        elif loop.time() - whole_s >= CUT_S:
-            named = ", ".join(f"partition {tp.partition} of {tp.topic}" for tp in cut)
-            raise CutLogError(
-                f"{named} has become shorter while it was read: it was made anew, or a broker lost its end; try again"
+        await patience.bear(came=bool(batches))
+
+
+class Patience:
+    """How long a reader waits for what is before ``ends``, and does not come.
+
+    Not for ever while no broker answers, nor while all of a log that has become shorter is read. An open transaction
+    holds records back for as long as its timeout.
+    """
+
+    def __init__(self, consumer: AIOKafkaConsumer, bootstrap: str, ends: Mapping[TopicPartition, int]) -> None:
+        self._consumer, self._bootstrap, self._ends = consumer, bootstrap, ends
+        self._clock = asyncio.get_running_loop().time
+        self._whole_s = self._clock()
+        self._heard: dict[TopicPartition, tuple[int | None, float]] = {}
+        """What aiokafka calls the last answer about each partition, and when that was new here."""
+
+    async def bear(self, *, came: bool) -> None:
+        """After each fetch; ``came``: whether it gave records. Raises `CutLogError` and `SilentLogError`."""
+        now_s = self._clock()
+        behind = [tp for tp, end in self._ends.items() if await self._consumer.position(tp) < end]
+        for tp in behind:
+            answer = self._consumer.last_poll_timestamp(tp)
+            if came or tp not in self._heard or answer != self._heard[tp][0]:  # else others' records may be before its
+                self._heard[tp] = answer, now_s
+        if silent := [tp for tp in behind if now_s - self._heard[tp][1] >= SILENT_S]:
+            raise SilentLogError(
+                f"no broker of {self._bootstrap} has answered for {SILENT_S:.0f} s about {_named(silent)}, of which "
+                "more was to be read; try again when it does. Look closer: salience doctor"
             )
+        if came or not (cut := [tp for tp in behind if await is_cut(self._consumer, tp, self._ends[tp])]):
+            self._whole_s = now_s
+        elif now_s - self._whole_s >= CUT_S:
+            raise CutLogError(
+                f"{_named(cut)} has become shorter while it was read: it was made anew, or a broker lost its end; "
+                "try again"
+            )
+
+
+def _named(partitions: Iterable[TopicPartition]) -> str:
+    return ", ".join(f"partition {tp.partition} of {tp.topic}" for tp in partitions)
 
 
 async def is_cut(consumer: AIOKafkaConsumer, tp: TopicPartition, end: int) -> bool:

@@ -2,8 +2,11 @@
 
 import asyncio
 import json
+import os
 import re
+import signal
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,9 +14,10 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from typer.testing import CliRunner, Result
 
 from deploy.brokers import Broker
+from deploy.brokers.embedded import EmbeddedBroker
 from streams import topic_admin
 from streams.cli import app
-from streams.reading import CutLogError, log_ends, read_between, read_topic
+from streams.reading import CutLogError, SilentLogError, log_ends, read_between, read_topic
 from tests.cancelling import cancelled_after
 from tests.integration.lanes import DEADLINE_S
 
@@ -82,6 +86,27 @@ def test_a_log_that_has_become_shorter_while_it_is_read_is_told_and_not_waited_f
 
     with pytest.raises(CutLogError, match=f"partition 0 of {PREFIX}clicks has become shorter"):
         asyncio.run(read())
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP])
+def test_a_broker_that_answers_no_more_while_a_topic_is_read_is_told_and_not_waited_for_for_ever(
+    number: signal.Signals, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("streams.reading.SILENT_S", 1.0)
+    monkeypatch.setattr("streams.leaving.FAREWELL_S", 0.5)
+
+    async def scenario(broker: EmbeddedBroker) -> None:
+        async with AIOKafkaProducer(bootstrap_servers=broker.bootstrap) as producer:
+            for _ in range(8):
+                await producer.send_and_wait("clicks", bytes(1_000_000))  # more than one fetch gives
+        async with asyncio.timeout(DEADLINE_S):
+            async for _ in read_topic(broker.bootstrap, "clicks"):
+                os.kill(broker.pids[0], number)
+
+    with EmbeddedBroker(tmp_path) as broker:
+        topic_admin.create(broker.bootstrap, 1)
+        with pytest.raises(SilentLogError, match="has answered for 1 s about partition 0 of clicks"):
+            asyncio.run(scenario(broker))
 
 
 def test_who_reads_is_cancelled_at_whatever_step_of_its_client_s_closing_that_comes(

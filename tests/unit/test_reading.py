@@ -2,12 +2,13 @@
 
 import asyncio
 import threading
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 
 import pytest
+from aiokafka import TopicPartition
 
 from streams import reading
-from streams.reading import MissingTopicError, read_topic
+from streams.reading import CUT_S, SILENT_S, CutLogError, MissingTopicError, Patience, SilentLogError, read_topic
 
 LONG_S = 5
 
@@ -56,3 +57,66 @@ def test_a_reader_that_is_interrupted_does_not_wait_for_a_broker_that_does_not_a
     assert not answered.is_set()
     answer.set()
     assert answered.wait(LONG_S)
+
+
+class Answers:
+    """A consumer at offset 3 of logs that end at 9, by the answers that a broker gave; ``now_s``: a clock."""
+
+    def __init__(self) -> None:
+        self.now_s = 0.0
+        self.answered_ms: dict[TopicPartition, int] = {}
+        self.ends = 9
+
+    def patience(self, ends: Mapping[TopicPartition, int]) -> Patience:
+        """Of who reads with it, by its clock."""
+        patience = Patience(self, "here", ends)
+        patience._clock = lambda: self.now_s
+        return patience
+
+    async def position(self, _: TopicPartition) -> int:
+        return 3
+
+    def highwater(self, _: TopicPartition) -> int:
+        return self.ends
+
+    def last_poll_timestamp(self, tp: TopicPartition) -> int | None:
+        return self.answered_ms.get(tp)
+
+
+ONE, TWO = TopicPartition("clicks", 0), TopicPartition("clicks", 1)
+
+
+def test_a_reader_waits_while_brokers_answer_and_not_where_none_does_about_one_of_its_partitions() -> None:
+    async def scenario() -> None:
+        consumer = Answers()
+        patience = consumer.patience({ONE: 9, TWO: 9})
+
+        async def bear(*answered: TopicPartition, came: bool = False) -> None:
+            consumer.answered_ms |= {tp: consumer.answered_ms.get(tp, 0) - 1 for tp in answered}  # its clock goes back
+            await patience.bear(came=came)
+
+        await bear(ONE, TWO)
+        for consumer.now_s in (SILENT_S - 1, 2 * SILENT_S - 2):  # as behind a transaction that is open
+            await bear(ONE, TWO)
+        consumer.now_s += 2 * SILENT_S
+        await bear(came=True)  # who takes the records has been slow: nothing was asked of the other meanwhile
+        consumer.now_s += SILENT_S - 1
+        await bear(ONE)
+        consumer.now_s += 1
+        with pytest.raises(SilentLogError, match=f"for {SILENT_S:.0f} s about partition 1 of clicks, of which more"):
+            await bear(ONE)
+
+    asyncio.run(scenario())
+
+
+def test_a_log_that_is_whole_again_in_time_is_read_on() -> None:
+    async def scenario() -> None:
+        consumer = Answers()
+        patience = consumer.patience({ONE: 9})
+        for consumer.ends, consumer.now_s in ((9, 1.0), (3, CUT_S), (9, CUT_S + 0.5), (3, 2 * CUT_S)):
+            await patience.bear(came=False)
+        consumer.now_s += CUT_S
+        with pytest.raises(CutLogError, match="partition 0 of clicks has become shorter"):
+            await patience.bear(came=False)
+
+    asyncio.run(scenario())

@@ -24,6 +24,7 @@ from streams.control_wire import (
     kind_of,
 )
 from streams.decode import Record, is_plain
+from streams.leaving import sending, transaction
 from streams.letters import PREFIX
 from streams.mendable import MendableError
 from streams.message import Message
@@ -184,12 +185,13 @@ async def writing(settings: Settings, transactional_id: str | None = None) -> As
     reader of the topic waits for its end. None: others read each record as it comes.
     """
     topic = settings.topic_prefix + CONTROL
-    async with AIOKafkaProducer(
+    to_send = AIOKafkaProducer(
         transactional_id=transactional_id,
         transaction_timeout_ms=settings.transaction_timeout_ms,
         acks="all",
         **aiokafka_options(settings.bootstrap),
-    ) as producer:
+    )
+    async with sending(to_send) as producer:
 
         async def write(messages: Sequence[ControlMessage], gone: Sequence[ControlMessage] = ()) -> list[int]:
             records = [Message(message.key, msgspec.json.encode(message)) for message in messages]
@@ -200,7 +202,7 @@ async def writing(settings: Settings, transactional_id: str | None = None) -> As
             ]
             return [(await delivery).offset for delivery in sent]
 
-        async with producer.transaction() if transactional_id is not None else nullcontext():
+        async with transaction(producer) if transactional_id is not None else nullcontext():
             yield write
 
 

@@ -6,6 +6,7 @@ fails for a reason that sending it again does not mend.
 """
 
 from collections.abc import AsyncIterator, Collection, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 
 from aiokafka import AIOKafkaProducer
@@ -17,6 +18,7 @@ from streams.control import Control, read_control
 from streams.control_wire import Consent, Erasure
 from streams.decode import Record
 from streams.identity import partitioner
+from streams.leaving import sending, transaction
 from streams.letters import ORIGIN, PREFIX, REQUEUED, TRUNCATED, own_headers
 from streams.message import Headers, size_of
 from streams.reading import read_topic
@@ -198,21 +200,28 @@ async def requeue(settings: Settings, wanted: Filter, *, dry_run: bool = False) 
             count += 1
         return Requeued(count, refused)
     transactional = settings.guarantee == "exactly_once"
-    async with AIOKafkaProducer(
+    to_send = AIOKafkaProducer(
         transactional_id=prefix + REQUEUE_ID if transactional else None,
+        transaction_timeout_ms=settings.transaction_timeout_ms,
         acks="all",
         max_request_size=4 * topics.BATCH_BYTES,
         **aiokafka_options(settings.bootstrap),
-    ) as producer:
+    )
+    async with sending(to_send) as producer:
         batch: list[Letter] = []
+
+        async def send(letters: Sequence[Letter]) -> None:
+            async with transaction(producer) if transactional else nullcontext():
+                await _send(producer, settings, letters, counts)
+
         async for letter in letters:
             count += 1
             batch.append(letter)
             if len(batch) == PER_TRANSACTION:
-                await _send(producer, settings, batch, counts, transactional=transactional)
+                await send(batch)
                 batch = []
         if batch:
-            await _send(producer, settings, batch, counts, transactional=transactional)
+            await send(batch)
     return Requeued(count, refused)
 
 
@@ -247,12 +256,8 @@ async def _send(
     settings: Settings,
     letters: Sequence[Letter],
     counts: Mapping[str, int],
-    *,
-    transactional: bool,
 ) -> None:
-    """Send the records, then a note for each; await all deliveries before the commit."""
-    if transactional:
-        await producer.begin_transaction()
+    """Send the records, then a note for each; done when all are delivered."""
     notes = settings.topic_prefix + topics.DEAD_LETTERS
     deliveries = []
     for letter in letters:
@@ -274,5 +279,3 @@ async def _send(
     for letter in letters:
         headers = [(NOTE, letter.name.encode()), (ORIGIN, letter.told("topic").encode())]
         await producer.send_and_wait(notes, b"", key=letter.key or b"", partition=letter.partition, headers=headers)
-    if transactional:
-        await producer.commit_transaction()

@@ -6,11 +6,12 @@ ever. Without a farewell, the broker's own timeouts do the same.
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING
 
 import structlog
-from aiokafka import AIOKafkaConsumer
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
+from aiokafka.errors import IllegalOperation, KafkaError
 
 if TYPE_CHECKING:
     from streams.settings import Settings
@@ -72,6 +73,32 @@ async def at_work(consumer: AIOKafkaConsumer) -> AsyncIterator[AIOKafkaConsumer]
         yield consumer
     finally:
         await end_reading(consumer)
+
+
+@asynccontextmanager
+async def sending(producer: AIOKafkaProducer) -> AsyncIterator[AIOKafkaProducer]:
+    """A started producer, stopped on exit. Its own ``async with`` would wait for ever for a broker that is away."""
+    try:
+        await producer.start()
+        yield producer
+    finally:
+        await leave("a producer", producer.stop())
+
+
+@asynccontextmanager
+async def transaction(producer: AIOKafkaProducer) -> AsyncIterator[None]:
+    """A transaction of ``producer``, committed at the block's end, or aborted where that fails or is cancelled.
+
+    An open one would hold back all who read committed records of its topics, lanes among them, until its timeout.
+    """
+    await producer.begin_transaction()
+    try:
+        yield
+    except BaseException:
+        with suppress(KafkaError, IllegalOperation):  # as where another has fenced this one, and ended the transaction
+            await leave("a transaction", producer.abort_transaction())
+        raise
+    await producer.commit_transaction()
 
 
 async def _stop(consumer: AIOKafkaConsumer) -> None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from streams.cli.ending import undone_when_told_to_end
 from streams.cli.failing import fail
 from streams.cli.options import Bootstrap, Json, Prefix, settings_of
 from streams.cli.screen import Table, screen
@@ -131,7 +132,8 @@ def requeue(
         fail("Say which: letters by name, --stage, --error, --topic, or --all.", 2)
     wanted = _filter(stage, error, topic, letters or ())
     settings = settings_of(bootstrap=bootstrap, topic_prefix=prefix)
-    done = asyncio.run(send_back(settings, wanted, dry_run=dry_run))
+    with undone_when_told_to_end():  # a transaction that is left open would hold lanes back
+        done = asyncio.run(send_back(settings, wanted, dry_run=dry_run))
     for name, why in done.refused.items():
         typer.echo(f"{name} is not sent back: {why}", err=True)
     left = f", {len(done.refused):,} not" if done.refused else ""

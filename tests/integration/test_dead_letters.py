@@ -1,5 +1,6 @@
 """Letters listed, shown and sent back by the command, on a real broker."""
 
+import asyncio
 import json
 import os
 import subprocess
@@ -8,11 +9,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from aiokafka import AIOKafkaProducer, TopicPartition
+from aiokafka.errors import TopicAuthorizationFailedError
 
 from deploy.brokers import Broker
+from streams.dead_letters import Filter, requeue
+from streams.reading import log_ends
 from tests.builders import START_MS, click, impression
 from tests.integration.lanes import Shop, play, shop_on, stepped
 from tests.integration.test_commands import at
+from tests.integration.workers import until
 
 pytestmark = pytest.mark.integration
 
@@ -55,6 +61,33 @@ def test_a_record_whose_cause_was_mended_is_sent_back_once_and_counts(
         larger = Shop(shop.settings.model_copy(update={"rows_per_lane_max": 10}))
         assert (await stepped(larger))["applied"] == 1
         assert set(await shop.state()) == {b"user-1", b"user-2"}
+
+    play(scenario)
+
+
+@pytest.mark.parametrize("error", [TopicAuthorizationFailedError, asyncio.CancelledError])
+def test_a_requeue_that_ends_half_way_leaves_no_transaction_for_which_lanes_would_wait(
+    kafka: Broker, topic_prefix: str, tmp_path: Path, error: type[BaseException], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def no_note(*_: object, **__: object) -> None:
+        raise error
+
+    async def scenario() -> None:
+        shop = shop_on(kafka, topic_prefix, tmp_path, "exactly_once", transaction_timeout_ms=600_000)
+        await shop.publish([("clicks", b"user-1", b"{poison", START_MS)])
+        assert (await stepped(shop))["dead"] == 1
+        clicks = [TopicPartition(f"{topic_prefix}clicks", 0)]
+
+        async def readable() -> bool:
+            return await log_ends(kafka.bootstrap, clicks, committed=True) == await log_ends(kafka.bootstrap, clicks)
+
+        with monkeypatch.context() as patched:
+            patched.setattr(AIOKafkaProducer, "send_and_wait", no_note)
+            with pytest.raises(error):
+                await requeue(shop.settings, Filter())
+        await until(readable, "whoever reads committed clicks comes to their end")
+        assert command(shop, "requeue", "--all") == {"requeued": 1, "refused": {}}
+        assert (await stepped(shop))["dead"] == 1
 
     play(scenario)
 

@@ -37,10 +37,9 @@ class Producer:
         self.options = options
         return self
 
-    async def __aenter__(self) -> Self:
-        return self
+    async def start(self) -> None: ...
 
-    async def __aexit__(self, *_: object) -> None: ...
+    async def stop(self) -> None: ...
 
     async def begin_transaction(self) -> None:
         self.begun += 1

@@ -5,8 +5,8 @@ import base64
 import json
 import logging
 import time
-from collections.abc import AsyncGenerator, Callable, Iterator
-from contextlib import aclosing, contextmanager, suppress
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
+from contextlib import aclosing, asynccontextmanager, contextmanager, suppress
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -17,6 +17,7 @@ from streams.cli.options import Brokers
 from streams.cli.screen import Table, coloured, moment, one_line, screen
 
 if TYPE_CHECKING:
+    from streams.followed import Followed
     from streams.wire import Placement
 
 TopicArgument = Annotated[
@@ -57,6 +58,7 @@ def tail(
     """Print the records of a topic until Ctrl-C, or until it has printed --limit of them.
 
     When it first waits for records, it says so on stderr; there, too, when the broker is away, and when it is back.
+    Exit status 1 if the topic is deleted or made anew.
 
     Example: salience tail dead-letters --from-beginning --limit 20
     """
@@ -126,7 +128,8 @@ async def _records(
     """Committed records of all partitions, without end.
 
     Tells ``waits`` once, the first time that there are none; then that the broker is away, and that it is back.
-    Raises `ViewError` where the topic does not exist.
+    Raises `ViewError` where the topic does not exist, and `streams.followed.MadeAnewError` once it is another: of that,
+    aiokafka would leave out as many records as were read of the former one.
     """
     from aiokafka import AIOKafkaConsumer
 
@@ -135,12 +138,13 @@ async def _records(
     from streams.fetching import fetch
 
     await require_topic(topic, aiokafka_options(bootstrap))
-    async with AIOKafkaConsumer(
+    async with _followed(bootstrap, topic) as followed, AIOKafkaConsumer(
         topic, isolation_level="read_committed", enable_auto_commit=False, **aiokafka_options(bootstrap),
         auto_offset_reset="earliest" if from_beginning else "latest",
     ) as consumer:  # fmt: skip
         told, away, heard_s = False, False, time.monotonic()
         while True:
+            followed.look()
             partitions = [*consumer.assignment()]  # anew: some may have been added
             batches = await fetch(consumer, partitions, bootstrap, timeout_ms=POLL_MS)
             if not batches and not told:
@@ -154,6 +158,18 @@ async def _records(
             for records in batches.values():
                 for record in records:
                     yield record
+
+
+@asynccontextmanager
+async def _followed(bootstrap: str, topic: str) -> "AsyncIterator[Followed]":
+    from streams.followed import Followed
+
+    followed = Followed(bootstrap, [topic])
+    await followed.check()  # before anything is read
+    try:
+        yield followed
+    finally:
+        await followed.leave()
 
 
 async def _answers(consumer: Any) -> bool:

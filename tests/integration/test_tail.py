@@ -15,8 +15,9 @@ from deploy.brokers import Broker
 from deploy.brokers.embedded import EmbeddedBroker
 from streams import topic_admin
 from streams.cli import app, tail
+from streams.followed import MadeAnewError
 from streams.wire import Attended, Placement, Slot, encode_json
-from tests.integration.lanes import DEADLINE_S
+from tests.integration.lanes import DEADLINE_S, recreate
 
 pytestmark = pytest.mark.integration
 
@@ -177,6 +178,29 @@ def test_who_waits_is_told_that_the_broker_is_away_and_then_that_it_is_back(
             f"no answer from {broker.bootstrap}; goes on when it is back",
             f"{broker.bootstrap} answers again",
         ]
+
+
+def test_a_topic_that_is_made_anew_is_told_and_not_read_from_the_middle(
+    embedded: Broker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("streams.followed.LOOK_S", 0.0)
+    anew: list[asyncio.Task[None]] = []
+
+    def tell(_: str) -> None:
+        anew.append(asyncio.create_task(asyncio.to_thread(recreate, embedded.bootstrap, "anew-", "clicks")))
+
+    async def scenario() -> None:
+        async with AIOKafkaProducer(bootstrap_servers=embedded.bootstrap) as producer:
+            await producer.send_and_wait("anew-clicks", b"{}", key=b"ann")
+        async with asyncio.timeout(DEADLINE_S):
+            async with aclosing(tail._records(embedded.bootstrap, "anew-clicks", True, "waits", tell)) as records:
+                assert (await anext(records)).key == b"ann"
+                await anext(records)
+
+    topic_admin.create(embedded.bootstrap, 1, prefix="anew-")
+    with pytest.raises(MadeAnewError, match="anew-clicks: deleted or made anew"):
+        asyncio.run(scenario())
+    assert anew
 
 
 def test_a_name_that_is_no_topic_is_wrong_usage_and_the_names_are_told() -> None:

@@ -198,7 +198,7 @@ async def _events(request: web.Request) -> web.StreamResponse:
     """Server-sent events: ``history`` once, then ``snapshot`` every second, also as a sign of life."""
     live = request.app[LIVE]
     if len(live.listeners) >= LISTENERS_MAX:
-        return json_response(503, {"error": f"{LISTENERS_MAX} pages listen already; close one"})
+        return json_response(503, {"error": "full", "said": f"{LISTENERS_MAX} pages listen already; close one"})
     response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
     live.listeners.add(response)
     try:

@@ -105,3 +105,30 @@ def test_words_that_could_not_be_had_are_asked_for_again_and_the_page_goes_on() 
             assert await page.input_value("#language") == "en"
 
     asyncio.run(scenario())
+
+
+def test_a_page_for_which_there_is_no_place_says_so_and_goes_on_when_there_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("streams.console.serve.LISTENERS_MAX", 0)
+
+    async def scenario() -> None:
+        live = HandedOut()
+        runner = web.AppRunner(make_app(live, Settings()), shutdown_timeout=0.1)
+        await runner.setup()
+        await web.TCPSite(runner, "127.0.0.1", 0).start()
+        try:
+            async with chromium() as browser, await browser.new_page() as page:
+                await page.add_init_script(LATER)
+                await page.goto(f"http://127.0.0.1:{runner.addresses[0][1]}/?lang=en")
+                await page.evaluate("window.laterMs = 6_000")
+                for word in ("full", "silent"):
+                    text = words("en")[f"state.{word}"]
+                    await page.wait_for_function("text => document.getElementById('said').innerText === text", arg=text)
+                    await page.route("**/api/events", lambda route: route.fulfill(status=503, body="a proxy's word"))
+                monkeypatch.setattr("streams.console.serve.LISTENERS_MAX", 1)
+                live.tell()
+                await page.unroute("**/api/events")
+                await page.wait_for_selector("html:not([data-silent])")
+        finally:
+            await runner.cleanup()
+
+    asyncio.run(scenario())

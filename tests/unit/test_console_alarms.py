@@ -270,6 +270,7 @@ def test_whatever_the_page_says_is_in_the_dictionaries() -> None:
     sources = {path.name: path.read_text() for path in [*STATIC.glob("*.js"), STATIC / "index.html"]}
     said = {key for text in sources.values() for key in re.findall(r'say\("([^"$]+)"|data-i18n="([^"]+)"', text)}
     keys = {one or other for one, other in said}
+    keys |= set(re.findall(r'"(state\.\w+)"', sources["console.js"]))
     keys |= {f"alarm.{name}" for _, expected in CASES for name, _ in expected}
     keys |= {f"status.{status}" for status in Status} | {f"kind.{kind.name.lower()}" for kind in Kind}
     codes = re.findall(r'error: (?:answer.error \?\? )?"(\w+)"', sources["why.js"])

@@ -21,6 +21,7 @@ let heard = performance.now();
 let latest = null;
 let parts = [];
 let spoken = false;
+let full = false; // whether the server answers, and has no place for this page
 let connection = null; // the one that is read now: how it is ended, and when it last brought something
 
 const headers = () => (token ? { Authorization: `Bearer ${token}` } : {});
@@ -56,7 +57,8 @@ async function connect() {
 
 /** Read events until they end. EventSource could not send the token. */
 async function listen(signal) {
-  const response = await ask("events", signal);
+  const response = await ask("events", signal).catch((gone) => { full = false; throw gone; });
+  full = response.status === 503 && await isFull(response);
   if (!response.ok) throw new Error(`status ${response.status}`);
   const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
   let buffer = "";
@@ -72,6 +74,9 @@ async function listen(signal) {
     if (buffer.length > BUFFER_MAX) throw new Error("an event without end");
   }
 }
+
+/** Whether it is our server that says no, and not a proxy before it. */
+const isFull = (response) => response.json().then((said) => said.error === "full", () => false);
 
 function take(event) {
   const [, name, data] = /^event: (\w+)\ndata: (.*)$/s.exec(event) ?? [];
@@ -95,7 +100,7 @@ function judge() {
   const level = isSilent ? "red" : latest ? (latest.caught_up || latest.level === "red" ? latest.level : "waiting") : "waiting";
   root.toggleAttribute("data-silent", isSilent);
   root.dataset.level = level;
-  put(byId("said"), say(isSilent ? "state.silent" : `state.${level}`)); // read out at every change
+  put(byId("said"), say(!isSilent ? `state.${level}` : full ? "state.full" : "state.silent")); // read out at every change
   put(byId("since"), isSilent ? say("state.since", { seconds: number(Math.floor(silent / 1000), 0) }) : "");
   document.title = `${level === "red" ? "■ " : ""}${say(`title.${level}`)} · salience`;
   if (!latest) return;

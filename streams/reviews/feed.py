@@ -20,7 +20,7 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.errors import KafkaConnectionError, KafkaError, ProducerFenced
 
 from streams.aside import aside
-from streams.clock import wall_ms
+from streams.clock import tick_ms
 from streams.connection import aiokafka_options
 from streams.dead_letters import Filter, read
 from streams.decode import Record
@@ -69,11 +69,13 @@ class ReviewFeed:
         self.end = 0
         """End of the reviews' topic at the start: the reader publishes nothing before it has read up to there."""
         self.reviewer = Reviewer()
-        self._answered_ms = wall_ms()
+        self._answers: list[int | None] = []
+        """When each partition was answered about, by a clock of aiokafka's that may go back: a change is an answer."""
+        self._answered_ms = tick_ms()
 
     def unwell(self) -> str:
         """Why reviews are not read now; empty while they are."""
-        silent_ms = wall_ms() - self._answered_ms
+        silent_ms = tick_ms() - self._answered_ms
         return f"no broker has answered for {silent_ms / 1000:.0f} s" if silent_ms > SILENT_MS else ""
 
     async def __aenter__(self) -> Self:
@@ -181,7 +183,9 @@ class ReviewFeed:
         bootstrap = self._settings.bootstrap
         self._followed.look()
         batches = await fetch(consumer, partitions, bootstrap, timeout_ms=POLL_MS, max_records=RECORDS_PER_READ)
-        self._answered_ms = max(self._answered_ms, *(consumer.last_poll_timestamp(tp) or 0 for tp in partitions))
+        answers = [consumer.last_poll_timestamp(tp) for tp in partitions]
+        if answers != self._answers:
+            self._answers, self._answered_ms = answers, tick_ms()
         return batches
 
     def _take(self, batches: Mapping[TopicPartition, list[Record]]) -> list[Message]:

@@ -9,6 +9,7 @@ from typing import Any, get_args
 import aiohttp
 import pytest
 from aiohttp import web
+from aiohttp.test_utils import make_mocked_request
 from aiokafka.errors import NodeNotReadyError
 from confluent_kafka import KafkaError, KafkaException
 from structlog.testing import capture_logs
@@ -19,7 +20,7 @@ from streams.compute import Compute
 from streams.console.desk import Desk
 from streams.console.flow import Placed
 from streams.console.people import Found as Person
-from streams.console.serve import HEADERS, Live, WhyNot, _engine, make_app
+from streams.console.serve import HEADERS, Live, WhyNot, _engine, _healthz, make_app
 from streams.console.tails import Tails
 from streams.lag.monitor import LagMonitor
 from streams.lag.poller import Poller
@@ -71,6 +72,32 @@ def test_a_console_without_a_broker_says_so_in_red() -> None:
 def test_a_container_may_ask_whether_it_lives_and_learns_nothing_else() -> None:
     status, _, body = ask("/healthz", web_host="0.0.0.0", web_token="s3cret")
     assert (status, json.loads(body)) == (200, {"healthy": True})
+
+
+def test_a_console_that_makes_no_snapshots_is_not_healthy_whatever_its_clock_is_set_to_meanwhile(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    ticks_ms, now_ms = 5_000, START_MS
+    monkeypatch.setattr("streams.console.serve.tick_ms", lambda: ticks_ms, raising=False)
+    monkeypatch.setattr("streams.console.serve.wall_ms", lambda: now_ms)
+
+    async def statuses() -> list[int]:
+        nonlocal ticks_ms, now_ms
+        given, compute, request = Settings(), Compute(), make_mocked_request("GET", "/healthz")
+        desk = Desk(given, 2)
+        monitor, tails = LagMonitor(Poller("127.0.0.1:1")), Tails("127.0.0.1:1", desk.tails(), compute)
+        live = Live(given, monitor, desk, tails, compute)
+        found = [(await _healthz(live)(request)).status]
+        running = asyncio.create_task(live.run())
+        await live.next()
+        running.cancel()
+        compute.stop()
+        for passed_ms, set_by_ms in ((0, 3_600_000), (9_999, 0), (1, -7_200_000)):
+            ticks_ms, now_ms = ticks_ms + passed_ms, now_ms + passed_ms + set_by_ms
+            found.append((await _healthz(live)(request)).status)
+        return found
+
+    assert asyncio.run(statuses()) == [503, 200, 200, 503]
 
 
 @pytest.mark.parametrize("path", ["/", "/console.js", "/i18n/zh.json", "/vendor/uPlot.iife.min.js", "/icon.svg"])

@@ -10,7 +10,7 @@ from aiokafka import TopicPartition
 
 from scoring.sentiment import by_stars
 from streams.letters import PREFIX
-from streams.reviews.feed import ReviewFeed
+from streams.reviews.feed import SILENT_MS, ReviewFeed
 from streams.reviews.reviewer import STAGE, Reviewer
 from streams.settings import Settings
 from streams.wire import Review, Tone, encode_json
@@ -293,6 +293,37 @@ class Busy:
             found[tp] = [Record(tp.topic, 0, at, START_MS, b"shoe", encode_json(value))]
             self.at[tp] = at + 1
         return found
+
+
+class Silent(Busy):
+    """One that no broker answers any more; the clock by which aiokafka dated the last answer has gone back since."""
+
+    def last_poll_timestamp(self, _: TopicPartition) -> int:
+        return 2 * START_MS
+
+    async def getmany(self, *_: TopicPartition, **__: object) -> dict[TopicPartition, list[Record]]:
+        return {}
+
+
+def test_a_reader_whom_no_broker_answers_says_so_though_its_clock_was_set_back(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    now_ms, partitions = START_MS, [TopicPartition("reviews", 0)]
+    for clock in ("tick_ms", "wall_ms"):
+        monkeypatch.setattr(f"streams.reviews.feed.{clock}", lambda: now_ms, raising=False)
+
+    async def scenario() -> tuple[str, str]:
+        nonlocal now_ms
+        feed, consumer = ReviewFeed(Settings(), lambda _: None), Silent()
+        monkeypatch.setattr(feed._followed, "look", lambda: None)
+        consumer.assign(partitions)
+        await feed._read(consumer, partitions)
+        at_first = feed.unwell()
+        now_ms += SILENT_MS + 1
+        await feed._read(consumer, partitions)
+        return at_first, feed.unwell()
+
+    assert asyncio.run(scenario()) == ("", "no broker has answered for 30 s")
 
 
 class Waiting(Busy):

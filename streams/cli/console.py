@@ -1,11 +1,11 @@
 """``salience console``: the live page."""
 
 import asyncio
-import signal
 from typing import Annotated
 
 import typer
 
+from streams.cli.ending import until_told
 from streams.cli.options import Bootstrap, Host, LogJson, Model, Prefix, named, settings_of
 
 EPILOG = "Example: salience console --port 9310"
@@ -54,14 +54,8 @@ def console(
         failing=lambda why: log.warning("the lag is not told", error=why),
     )
 
-    async def run() -> None:
-        stop = asyncio.Event()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    def ready(url: str) -> None:
+        log.info("serving", console=f"{url}/")
 
-        def ready(url: str) -> None:
-            log.info("serving", console=f"{url}/")
-
-        await server.serve(settings, monitor, port, ready, stop.wait)
-
-    asyncio.run(run())
+    # Cancelled also while it starts: a broker that does not answer is waited for then.
+    asyncio.run(until_told(server.serve(settings, monitor, port, ready)))

@@ -6,7 +6,7 @@ loopback, a request must name this machine (`streams.guard.named`).
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from importlib.resources import files
 from importlib.resources.abc import Traversable
 from typing import Literal
@@ -244,14 +244,8 @@ def _engine(settings: Settings) -> Engine | None:
         return None
 
 
-async def serve(
-    settings: Settings,
-    monitor: LagMonitor,
-    port: int,
-    ready: Callable[[str], None],
-    until: Callable[[], Awaitable[object]],
-) -> None:
-    """Run the console until ``until`` returns; call ``ready`` with its URL.
+async def serve(settings: Settings, monitor: LagMonitor, port: int, ready: Callable[[str], None]) -> None:
+    """Run the console until it is cancelled; call ``ready`` with its URL.
 
     Raises `ListenError` where it cannot listen, `MissingTopicError` or `TopicsError` where there is nothing to show.
     """
@@ -268,16 +262,15 @@ async def serve(
             live = Live(settings, monitor, desk, tails, compute)
             runner = runner_of(make_app(live, settings))
             await runner.setup()
-            running = [asyncio.create_task(live.run()), asyncio.ensure_future(until())]
+            running = asyncio.create_task(live.run())
             assert tails.task is not None
             try:
                 ready(await listen(runner, settings.web_host, port))
-                done, _ = await asyncio.wait([*running, tails.task], return_when=asyncio.FIRST_COMPLETED)
+                done, _ = await asyncio.wait([running, tails.task], return_when=asyncio.FIRST_COMPLETED)
                 for task in done:
                     task.result()
             finally:
-                for task in running:
-                    task.cancel()
+                running.cancel()
                 await runner.cleanup()
     finally:
         compute.stop()

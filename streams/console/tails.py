@@ -82,7 +82,11 @@ class Tails:
             auto_offset_reset="earliest",
             **aiokafka_options(self._bootstrap),
         )
-        await consumer.start()
+        try:
+            await consumer.start()
+        except BaseException:
+            await end_reading(consumer)
+            raise
         self._consumer = consumer
         self.task = asyncio.create_task(self._run(consumer, counts), name="tails")
         return self

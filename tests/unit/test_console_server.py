@@ -3,6 +3,9 @@
 import asyncio
 import contextlib
 import json
+import os
+import signal
+import threading
 from collections.abc import Callable
 from typing import Any, get_args
 
@@ -13,9 +16,11 @@ from aiohttp.test_utils import make_mocked_request
 from aiokafka.errors import NodeNotReadyError
 from confluent_kafka import KafkaError, KafkaException
 from structlog.testing import capture_logs
+from typer.testing import CliRunner
 
 from scoring.market import Fate
 from scoring.text import TextEncoderError
+from streams.cli import app
 from streams.compute import Compute
 from streams.console.desk import Desk
 from streams.console.flow import Placed
@@ -227,3 +232,37 @@ def test_a_console_that_cannot_listen_leaves_no_consumer_open(began: bool, monke
 
     asyncio.run(scenario())
     assert [one.stopped for one in Slow.made] == [True] * (1 + began)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_console_that_is_told_to_end_while_it_starts_waits_for_no_broker(
+    number: signal.Signals, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answers = threading.Event()
+
+    def silent(*_: object) -> dict[str, int]:
+        os.kill(os.getpid(), number)
+        assert not answers.wait(10), "it was waited for"
+        return {}
+
+    monkeypatch.setattr("streams.topic_admin.partition_counts", silent)
+    told = CliRunner().invoke(app, ["console", "--port", "0", "--bootstrap", "127.0.0.1:1"])
+    answers.set()
+    assert (told.exit_code, told.stdout) == (0, "")
+
+
+def test_a_console_whose_reader_is_cancelled_in_its_start_leaves_none_open(monkeypatch: pytest.MonkeyPatch) -> None:
+    Slow.made, Slow.began = [Slow.__new__(Slow)], asyncio.Event()
+    monkeypatch.setattr("streams.console.tails.AIOKafkaConsumer", Slow)
+    monkeypatch.setattr("streams.console.tails.found", lambda _, names: dict.fromkeys(names, Found("an-id", 1)))
+
+    async def scenario() -> None:
+        compute = Compute()
+        entering = asyncio.create_task(Tails("127.0.0.1:1", Desk(Settings(), 2).tails(), compute).__aenter__())
+        await Slow.began.wait()
+        entering.cancel()
+        await asyncio.wait([entering])
+        compute.stop()
+
+    asyncio.run(scenario())
+    assert [one.stopped for one in Slow.made[1:]] == [True]

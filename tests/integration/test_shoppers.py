@@ -76,7 +76,7 @@ def test_shoppers_beat_chance_beside_a_worker_of_ones_own_come_back_and_leave_no
     kafka: Broker, topic_prefix: str, tmp_path: Path, guarantee: str
 ) -> None:
     shop = shop_on(kafka, topic_prefix, tmp_path, guarantee)
-    with Worker(shop, tmp_path / "worker.log", control_share=0.3):
+    with Worker(shop, tmp_path / "worker.log", control_share=0.3) as worker:
         for run in range(2 if guarantee == "exactly_once" else 1):
             told = salience("shoppers", "--seconds", "15", "--users", "500", "--json", *at(shop))
             assert told.returncode == 0, told.stderr
@@ -88,7 +88,7 @@ def test_shoppers_beat_chance_beside_a_worker_of_ones_own_come_back_and_leave_no
             assert asyncio.run(ads_up(shop)) == set()
         shown = [msgspec.json.decode(value, type=Impression) for _, value in asyncio.run(shop.read("ad-impressions"))]
         clicks = [msgspec.json.decode(value, type=Click) for _, value in asyncio.run(shop.read("clicks"))]
-        asyncio.run(until(lambda: applied(shop, len(shown) + len(clicks)), "every event is applied"))
+        asyncio.run(until(lambda: applied(shop, len(shown) + len(clicks)), "every event is applied", worker))
     assert len({event.event_id for event in shown + clicks}) == len(shown) + len(clicks)
     assert len({event.user_id for event in clicks}) <= 500 + 32
 
@@ -120,8 +120,8 @@ def test_shoppers_leave_when_an_ad_of_a_shop_comes_and_never_look_at_it(
     shop = shop_on(kafka, topic_prefix, tmp_path, "at_least_once")
 
     async def scenario() -> None:
-        with Worker(shop, tmp_path / "worker.log", fresh_share=0.5), shopping(shop) as process:
-            await until(looked(shop), "shoppers look at ads")
+        with Worker(shop, tmp_path / "worker.log", fresh_share=0.5) as worker, shopping(shop) as process:
+            await until(looked(shop), "shoppers look at ads", worker)
             await shop.publish([TENT])
             status, told = await asyncio.to_thread(ended, process)
             assert status == 1
@@ -137,26 +137,26 @@ def test_a_run_that_is_told_to_end_counts_what_failed_in_it_and_takes_off_what_a
 ) -> None:
     shop = shop_on(kafka, topic_prefix, tmp_path, "exactly_once")
 
-    async def misread(count: int) -> None:
+    async def misread(count: int, worker: Worker) -> None:
         await shop.publish([("clicks", b"shopper-1-0001", b"{", None)])
 
         async def holds() -> bool:
             return len(await shop.read("dead-letters")) == count
 
-        await until(holds, f"{count} dead letters")
+        await until(holds, f"{count} dead letters", worker)
 
     async def scenario() -> None:
-        with Worker(shop, tmp_path / "worker.log"):
+        with Worker(shop, tmp_path / "worker.log") as worker:
             with shopping(shop) as killed:
-                await until(looked(shop), "shoppers look at ads")
-                await misread(1)
+                await until(looked(shop), "shoppers look at ads", worker)
+                await misread(1, worker)
                 killed.kill()
                 killed.wait(DEADLINE_S)
             assert await ads_up(shop) == DEMOS
             seen = len(await shop.read("ad-impressions"))
             with shopping(shop) as process:
-                await until(looked(shop, seen), "they are back")
-                await misread(2)
+                await until(looked(shop, seen), "they are back", worker)
+                await misread(2, worker)
                 process.send_signal(signal.SIGINT)
                 status, report = await asyncio.to_thread(ended, process)
             assert (status, report["dead_letters"]) == (0, 1)

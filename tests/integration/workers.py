@@ -92,11 +92,16 @@ def children(pid: int) -> list[int]:
     return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
 
-async def until(holds: Callable[[], Awaitable[bool]], what: str) -> None:
-    """Look again and again until something observable holds; fails after the deadline, saying what did not."""
+async def until(holds: Callable[[], Awaitable[bool]], what: str, by: Worker | None = None) -> None:
+    """Look again and again until something observable holds; fails after the deadline, saying what did not.
+
+    ``by``: the worker that is to bring it about; once that has ended, nothing is waited for.
+    """
     try:
         async with asyncio.timeout(DEADLINE_S):
-            while not await holds():  # noqa: ASYNC110 - in another process: no event to await
+            while not await holds():
+                status = None if by is None else by.process.poll()
+                assert status is None, f"the worker has ended with status {status} before {what}"
                 await asyncio.sleep(LOOK_AGAIN_S)
     except TimeoutError:
         raise AssertionError(f"not within {DEADLINE_S:.0f} s: {what}") from None

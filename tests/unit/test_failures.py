@@ -1,8 +1,15 @@
-"""Failures are told when they happen."""
+"""Failures are told when they happen, and what can come no more is not waited for."""
 
+import asyncio
 import subprocess
 import sys
 from pathlib import Path
+
+import pytest
+
+from streams.settings import Settings
+from tests.integration.lanes import Shop
+from tests.integration.workers import Worker, until
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -36,3 +43,15 @@ def test_of_several_processes_one_tells_each_failure_before_the_last_tests_end(t
     printed = ran(tmp_path, "def test_sum():\n    assert 2 + 2 == 5\n", "--numprocesses", "2")
     at_once, _, _ = printed.partition("= FAILURES =")
     assert at_once.count("FAILED test_suite.py::test_sum (call)") == 1
+
+
+def test_what_a_worker_that_has_ended_was_to_do_is_not_waited_for(tmp_path: Path) -> None:
+    worker = Worker(
+        Shop(Settings(home=tmp_path)), tmp_path / "log", command=[sys.executable, "-c", "raise SystemExit(3)"]
+    )
+
+    async def never() -> bool:
+        return False
+
+    with worker, pytest.raises(AssertionError, match="ended with status 3 before all is applied"):
+        asyncio.run(until(never, "all is applied", worker))

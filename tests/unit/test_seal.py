@@ -74,3 +74,13 @@ def test_a_seal_tells_its_key_from_others_without_telling_it() -> None:
     assert Seal.of("a").version != Seal.of("b").version
     assert Seal.of("a").version == Seal.of("a").version
     assert Seal.of("a").key.hex() not in repr(Seal.of("a"))
+
+
+def test_a_secret_gives_the_same_seals_in_every_version_so_that_what_was_sold_before_an_update_is_paid() -> None:
+    ids, prices, kinds = (id64s(["p", "q"]), id64s(["a", "b"])), np.array([7, 0]), np.array([0, 2], dtype=np.uint8)
+    for seal, version, tags in (
+        (Seal(), "8ff8b746", [0x04F4FE8A6EE05D11, 0x0ED90BC7C5526E0D]),
+        (Seal.of("salt"), "71fee06a", [0xF1CA071CBB65E761, 0x900B4910971C2EB2]),
+    ):
+        assert seal.version == version
+        assert seal.tags(*ids, prices, kinds).tolist() == tags

@@ -1,10 +1,12 @@
 """What variety costs, slot after slot, by its definitions."""
 
+from itertools import combinations
+
 import numpy as np
 import numpy.typing as npt
 import pytest
 
-from scoring.variety import Method, Variety, unit
+from scoring.variety import Method, Variety, intra_list_distance, unit
 
 ONE = np.ones(1, dtype=np.bool_)
 STRENGTH = 2.0
@@ -47,3 +49,10 @@ def test_who_was_given_nothing_in_a_slot_loses_nothing_for_it(method: Method) ->
     assert variety.cost[0] == pytest.approx(placed(method, vectors[:1], 0, 1).cost[0])
     variety.place(np.array([2, 0]), np.array([False, True]))
     assert variety.cost[1] == pytest.approx(placed(method, vectors[1:], 0).cost[0], abs=1e-6)
+
+
+@pytest.mark.parametrize("size", [2, 3, 5])
+def test_a_list_is_as_varied_as_its_pairs_are_apart_on_the_mean(size: int) -> None:
+    lists = np.random.default_rng(4).normal(size=(4, size, 3)).astype(np.float32)
+    apart = [[1 - one @ other for one, other in combinations(each.astype(float), 2)] for each in unit(lists)]
+    assert intra_list_distance(lists) == pytest.approx(np.mean(apart, axis=1), abs=1e-6)

@@ -222,6 +222,66 @@ def test_where_those_who_prefer_the_loser_are_few_the_p_value_is_as_careful_as_t
     assert found.p_value > 0.5  # of what is counted alone it would be 0.007
 
 
+def duel_of(*credit: tuple[int, int, int]) -> Duel:
+    """Of so many people who clicked so many picks of the first ranking, and so many of the second."""
+    duel = Duel()
+    for person, (first, second) in enumerate([clicks for people, *clicks in credit for _ in range(people)]):
+        duel.show(person)
+        duel.credit[person] = first, second
+    return duel
+
+
+@pytest.mark.parametrize("each", [1, 3])
+def test_the_interval_is_that_of_the_peoples_lead_where_enough_of_them_clicked_either_and_its_width_stays(each) -> None:
+    duel = duel_of((EACH_MIN, each, 0), (70, 0, 1))
+    clicked, won = np.repeat([each, 1], [EACH_MIN, 70]), np.repeat([-each, 1], [EACH_MIN, 70])
+    value = won.sum() / clicked.sum()
+    variance = ((won - value * clicked) / clicked.mean()).var(ddof=1) / len(won)
+    width = mixture_width(FIRST_PLAN / variance, 0.05)
+    found = duel.look()
+    assert found is not None
+    assert (found.value, duel.width) == (pytest.approx(value), pytest.approx(width))
+    reach = radius(variance, width, 0.05)
+    assert (found.low, found.high) == (pytest.approx(value - reach), pytest.approx(value + reach))
+    more = duel_of((2 * EACH_MIN, each, 0), (140, 0, 1))
+    more.width = duel.width
+    again = more.look()
+    assert again is not None
+    assert more.width == duel.width  # an interval that held at a moment holds at all later ones
+    assert again.high - again.low == pytest.approx(2 * radius(variance * 89 / 179, width, 0.05))
+
+
+@pytest.mark.parametrize("second", [True, False])
+def test_whoever_is_missing_among_those_who_prefer_the_loser_counts_with_as_many_clicks_as_all_on_the_mean(
+    second: bool,
+) -> None:
+    lost, won = ((3, 0), (0, 3)) if second else ((0, 3), (3, 0))
+    found, filled = (duel_of((people, *lost), (25, *won)).look() for people in (15, EACH_MIN))
+    assert found is not None
+    assert filled is not None
+    assert abs(found.value) == pytest.approx(10 / 40)
+    near, far = (found.low, found.high) if second else (-found.high, -found.low)
+    assert near == pytest.approx(filled.low if second else -filled.high)
+    assert far == pytest.approx(10 / 40 + (filled.high - filled.low) / 2)  # what was seen is never left out
+    assert found.p_value == pytest.approx(filled.p_value)
+
+
+def test_evidence_that_there_was_once_is_not_lost_by_what_follows() -> None:
+    duel = duel_of((10, 1, 0), (90, 0, 1))
+    found = duel.look()
+    duel.credit[20:100, FIRST] += 1
+    again = duel.look()
+    assert found is not None
+    assert again is not None
+    assert again.p_value == found.p_value < 0.01
+    assert again.value == 0
+
+
+def test_nothing_is_said_where_everybody_divides_their_clicks_alike() -> None:
+    assert duel_of((40, 2, 2)).look() is None
+    assert duel_of((40, 1, 3)).look() is None
+
+
 @pytest.mark.parametrize("share", [0.5, 1.0])
 def test_nothing_is_said_of_few(share: float) -> None:
     duel = Duel()

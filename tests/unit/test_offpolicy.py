@@ -135,9 +135,10 @@ def test_thirty_people_are_enough_whatever_each_ones_choices_weigh():
     assert not doubts(Weighted(np.ones(1_200), weight, person=person))
 
 
-def test_terms_that_are_all_the_same_tell_of_no_spread_though_their_mean_is_rounded():
-    model, weight = np.full(1_000, 0.03), np.random.default_rng(6).choice([0.5, 1.5], 1_000)
-    assert model.mean() != 0.03
+@pytest.mark.parametrize("each", [0.03, 31_415.9])  # of clicks, or of micros
+def test_terms_that_are_all_the_same_tell_of_no_spread_though_their_mean_is_rounded(each: float) -> None:
+    model, weight = np.full(1_000, each), np.random.default_rng(6).choice([0.5, 1.5], 1_000)
+    assert model.mean() != each
     for person in (None, np.arange(1_000) // 3):
         assert np.isinf(evaluate(Logged(model, weight, model, model, person=person))["dm"].standard_error)
 
@@ -145,6 +146,32 @@ def test_terms_that_are_all_the_same_tell_of_no_spread_though_their_mean_is_roun
 def test_a_choice_that_had_no_chance_is_refused():
     with pytest.raises(ValueError, match="propensity of 0"):
         Logged(np.ones(1), np.array([np.inf]), np.zeros(1), np.zeros(1))
+
+
+def test_choices_that_are_none_or_told_of_in_part_or_weigh_less_than_nothing_are_refused():
+    for told in ((3, 3, 2, 3), (3, 3, 3, 2), (0, 0, 0, 0)):
+        with pytest.raises(ValueError, match="expected one length, above 0"):
+            Logged(*(np.ones(size) for size in told))
+    with pytest.raises(ValueError, match="expected one length, above 0"):
+        Weighted(np.ones(3), np.ones(3), person=np.zeros(2, dtype=np.int64))
+    with pytest.raises(ValueError, match="a weight is negative or infinite"):
+        Weighted(np.ones(2), np.array([1.0, -0.5]))
+
+
+def test_of_a_policy_that_never_chooses_what_was_logged_nothing_is_said():
+    with pytest.raises(ValueError, match="nothing can be said of it from this log"):
+        evaluate(Weighted(np.ones(3), np.zeros(3)))
+
+
+@pytest.mark.parametrize("estimator", ["snips", "sndr"])
+def test_a_normalised_estimate_is_as_uncertain_as_leaving_out_each_choice_tells_whatever_weights_sum_to(estimator):
+    draw, count = np.random.default_rng(9), 400
+    weight, model = draw.choice([0.5, 1.0, 6.0], count), draw.random(count)
+    log = np.stack([model * weight / 3 + draw.random(count), weight, model, 1 - model + weight / 4])
+    left_out = [evaluate(Logged(*np.delete(log, at, axis=1)))[estimator].value for at in range(count)]
+    jackknife = np.std(left_out) * (count - 1) ** 0.5
+    assert weight.mean() > 2
+    assert evaluate(Logged(*log))[estimator].standard_error == pytest.approx(jackknife, rel=0.02)
 
 
 def test_a_cross_fitted_mean_never_saw_the_choice_it_is_used_on():

@@ -60,8 +60,8 @@ def test_a_shadow_is_held_against_another_on_what_was_shown_once_enough_is_known
         one.beside(0, 0.25, 0.5, shown_ms=number, clock_ms=2_000 + number)
         one = LearnerRow.of(one).learner()  # a restart continues where it was
     assert (one.known_ms, one.evidence.outcomes, one.evidence.beside) == (2_000 + KNOWN - 1, KNOWN, 0)
-    for shown_ms in (one.known_ms or 0, (one.known_ms or 0) + 1):
-        one.beside(1, 0.25, 0.5, shown_ms, clock_ms=9_000)
+    for after_ms, live in ((0, 0.875), (1, 0.5)):  # what was shown before it was known is no comparison
+        one.beside(1, 0.25, live, (one.known_ms or 0) + after_ms, clock_ms=9_000)
     one.beside(1, 0.75, None, 9_000, clock_ms=9_000)  # another was heeded
     one = LearnerRow.of(one).learner()
     assert (one.evidence.outcomes, one.evidence.beside) == (KNOWN + 3, 1)

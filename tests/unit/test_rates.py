@@ -19,8 +19,8 @@ HALF = 2e-3
 """Half precision, of numbers up to 4."""
 
 
-def shop(brands: tuple[str, ...] = ("", "a", "b")) -> Catalogue:
-    """Nine ads, every third of the same brand."""
+def shop(brands: tuple[str, ...] = ("", "a", "i")) -> Catalogue:
+    """Nine ads, every third of the same brand: of none, of one whose id is above that of none, and of one below it."""
     out = Catalogue()
     out.upsert([entry(f"ad-{n}", brand=brands[n % len(brands)]) for n in range(ADS)])
     return out
@@ -128,7 +128,7 @@ def test_an_ad_that_comes_to_another_brand_brings_what_it_has_and_new_ads_come_w
     ads = shop()
     table = table_of(ads)
     table.add(np.arange(ADS), np.full((ADS, 2), 10.0))
-    ads.upsert([entry("ad-1", brand="b"), entry("ad-2", brand=""), entry("new", brand="c")])
+    ads.upsert([entry("ad-1", brand="i"), entry("ad-2", brand=""), entry("new", brand="c")])
     assert table.follow(ads).tolist() == [ADS]
     assert not len(table.follow(ads))
     again = table_of(ads)

@@ -14,6 +14,7 @@ from scoring.clicks import (
     CAUTION_MAX,
     FEATURES,
     LIFT_MEMORY,
+    LIFT_PRIOR,
     NUMBERS,
     RATE,
     AdLifts,
@@ -114,15 +115,18 @@ def test_serving_predicts_from_arrays_what_river_predicts_from_dictionaries() ->
 def test_lifts_follow_a_catalogue_that_grows_and_ads_that_learn() -> None:
     catalogue, layer, calibrator = shop(2), ClickLayer(), Calibrator()
     lifts = layer.lifts
+    lifts.learn(int(catalogue.ad[1]), 2, 9)  # of which nothing is heard any more when there are more ads
     calibrator.update(layer, catalogue, NOBODY)
+    lifts.touched.clear()
     catalogue.upsert([Entry(Content("ad-new"))])
     lifts.learn(int(catalogue.ad[0]), 1, 0)
     calibrator.update(layer, catalogue, NOBODY)
     lifts.touched.clear()
     calibrator.update(layer, catalogue, NOBODY)
-    lift = calibrator.calibration(PEOPLE[:1], contexts(1), np.array([[0, 1, 2]])).lift[0]
-    assert lift == pytest.approx([lifts.lift(int(catalogue.ad[0])), 0, 0])
-    assert lift[0] > 0
+    found = calibrator.calibration(PEOPLE[:1], contexts(1), np.array([[0, 1, 2]]))
+    assert found.lift[0] == pytest.approx([*map(lifts.lift, catalogue.ad.tolist()[:2]), 0])
+    assert found.evidence[0] == pytest.approx(LIFT_PRIOR + np.array([1, 2, 0]))
+    assert found.lift[0, 0] > 0 > found.lift[0, 1]
 
 
 def test_without_a_layer_the_click_rates_are_the_attention_models_own() -> None:

@@ -201,3 +201,15 @@ def test_where_shares_are_above_one_in_total_the_newest_come_before_those_at_ran
 
     newest = sorted(shop.eligible(START_MS).tolist())[-20:]
     assert chosen.tolist() == [newest] * 5
+
+
+@pytest.mark.parametrize("shares", [Shares(20, 1, 0), Shares(20, 0.6, 1), Shares(20, 0.9, 0.9)])
+def test_pinned_ads_are_candidates_however_many_others_are_to_be_new_or_drawn(shares: Shares) -> None:
+    shop = Catalogue()
+    shop.upsert([entry(f"ad-{n}", tags=(f"t{n}",), start_ms=START_MS - 1_000 * (n + 1)) for n in range(200)])
+    pinned = np.arange(190, 200)  # the oldest, which come last on the shelf
+
+    chosen = choose(shop, interests(4), seeds(4), START_MS, shares, pinned=pinned)
+
+    assert chosen.shape == (4, 20)
+    assert all(set(pinned.tolist()) < set(each) for each in chosen.tolist())

@@ -78,7 +78,7 @@ class Division:
     def adjust(self, strength: float) -> tuple[Ids, Floats]:
         """Move the weights by what each group lacks; ids and weights ``[G]``."""
         exposure, merit = self._sums
-        lacks = np.clip((merit - exposure) / np.maximum(merit, 1e-12), -1.0, 1.0) * (merit > 0)
+        lacks = np.maximum((merit - exposure) / np.maximum(merit, 1e-12), -1.0) * (merit > 0)
         bound = np.log(WEIGHT_MAX)
         self._base = np.clip(self._base + INTEGRAL * strength * lacks, -bound, bound)
         weight = np.exp(np.clip(self._base + PROPORTIONAL * strength * lacks, -bound, bound))

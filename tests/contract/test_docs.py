@@ -16,6 +16,8 @@ from typer.main import get_command
 from typer.testing import CliRunner
 
 from streams import topics
+from streams.asyncapi_examples import CAMPAIGN_METRICS
+from streams.campaigns import campaigns
 from streams.cli import app
 from streams.cli.campaigns import _table as campaigns_table
 from streams.control import Control
@@ -201,7 +203,7 @@ def test_kubectl_is_told_the_namespace_in_which_everything_is() -> None:
 
 
 def test_columns_of_campaigns_that_the_page_names_are_there() -> None:
-    columns = {column.header for column in campaigns_table([], by_arm=False).columns}
+    columns = {column.header for column in campaigns_table(campaigns([CAMPAIGN_METRICS]), by_arm=False).columns}
     page = (ROOT / "deploy/OPERATIONS.md").read_text()
     named = set(re.findall(r"`salience\s+campaigns`\s+(?:tells|shows)\s+which[^.(]*\(`([^`]+)`\)", page))
     assert len(named) == 2

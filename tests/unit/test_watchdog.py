@@ -20,7 +20,8 @@ from tests.unit.lanes import turns
 
 KNOWN = known_topics(lanes=4)
 IDENTITY = TopicIdentity(KNOWN)
-OF_LANES = ("ad-impressions", "clicks", "state-changelog")
+EVENTS = ("ad-impressions", "clicks")
+OF_LANES = (*EVENTS, "state-changelog")
 READ_WHOLE = ("control", "ads", "tones", "campaign-metrics", "click-layers")
 
 
@@ -45,7 +46,8 @@ def test_topics_that_are_as_they_were_are_believed(monkeypatch: pytest.MonkeyPat
 @pytest.mark.parametrize(
     ("recreated", "help_"),
     [
-        *((name, "restore the topics.*salience lanes adopt") for name in OF_LANES),
+        *((name, "restore the topics.*salience lanes adopt") for name in EVENTS),
+        ("state-changelog", "the state is gone.*restore that from a mirror"),
         *((name, "start the workers again") for name in READ_WHOLE),
     ],
 )

@@ -35,9 +35,10 @@ from streams.experiments.watched import Watched
 from streams.fatal import describe
 from streams.fetching import fetch
 from streams.followed import Followed, MadeAnewError
+from streams.leaving import at_work, sending
 from streams.privacy.consent import Gate
 from streams.privacy.requests import Requests
-from streams.reading import log_ends, partitions_of
+from streams.reading import Patience, log_ends, partitions_of
 from streams.settings import Settings
 from streams.topics import AD_IMPRESSIONS, ADS, CHANGELOG, CONTROL, EXPERIMENT_REPORTS, OUTCOMES
 
@@ -96,8 +97,9 @@ class RefereeService:
 
         Likewise if the file cannot be saved, as on a full disk: a restart then reads more again, and judges no less.
         Raises `RefereeError` where the topics do not hold the saved offsets, or a topic was made anew; `StoreError`
-        where another referee has the file, or it cannot be written before the first look or at the last; and
-        `MissingTopicError`, since a topic that is made later would not be read.
+        where another referee has the file, or it cannot be written before the first look or at the last;
+        `MissingTopicError`, since a topic that is made later would not be read; and without ``follow`` what
+        `streams.reading.Patience` raises.
         """
         with alone(self.file):
             try:
@@ -127,21 +129,20 @@ class RefereeService:
         await self._followed.check()  # before anything is read
         groups = [await aside(partitions_of, settings.bootstrap, name) for name in names]
         self._ends = await log_ends(settings.bootstrap, [tp for group in groups for tp in group])
-        async with (
-            AIOKafkaConsumer(
-                isolation_level="read_committed",
-                enable_auto_commit=False,
-                auto_offset_reset="none",
-                **aiokafka_options(settings.bootstrap),
-            ) as consumer,
-            AIOKafkaProducer(acks="all", **aiokafka_options(settings.bootstrap)) as producer,
-        ):
+        reader = AIOKafkaConsumer(
+            isolation_level="read_committed",
+            enable_auto_commit=False,
+            auto_offset_reset="none",
+            **aiokafka_options(settings.bootstrap),
+        )
+        teller = AIOKafkaProducer(acks="all", **aiokafka_options(settings.bootstrap))
+        async with at_work(reader) as consumer, sending(teller) as producer:
             await self._seek(consumer, groups)
             for partitions in groups:
                 await self._behind(consumer, partitions)
             due_ms = tick_ms()
             while True:
-                await self._read(consumer, groups)
+                await self._read(consumer, groups, follow=follow)
                 ended = not follow and await self._is_caught_up(consumer)
                 if ended or tick_ms() >= due_ms:
                     await self._look(consumer, producer, last=not follow)
@@ -168,19 +169,22 @@ class RefereeService:
         self.vitals.behind[partitions[0].topic.removeprefix(self._settings.topic_prefix)] = behind
         return behind
 
-    async def _read(self, consumer: AIOKafkaConsumer, groups: list[list[TopicPartition]]) -> None:
-        """Read each topic to its present end, in the order of ``groups``."""
+    async def _read(self, consumer: AIOKafkaConsumer, groups: list[list[TopicPartition]], *, follow: bool) -> None:
+        """Read each topic to its present end, in the order of ``groups``; who follows waits for brokers for ever."""
         takers: tuple[Callable[[Mapping[TopicPartition, list[Record]]], None], ...] = (
             self._take_control, self._take_ads, self._take_impressions, self._take_outcomes, self._take_rows,
         )  # fmt: skip
         for partitions, take in zip(groups, takers, strict=True):
             last = take == self._take_rows
+            patience = Patience(consumer, self._settings.bootstrap, {tp: self._ends.get(tp, 0) for tp in partitions})
             while partitions:
                 self._followed.look()
                 batches = await fetch(
                     consumer, partitions, self._settings.bootstrap,
                     timeout_ms=POLL_MS, max_records=RECORDS_PER_READ,
                 )  # fmt: skip
+                if not follow:
+                    await patience.bear(came=bool(batches))
                 if not batches:
                     await self._behind(consumer, partitions)
                     if any([await consumer.position(tp) < self._ends.get(tp, 0) for tp in partitions]):

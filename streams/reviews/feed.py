@@ -146,8 +146,9 @@ class ReviewFeed:
     async def run(self, *, follow: bool = True, on_read: Callable[[int], None] = lambda _: None) -> None:
         """Read, learn, publish: until cancelled, or with ``follow`` False until the end that there was at the start.
 
-        ``on_read`` gets the offset reached; at that end it counts transaction markers, too. Raises `ReviewError`, and
-        `streams.followed.MadeAnewError` where a topic was made anew, or deleted.
+        ``on_read`` gets the offset reached; at that end it counts transaction markers, too. Raises `ReviewError`, also
+        without ``follow`` where no broker answers any more, and `streams.followed.MadeAnewError` where a topic was made
+        anew, or deleted.
         """
         bootstrap = self._settings.bootstrap
         ads = await aside(partitions_of, bootstrap, self._prefix + ADS)
@@ -162,9 +163,9 @@ class ReviewFeed:
             consumer.assign([*ads, self._reviews])
             await self._seek(consumer, ads)
             while not await _reached(consumer, offered):  # ads first: reviews of unknown ads do not count for a tone
-                self._take(await self._read(consumer, ads))
+                self._take(await self._read(consumer, ads, follow=follow))
             while True:
-                batches = await self._read(consumer, [*ads, self._reviews])
+                batches = await self._read(consumer, [*ads, self._reviews], follow=follow)
                 letters = await asyncio.to_thread(self._take, batches)
                 caught_up = await _reached(consumer, {self._reviews: self.end})
                 await _whole(self._tell(letters, caught_up=caught_up))
@@ -179,13 +180,16 @@ class ReviewFeed:
             log.warning("reviews have left their topic before they were learnt from", first=first, expected=wanted)
         consumer.seek(self._reviews, max(first, wanted))
 
-    async def _read(self, consumer: AIOKafkaConsumer, partitions: Sequence[TopicPartition]) -> Batches:
+    async def _read(self, consumer: AIOKafkaConsumer, partitions: Sequence[TopicPartition], *, follow: bool) -> Batches:
+        """What has come; who follows waits for brokers for ever."""
         bootstrap = self._settings.bootstrap
         self._followed.look()
         batches = await fetch(consumer, partitions, bootstrap, timeout_ms=POLL_MS, max_records=RECORDS_PER_READ)
         answers = [consumer.last_poll_timestamp(tp) for tp in partitions]
         if answers != self._answers:
             self._answers, self._answered_ms = answers, tick_ms()
+        if not follow and (silent := self.unwell()):
+            raise ReviewError(f"{silent}; start again when one does: it goes on from what is told until now")
         return batches
 
     def _take(self, batches: Mapping[TopicPartition, list[Record]]) -> list[Message]:

@@ -17,7 +17,11 @@ from deploy.brokers import Broker
 from deploy.brokers.embedded import EmbeddedBroker
 from streams import topic_admin
 from streams.cli import app
+from streams.experiments.service import RefereeService
+from streams.message import Message
 from streams.reading import CutLogError, SilentLogError, log_ends, read_between, read_topic
+from streams.reviews.feed import ReviewError, ReviewFeed
+from streams.settings import Settings
 from tests.cancelling import cancelled_after
 from tests.integration.lanes import DEADLINE_S
 
@@ -106,6 +110,40 @@ def test_a_broker_that_answers_no_more_while_a_topic_is_read_is_told_and_not_wai
     with EmbeddedBroker(tmp_path) as broker:
         topic_admin.create(broker.bootstrap, 1)
         with pytest.raises(SilentLogError, match="has answered for 1 s about partition 0 of clicks"):
+            asyncio.run(scenario(broker))
+
+
+@pytest.mark.parametrize("reader", ["reviews", "ad-impressions"])
+def test_who_reads_once_ends_where_no_broker_answers_any_more_and_does_not_wait_as_who_follows(
+    reader: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("streams.reading.SILENT_S", 1.0)
+    monkeypatch.setattr("streams.reviews.feed.SILENT_MS", 1_000)
+    monkeypatch.setattr("streams.leaving.FAREWELL_S", 0.5)
+
+    async def scenario(broker: EmbeddedBroker) -> None:
+        settings = Settings(bootstrap=broker.bootstrap, guarantee="at_least_once", home=tmp_path / "home")
+        async with AIOKafkaProducer(bootstrap_servers=broker.bootstrap) as producer:
+            for _ in range(8):
+                await producer.send_and_wait(reader, bytes(1_000_000), partition=0)  # more than one fetch gives
+
+        def taken(_: object) -> list[Message]:
+            os.kill(broker.pids[0], signal.SIGKILL)
+            return []
+
+        async with asyncio.timeout(DEADLINE_S):
+            if reader == "reviews":
+                async with ReviewFeed(settings, lambda _: None) as feed:
+                    monkeypatch.setattr(feed, "_take", taken)
+                    await feed.run(follow=False)
+            else:
+                referee = RefereeService(settings, 1_000, lambda _: None)
+                monkeypatch.setattr(referee, "_take_impressions", taken)
+                await referee.run(follow=False)
+
+    with EmbeddedBroker(tmp_path) as broker:
+        topic_admin.create(broker.bootstrap, 1)
+        with pytest.raises((ReviewError, SilentLogError), match=r"no broker.*has answered for"):
             asyncio.run(scenario(broker))
 
 

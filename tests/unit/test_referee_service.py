@@ -5,7 +5,7 @@ import itertools
 from collections.abc import Collection, Sequence
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, Self
+from typing import Any
 
 import msgspec
 import pytest
@@ -97,10 +97,11 @@ class Client:
         self._broker = broker
         self._at = self._row = 0
 
-    async def __aenter__(self) -> Self:
-        return self
+    async def start(self) -> None: ...
 
-    async def __aexit__(self, *_: object) -> None: ...
+    stop = start
+
+    def last_poll_timestamp(self, _tp: object) -> None: ...
 
     def assign(self, _partitions: object) -> None: ...
 
@@ -114,6 +115,8 @@ class Client:
 
     def last_stable_offset(self, tp: TopicPartition) -> int:
         return {HERE: len(self._broker.written), ROWS: self._broker.rows}.get(tp, self._broker.impressions)
+
+    highwater = last_stable_offset
 
     async def getmany(self, *partitions: TopicPartition, **_: object) -> dict[TopicPartition, list[Any]]:
         if self._broker.busy and IMPRESSIONS in partitions:

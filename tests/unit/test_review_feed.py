@@ -317,10 +317,10 @@ def test_a_reader_whom_no_broker_answers_says_so_though_its_clock_was_set_back(
         feed, consumer = ReviewFeed(Settings(), lambda _: None), Silent()
         monkeypatch.setattr(feed._followed, "look", lambda: None)
         consumer.assign(partitions)
-        await feed._read(consumer, partitions)
+        await feed._read(consumer, partitions, follow=True)
         at_first = feed.unwell()
         now_ms += SILENT_MS + 1
-        await feed._read(consumer, partitions)
+        await feed._read(consumer, partitions, follow=True)
         return at_first, feed.unwell()
 
     assert asyncio.run(scenario()) == ("", "no broker has answered for 30 s")

@@ -55,14 +55,15 @@ _PLAN = np.dtype(
         ("began_ms", "<i8"),  # its first ad, of all that are or were known, here or to other lanes; FOREVER_MS: of none
         ("ends_ms", "<i8"),  # its last ad on offer, of those that had not before the newest day; FOREVER_MS: never
         ("anew_ms", "<i8"),  # when what was left of its budget was last planned anew; 0: never
-        ("anew_micros", "<i8"),  # what it had spent that day by then
+        ("anew_micros", "<i8"),  # what was planned to be spent that day by then
         ("offered", "?"),  # whether it had an ad on offer when the catalogue was last read
+        ("behind", "<f8"),  # how far it was behind the plan when it last had, as a share of its budget
         ("level", "<f8"),
         ("paced_by", "<i8"),  # the budget that this worker last paced by; 0: it has not, and others report the level
         ("stopped", "?"),  # whether it has spent that budget
     ]
 )
-_UNPLANNED = np.array([(FOREVER_MS, FOREVER_MS, 0, 0, False, 0.0, 0, False)], dtype=_PLAN)
+_UNPLANNED = np.array([(FOREVER_MS, FOREVER_MS, 0, 0, False, 0.0, 0.0, 0, False)], dtype=_PLAN)
 
 
 @dataclass
@@ -153,16 +154,16 @@ class Budgets:
             self._plans["began_ms"][at] = starts_ms
             self._version = -1  # the catalogue is read again, with what is known now
 
-    def tell_anew(self, campaign: str, anew_ms: int, spent_micros: int) -> None:
-        """Take when a lane's worker planned anew what was left of the campaign's budget, and what was spent by then.
+    def tell_anew(self, campaign: str, anew_ms: int, planned_micros: int) -> None:
+        """Take when a lane's worker planned anew what was left of the campaign's budget, and what was planned by then.
 
         Of all reports the latest counts. Without it a worker that begins after a campaign went on, or its budget was
         changed, would make up for what was not to be spent before.
         """
         at = self._place(campaign)
         plan = self._plans[at]
-        if (anew_ms, spent_micros) > (plan["anew_ms"], plan["anew_micros"]):
-            plan["anew_ms"], plan["anew_micros"] = anew_ms, spent_micros
+        if (anew_ms, planned_micros) > (plan["anew_ms"], plan["anew_micros"]):
+            plan["anew_ms"], plan["anew_micros"] = anew_ms, planned_micros
             self._version = -1
 
     def tell_billed(self, campaign: str, day: int, billed_micros: int) -> None:
@@ -191,6 +192,7 @@ class Budgets:
     def _turn(self, day: int) -> None:
         """Begin a day, with nothing spent."""
         self._days.turn(day)
+        self._plans["behind"] = 0.0
         self._version, self._read_due_ms = -1, 0  # read again at once: limits begin, and ads that gave one have ended
         self.day_curve = day_curve(self._traffic.values())
 
@@ -235,7 +237,7 @@ class Budgets:
         return began_ms, ends_ms
 
     def anew(self, campaign: str, day: int) -> tuple[int, int] | None:
-        """When on ``day`` what was left of the campaign's budget was last planned anew, and micros spent by then."""
+        """When on ``day`` what was left of the campaign's budget was last planned anew, and micros planned by then."""
         at = self._campaigns.get(campaign)
         if at is None or self._plans["anew_ms"][at] // DAY_MS != day:
             return None
@@ -258,22 +260,20 @@ class Budgets:
         """
         if now_ms // DAY_MS > self._days.newest:
             self._turn(now_ms // DAY_MS)  # first: what the catalogue says now is not for the day before
-        due = now_ms >= self._paced_ms + EVERY_MS
+        due, paced_ms = now_ms >= self._paced_ms + EVERY_MS, max(now_ms, self._paced_ms)
+        now_ms = max(paced_ms, self._days.newest * DAY_MS)
         if self.catalogue.version != self._version and (due or self.tick_ms() >= self._read_due_ms):
-            self._read_catalogue(max(now_ms, self._paced_ms, self._days.newest * DAY_MS))
+            self._finish_plan(now_ms)
+            self._read_catalogue(now_ms)
             self._read_due_ms = self.tick_ms() + EVERY_MS  # reading 200,000 ads takes 40 ms
         if not due and not self._newly_spent():
             return
-        self._paced_ms = now_ms = max(now_ms, self._paced_ms)
+        self._paced_ms = paced_ms
         if self._pacer is None:
             self._standing = _ON_PLAN
             return
+        self._keep_to_plan(self._pacer, now_ms)
         paced, day = self._paced, self._days.newest
-        spent = self._days.spent[paced]
-        self._pacer.update(max(now_ms, day * DAY_MS), spent)
-        limited = self._pacer.budget_micros > 0
-        self._plans["paced_by"][paced], self._plans["stopped"][paced] = self._pacer.budget_micros, self._pacer.stopped
-        self._plans["level"][paced] = np.where(limited, np.exp(self._pacer.base), 0.0)
         impressions, clicks, sold, viewed_s = self._earned[paced].T
         terms = self.market.terms
         conversion = (sold + PRIOR_CLICKS * terms.conversion) / (clicks + PRIOR_CLICKS)
@@ -282,7 +282,26 @@ class Budgets:
         # A lane that is two days behind or more is gone, or catches up after an outage: not today's news.
         since = day - 1 if day - 1 in self._lanes.values() else day
         unbilled = self._days.unbilled(paced, since)
-        self._standing = _standing(self._pacer, spent, unbilled)
+        self._standing = _standing(self._pacer, self._days.spent[paced], unbilled)
+
+    def _keep_to_plan(self, pacer: Pacer, now_ms: int) -> None:
+        """Update the multipliers by what is spent now."""
+        paced = self._paced
+        pacer.update(now_ms, self._days.spent[paced])
+        self._plans["paced_by"][paced], self._plans["stopped"][paced] = pacer.budget_micros, pacer.stopped
+        self._plans["level"][paced] = np.where(pacer.budget_micros > 0, np.exp(pacer.base), 0.0)
+
+    def _finish_plan(self, now_ms: int) -> None:
+        """Keep to the plan until now, before another takes its place, and note how far from it campaigns are.
+
+        A campaign without ads on offer stays as far from it as it was. One that is stopped has nothing to make up for.
+        """
+        pacer = self._pacer
+        if pacer is None or pacer.updated_ms // DAY_MS != self._days.newest:  # a day begins on its plan
+            return
+        self._keep_to_plan(pacer, now_ms)
+        ran = self._plans["offered"][self._paced]
+        self._plans["behind"][self._paced[ran]] = np.where(pacer.stopped, 0.0, pacer.behind)[ran]
 
     def _newly_spent(self) -> bool:
         """Whether a campaign that still bids has spent its budget."""
@@ -338,8 +357,10 @@ class Budgets:
         """Learn from the catalogue when the campaigns at ``paced`` begin and end; ``of``: each ad's, among these.
 
         What is left of a budget is planned anew where the budget has changed within the day, or where the campaign goes
-        on after a time without ads: what it could not spend before is no reason to spend it in haste. A worker that
-        reads its first catalogue has seen no change.
+        on after a time without ads: what it could not spend then is no reason to spend it in haste. As far as it was
+        behind its plan before, or ahead, it stays, in money or, of a lowered budget, in its share: else bids of a
+        campaign whose budget changes every minute would never be corrected. A worker that reads its first catalogue has
+        seen no change.
         """
         shop, plans = self.catalogue, self._plans[paced]
         starts, ends = np.full(len(paced), FOREVER_MS), np.zeros(len(paced), dtype=np.int64)
@@ -348,7 +369,9 @@ class Budgets:
         if self._paced_ms >= 0:
             ran, runs = plans["offered"] & (plans["ends_ms"] > now_ms), offered & (ends > now_ms)
             anew = (budgets > 0) & ((budgets != plans["paced_by"]) | (runs & ~ran))
-            plans["anew_ms"][anew], plans["anew_micros"][anew] = now_ms, self._days.spent[paced[anew]]
+            behind = np.where(plans["offered"] & ~ran, 0.0, plans["behind"]) * np.minimum(budgets, plans["paced_by"])
+            planned = (self._days.spent[paced] + behind).astype(np.int64)
+            plans["anew_ms"][anew], plans["anew_micros"][anew] = now_ms, planned[anew]
         plans["began_ms"] = np.minimum(plans["began_ms"], starts)
         plans["ends_ms"] = np.where(ends > self._days.newest * DAY_MS, ends, FOREVER_MS)
         plans["offered"], self._plans["offered"] = offered, False  # of those that the catalogue knows no more

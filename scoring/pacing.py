@@ -34,12 +34,12 @@ def planned(
     day_curve: Floats,
     starts_ms: Ints | int = 0,
     ends_ms: Ints | int = TIME_MS_MAX,
-    spent: Floats | float = 0.0,
+    before: Floats | float = 0.0,
 ) -> Floats:
     """Share of the day's budget that should be spent at ``now_ms``, by the traffic's ``day_curve [24]`` (sums to 1).
 
     Only traffic between ``starts_ms`` and ``ends_ms``, times of any day, is planned for, and only what is left of the
-    budget when ``spent``, a share of it, was spent by ``starts_ms``. All are of one shape, or one.
+    budget when ``before``, a share of it, was planned by ``starts_ms``. All are of one shape, or one.
     """
     begins_ms = np.asarray(now_ms) // DAY_MS * DAY_MS
     cumulative = np.concatenate([[0.0], np.cumsum(day_curve)])
@@ -48,7 +48,7 @@ def planned(
         for time_ms in (starts_ms, now_ms, ends_ms)
     )
     share: Floats = np.clip((now - start) / (FINISH * np.maximum(end - start, LEAST_SHARE)), 0.0, 1.0)
-    return spent + (1 - spent) * share
+    return before + (1 - before) * share
 
 
 @dataclass
@@ -56,21 +56,22 @@ class Pacer:
     """Multipliers of M campaigns with daily ``budget_micros [M]`` (0: no limit), updated at even intervals.
 
     ``base [M]`` is the integral, the logarithm of the multiplier that keeps to the plan; it stays from day to day.
-    ``starts_ms, ends_ms [M]``: when campaigns begin and end, ``spent [M]``: what they had spent at the start, as in
-    `planned`.
+    ``starts_ms, ends_ms [M]``: when campaigns begin and end, ``before [M]``: what was planned by then, as in `planned`.
     """
 
     budget_micros: Ints
     day_curve: Floats = field(default_factory=lambda: np.full(24, 1 / 24))
     starts_ms: Ints | int = 0
     ends_ms: Ints | int = TIME_MS_MAX
-    spent: Floats | float = 0.0
+    before: Floats | float = 0.0
     base: Floats = field(init=False)
     multiplier: Floats = field(init=False)
     stopped: npt.NDArray[np.bool_] = field(init=False)
     """Campaigns whose budget was spent at the last update; at the start, those whose bids were not what spent it."""
     plan: Floats = field(init=False)
     """What the plan wanted at the last update, as a share of each budget."""
+    behind: Floats = field(init=False)
+    """How far spending was behind that; means nothing without a limit."""
     updated_ms: int = -DAY_MS
     """The time of the last update."""
 
@@ -78,11 +79,11 @@ class Pacer:
         self.base = np.full(len(self.budget_micros), np.log(0.5))  # neither all nor nothing: either is soon reached
         self.multiplier = np.where(self.budget_micros > 0, 0.5, 1.0)
         self.stopped = np.zeros(len(self.budget_micros), dtype=np.bool_)
-        self.plan = np.zeros(len(self.budget_micros))
+        self.plan = self.behind = np.zeros(len(self.budget_micros))
 
     def _wanted(self, now_ms: int) -> Floats:
         """What the plan wants at ``now_ms``, ``[M]``."""
-        share = planned(now_ms, self.day_curve, self.starts_ms, self.ends_ms, self.spent)
+        share = planned(now_ms, self.day_curve, self.starts_ms, self.ends_ms, self.before)
         return np.broadcast_to(share, self.budget_micros.shape)
 
     def update(self, now_ms: int, spent_micros: Ints) -> None:
@@ -92,7 +93,7 @@ class Pacer:
         """
         limited, budget = self.budget_micros > 0, np.maximum(self.budget_micros, 1)
         former, self.plan = self.plan, (plan := self._wanted(now_ms))
-        behind = plan - spent_micros / budget
+        self.behind = behind = plan - spent_micros / budget
         same_day = self.updated_ms // DAY_MS == now_ms // DAY_MS
         progress = np.maximum(plan - former, 0.0) if same_day else 0.0
         spent = limited & (spent_micros >= self.budget_micros)

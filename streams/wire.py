@@ -315,7 +315,7 @@ class CampaignMetrics(Struct, frozen=True, kw_only=True, omit_defaults=True):
     ``yesterday_budget_micros``: the day before's, if known) and the day's largest ``billed_micros``: what was billed by
     then, as far as the lane's worker knew. ``level``: long-term level of the bid multiplier; 0 without a budget.
     ``starts_ms``: when its first ad begins (null: not known), ``ends_ms``: when its last one ends (null: never).
-    ``anew_ms``: when the rest of the day's budget was planned anew (null: was not), with ``anew_micros`` spent.
+    ``anew_ms``: when the rest of the day's budget was planned anew (null: was not), ``anew_micros`` planned by then.
     """
 
     lane: int

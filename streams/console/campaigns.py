@@ -51,7 +51,7 @@ class CampaignSpend(msgspec.Struct, kw_only=True):
 
     ``unpriced``: events that would have been charged, but had no price. ``planned``: share of the budget that should be
     spent by now, by the shop's traffic between ``starts_ms`` and ``ends_ms``, as workers pace it, who may have planned
-    anew at ``anew_ms``, when ``anew_micros`` were spent.
+    anew at ``anew_ms``, with ``anew_micros`` planned by then.
     """
 
     campaign: str

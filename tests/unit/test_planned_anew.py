@@ -263,7 +263,7 @@ def test_a_plan_made_anew_starts_at_what_was_spent_never_falls_and_ends_at_the_w
     assert end == pytest.approx(1) or starts_ms > MIDNIGHT_MS + DAY_MS - 100
 
 
-def test_a_lane_tells_when_its_campaigns_were_planned_anew_and_how_much_was_spent_by_then() -> None:
+def test_a_lane_tells_when_its_campaigns_were_planned_anew_and_how_much_was_planned_by_then() -> None:
     played = Played(step_of(load()))
     ad = entry("best", campaign_id="best", bid_micros=10**9, budget_micros=10**12)
     played.step.engine.catalogue.upsert([ad])
@@ -274,5 +274,60 @@ def test_a_lane_tells_when_its_campaigns_were_planned_anew_and_how_much_was_spen
     played.step.engine.catalogue.upsert([replace(ad, budget_micros=10**13)])
     played.take(played.answer(20))
     anew = metrics(played)["best"]
-    assert (anew.anew_ms, anew.anew_micros) == (START_MS + 20_500, anew.today.spent_micros)
-    assert anew.today.spent_micros > told.today.spent_micros > 0
+    wanted = float(planned(START_MS + 20_500, EVEN)) * 10**12
+    assert (anew.anew_ms, anew.anew_micros) == (START_MS + 20_500, pytest.approx(wanted, rel=1e-6))
+
+
+def _a_little_more(shop: Shop, minute: int) -> None:
+    shop.stock.upsert([entry("a", campaign_id="one", budget_micros=BUDGET + minute)])
+
+
+def _off_and_on(shop: Shop, minute: int) -> None:
+    shop.stock.upsert([replace(AD, active=minute % 10 > 0)])
+
+
+@pytest.mark.parametrize("change", [_a_little_more, _off_and_on])
+def test_plans_made_anew_every_minute_keep_to_the_day_as_one_plan_does(change: Callable[[Shop, int], None]) -> None:
+    shop, micros = Shop(AD), [0]
+    for minute in range(1_440):
+        change(shop, minute)
+        shop.budgets.tell(0, "", Spending("one", DAY, micros[-1], 0, 0, 0, 0.0))
+        shop.budgets.pace(MIDNIGHT_MS + minute * 60_000)
+        offers = shop.budgets.market.offers(shop.stock, shop.stock.slots_of(shop.stock.ad[1:2])[None])
+        assert offers is not None
+        bid = float(offers.multiplier[0, 0]) if shop.stock.active[1] else 0.0
+        micros.append(micros[-1] + round(4 * BUDGET / 1_440 * bid))
+    hours = np.arange(1, 25)
+    assert np.array(micros[60::60]) / BUDGET == pytest.approx(np.minimum(hours / 24 / FINISH, 1), abs=0.08)
+    assert micros[-1] / BUDGET == pytest.approx(1, abs=0.02)
+
+
+@pytest.mark.parametrize(("budget", "planned_then"), [(2 * BUDGET, 0.2 + 0.326), (BUDGET // 2, 0.2 + 0.326 / 2)])
+def test_who_is_behind_stays_so_in_money_or_of_a_lowered_budget_in_its_share(budget: int, planned_then: float) -> None:
+    shop = Shop(AD)
+    shop.budgets.tell(0, "", Spending("one", DAY, BUDGET // 5, 0, 0, 0, 0.0))
+    shop.budgets.pace(NOON_MS - EVERY_MS)
+    shop.stock.upsert([entry("a", campaign_id="one", budget_micros=budget)])
+    shop.budgets.pace(NOON_MS)
+    assert shop.budgets.anew("one", DAY) == (NOON_MS, pytest.approx(planned_then * BUDGET, rel=1e-3))
+
+
+def test_what_a_campaign_was_behind_when_it_was_withdrawn_is_not_made_up_for_on_another_day() -> None:
+    shop = Shop(AD)
+    shop.budgets.pace(NOON_MS - EVERY_MS)
+    _withdrawn(shop)
+    shop.budgets.pace(NOON_MS)  # half a budget behind
+    shop.budgets.pace(NOON_MS + DAY_MS)
+    shop.stock.upsert([AD])
+    shop.budgets.pace(NOON_MS + DAY_MS + EVERY_MS)
+    assert shop.budgets.anew("one", DAY + 1) == (NOON_MS + DAY_MS + EVERY_MS, 0)
+
+
+def test_a_budget_that_is_spent_and_doubled_at_noon_is_spent_evenly_from_then() -> None:
+    shop = Shop(AD)
+    shop.live(0, 12)
+    shop.micros = BUDGET  # one large event
+    shop.live(12, 13)
+    _raised(shop)
+    hours = np.arange(1, 12)
+    assert shop.live(13, 24) == pytest.approx(1 + np.minimum(hours / 11 / FINISH, 1), abs=0.1)

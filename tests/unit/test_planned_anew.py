@@ -242,13 +242,26 @@ def test_reports_of_new_plans_count_alike_in_any_order_and_however_often(
     assert plans[0] == plans[1]
 
 
-@pytest.mark.parametrize("anew_ms", [MIDNIGHT_MS - 1, NOON_MS + 1, MIDNIGHT_MS + 2 * DAY_MS])
-def test_a_plan_of_another_day_or_of_a_time_to_come_holds_nothing_back(anew_ms: int) -> None:
+@pytest.mark.parametrize("anew_ms", [MIDNIGHT_MS - 1, MIDNIGHT_MS + 2 * DAY_MS])
+def test_a_plan_of_another_day_holds_nothing_back(anew_ms: int) -> None:
     usual, told = Shop(AD).budgets, Shop(AD).budgets
     told.tell_anew("one", anew_ms, BUDGET // 2)
     for budgets in (usual, told):
         budgets.pace(NOON_MS)
     assert told.standing() == usual.standing()
+
+
+def test_a_worker_whose_lanes_are_behind_those_that_saw_a_raise_makes_up_for_no_morning_until_they_get_there() -> None:
+    shop = Shop(entry("a", campaign_id="one", budget_micros=2 * BUDGET))
+    shop.stock.upsert([entry("other", campaign_id="two")])
+    shop.budgets.tell_anew("one", NOON_MS + HOUR_MS, BUDGET // 2)
+    spent = Spending("one", DAY, BUDGET // 2, 0, 0, 0, 0.0)
+    shop.budgets.tell(0, "", spent)
+    for now_ms in (NOON_MS, NOON_MS + HOUR_MS):
+        shop.budgets.pace(now_ms)
+        assert shop.budgets.standing()[0] == 0  # on its plan
+    shop.budgets.pace(NOON_MS + 2 * HOUR_MS)
+    assert shop.budgets.standing()[0] == pytest.approx(0.75 / 11 / FINISH)
 
 
 @given(st.integers(MIDNIGHT_MS, MIDNIGHT_MS + DAY_MS - 1), st.floats(0, 1), st.integers(0, DAY_MS))

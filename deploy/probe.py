@@ -1,6 +1,7 @@
 """Requests a page of a worker or lag monitor with its token: ``probe.py /healthz``. Exit status 0 if it answers 200.
 
-While the token's file is empty or gone, servers keep the former token: that one asks for it (401) is then well enough.
+While the token's file is empty or gone, servers keep the former token: that one asks for it (401) then shows that it
+lives, and not that it is ready.
 
 For containers: Kubernetes' own HTTP probes cannot take a header from a secret. It uses only the standard library, since
 it is started every few seconds.
@@ -20,7 +21,7 @@ def main(path: str) -> int:
     token, well = os.environ.get("SALIENCE_WEB_TOKEN", ""), {http.client.OK}
     if file := os.environ.get("SALIENCE_WEB_TOKEN_FILE"):
         token = _held(Path(file))
-        well |= set() if token else {http.client.UNAUTHORIZED}
+        well |= {http.client.UNAUTHORIZED} if not token and path == "/healthz" else set()
     headers = {"Authorization": f"Bearer {token}"} if token else {}
     connection = http.client.HTTPConnection(
         "127.0.0.1", int(os.environ.get("SALIENCE_WEB_PORT", DEFAULT_PORT)), timeout=TIMEOUT_S

@@ -219,16 +219,19 @@ def test_the_images_health_is_asked_at_the_port_where_it_serves() -> None:
     assert given["SALIENCE_WEB_PORT"] == probe.DEFAULT_PORT
 
 
-def test_a_pod_lives_on_while_the_file_of_the_token_is_empty_or_gone_and_the_former_token_holds(tmp_path: Path) -> None:
+def test_a_pod_lives_on_but_is_not_called_ready_while_the_file_of_the_token_is_empty_or_gone(tmp_path: Path) -> None:
     file, wrong = tmp_path / "web_token", tmp_path / "wrong"
     file.write_text("former")
     wrong.write_text("another's")
 
-    async def probed(port: str, file: Path) -> int:
+    async def probed(port: str, file: Path) -> list[int]:
         given = {"SALIENCE_WEB_PORT": port, "SALIENCE_WEB_TOKEN_FILE": str(file), "PATH": os.environ["PATH"]}
-        command = [sys.executable, "-I", str(DEPLOY / "probe.py"), "/readyz"]
-        probe_ = await asyncio.create_subprocess_exec(*command, env=given, stderr=asyncio.subprocess.DEVNULL)
-        return await probe_.wait()
+        command = [sys.executable, "-I", str(DEPLOY / "probe.py")]
+        probes = [
+            await asyncio.create_subprocess_exec(*command, page, env=given, stderr=asyncio.subprocess.DEVNULL)
+            for page in ("/healthz", "/readyz")
+        ]
+        return [await probe_.wait() for probe_ in probes]
 
     async def scenario() -> None:
         held = Bearer(Settings(web_token_file=file))
@@ -236,12 +239,12 @@ def test_a_pod_lives_on_while_the_file_of_the_token_is_empty_or_gone_and_the_for
         await runner.setup()
         try:
             port = (await listen(runner, "127.0.0.1", 0)).rpartition(":")[2]
-            assert await probed(port, file) == 0
-            assert await probed(port, wrong) == 1
+            assert await probed(port, file) == [0, 0]
+            assert await probed(port, wrong) == [1, 1]
             file.write_text("")
-            assert await probed(port, file) == 0
+            assert await probed(port, file) == [0, 1]
             file.unlink()
-            assert await probed(port, file) == 0
+            assert await probed(port, file) == [0, 1]
         finally:
             await runner.cleanup()
 

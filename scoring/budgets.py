@@ -265,7 +265,7 @@ class Budgets:
         if self.catalogue.version != self._version and (due or self.tick_ms() >= self._read_due_ms):
             self._finish_plan(now_ms)
             self._read_catalogue(now_ms)
-            self._read_due_ms = self.tick_ms() + EVERY_MS  # reading 200,000 ads takes 40 ms
+            self._read_due_ms = self.tick_ms() + EVERY_MS  # 200,000 ads take 15 ms, 100,000 campaigns 80
         if not due and not self._newly_spent():
             return
         self._paced_ms = paced_ms

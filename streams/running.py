@@ -36,11 +36,7 @@ def configure_logging(*, log_json: bool) -> None:
         structlog.processors.TimeStamper(fmt="iso", utc=True),
         structlog.processors.format_exc_info,
     ]
-    structlog.configure(
-        processors=[*shared, renderer],
-        logger_factory=lambda *_: Lines(sys.stderr),
-        cache_logger_on_first_use=True,
-    )
+    structlog.configure(processors=[*shared, renderer], logger_factory=lambda *_: Lines(sys.stderr))
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(

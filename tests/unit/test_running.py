@@ -65,6 +65,17 @@ def test_a_stream_without_a_descriptor_takes_the_log_all_the_same() -> None:
     assert '"event": "lane taken over"' in ran.stdout, ran.stderr
 
 
+def test_a_line_goes_to_what_stderr_is_when_it_is_written() -> None:
+    says = (
+        "import io, sys, structlog\nfrom streams.running import configure_logging\nlog = structlog.get_logger()\n"
+        "configure_logging(log_json=True)\nlog.info('lane taken over')\nsys.stderr = io.StringIO()\n"
+        "log.info('lane given up')\nprint(sys.stderr.getvalue())"
+    )
+    ran = subprocess.run([sys.executable, "-c", says], capture_output=True, text=True, check=True)
+    assert "lane taken over" in ran.stderr
+    assert '"event": "lane given up"' in ran.stdout, ran.stderr
+
+
 class Said:
     """What comes through a filter, at times that the test sets."""
 

@@ -221,8 +221,7 @@ def _make(order: _Order, prepare: "Callable[[Callable[[int, int], None]], Trial]
     if found.across:
         with writing(order.out, A_CARD):
             describe(order.out, manifest, result, found)
-    counts = len(trial.learn), len(trial.stateful)
-    report(order.out, load(order.out), found, counts, order.console, order.as_json)
+    report(order.out, load(order.out), found, trial, order.console, order.as_json)
 
 
 def _measured(trial: "Trial", result: "TrainResult") -> "dict[str, Metrics]":

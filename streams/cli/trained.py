@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from onnx_models.heads import Heads
     from onnx_models.metrics import Metrics
     from onnx_models.training import TrainResult
-    from onnx_models.trial import Span
+    from onnx_models.trial import Span, Trial
     from scoring.attention import AttentionModel
     from scoring.manifest import Manifest
 
@@ -58,18 +58,13 @@ def describe(out: Path, manifest: "Manifest", result: "TrainResult", found: Foun
     put(out, contents | {CARD: text.encode()})
 
 
-def report(
-    out: Path, model: "AttentionModel", found: Found, counts: tuple[int, int], console: Console, as_json: bool
-) -> None:
-    """Print what was found; ``counts``: impressions learnt from, and tested on."""
+def report(out: Path, model: "AttentionModel", found: Found, trial: "Trial", console: Console, as_json: bool) -> None:
+    """Print what was found, and of how many impressions."""
     from onnx_models.metrics import shown
 
-    learnt, tested = counts
     if as_json:
-        typer.echo(
-            json.dumps({"model": model.version, "directory": str(out), "examples": learnt} | _named(found, tested))
-        )
-    title = f"What came after: {tested:,} impressions"
+        typer.echo(json.dumps({"model": model.version, "directory": str(out)} | _counts(trial) | _named(found)))
+    title = f"What came after: {len(trial.stateful):,} impressions"
     table = Table("predicted by", "AUC", "log loss", "clicks / predicted", title=title)
     for name, value in found.metrics.items():
         label = _LABELS.get(name, name)
@@ -78,12 +73,19 @@ def report(
     console.print(_beside(found.heads))
     for name, each in found.across.items():
         console.print(f"Over {each.folds} folds in time: {name} {each.mean:.4f}, {each.low:.4f} to {each.high:.4f}")
-    console.print(f"{model.version}, learnt from {learnt:,} impressions, is in {out}")
+    console.print(f"{model.version}, learnt from {len(trial.learn):,} impressions, is in {out}")
 
 
-def _named(found: Found, tested: int) -> dict[str, Any]:
-    out: dict[str, Any] = {"test_examples": tested}
-    out |= {name: value.named("") for name, value in found.metrics.items()}
+def _counts(trial: "Trial") -> dict[str, Any]:
+    return {
+        "examples": len(trial.learn),
+        "test_examples": len(trial.stateful),
+        "left_out": trial.left._asdict(),
+    }
+
+
+def _named(found: Found) -> dict[str, Any]:
+    out: dict[str, Any] = {name: value.named("") for name, value in found.metrics.items()}
     if found.across:
         out["folds"] = {name: each.named() for name, each in found.across.items()}
     return out | {"heads": found.heads.named()}

@@ -21,7 +21,7 @@ from streams.cli import app
 from streams.cli.train import _git_revision
 from streams.demo.shop import simulate_log
 from streams.logs import Event
-from streams.wire import Click
+from streams.wire import Click, Impression
 from tests.models import npz, toy_model
 
 TRAIN = pytest.mark.train
@@ -218,6 +218,23 @@ def test_a_test_without_a_click_gives_no_figures_and_it_is_said(tmp_path: Path) 
     result = salience("evaluate", "log", "--data", str(data), "--models", "popularity", "--json")
     assert result.exit_code == 1
     assert "0 of them clicked, tell nothing" in only_object(result)["error"]
+
+
+@TRAIN
+@NEEDS_TORCH
+@NEEDS_PYARROW
+def test_machines_are_told_how_many_impressions_teach_and_test_nothing(tmp_path: Path) -> None:
+    from streams.logs.parquet import write
+
+    log = simulate_log(1, 12, 12)
+    gone = log.ads[0].ad_id
+    write(replace(log, ads=log.ads[1:]), tmp_path / "log")
+    found = only_object(
+        salience("train", "log", "--data", str(tmp_path / "log"), "--out", str(tmp_path / "model"), "--json")
+    )
+    lacked = sum(isinstance(event, Impression) and event.ad_id == gone for event in log.events)
+    assert found["left_out"] == {"unknown": lacked, "repeated": 0, "crowded": 0}
+    assert lacked > 0
 
 
 @TRAIN

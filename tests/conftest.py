@@ -6,6 +6,9 @@ import os
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 import hypothesis
+import pytest
+
+from tests.shell import settle
 
 # No deadline: on a busy machine it would fail correct code. Examples are derived from the test, so that a commit passes
 # or fails only by what it changes; `make explore` searches for new ones.
@@ -14,3 +17,9 @@ hypothesis.settings.register_profile("explore", deadline=None, derandomize=False
 hypothesis.settings.load_profile("salience")
 
 pytest_plugins = ["tests.failures"]
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_configure() -> None:
+    """Once pytest knows how it prints, and before any test is imported."""
+    settle(os.environ)

@@ -91,3 +91,25 @@ def test_without_java_tests_run_on_the_embedded_broker_unless_they_must_not(
     command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", test, "-k", "kafka"]
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
     assert (done.returncode, said in done.stdout) == (status, True), done.stdout
+
+
+def test_what_a_shell_sets_for_programs_changes_nothing_that_tests_expect() -> None:
+    sets = {
+        "FORCE_COLOR": "1",
+        "http_proxy": "http://127.0.0.1:9",
+        "SALIENCE_WEB_TOKEN": "s3cret",
+    }
+    tests = [
+        "tests/unit/test_screen.py::test_an_explanation_shows_a_user_and_what_differs_as_they_are",
+        "tests/unit/test_referee_vitals.py::test_a_referee_is_well_once_it_has_judged_by_all_that_was_there",
+        "tests/unit/test_settings.py::test_a_file_of_a_secret_that_is_not_there_is_told_by_its_setting",
+    ]
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", *tests],
+        cwd=ROOT,
+        env=os.environ | {"PYTHONPATH": str(ROOT)} | sets,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout

@@ -5,7 +5,7 @@ import json
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from contextvars import ContextVar
+from contextvars import ContextVar, copy_context
 from datetime import UTC, datetime
 from io import TextIOWrapper
 from pathlib import Path
@@ -68,6 +68,10 @@ def writing(out: Path, helps: str) -> Iterator[None]:
 
 class Salience(TyperGroup):
     """The root of all commands: a broker's failure or a wrong setting becomes a message, without a traceback."""
+
+    def main(self, *args: Any, **more: Any) -> Any:
+        """Run one command in a context of its own: how it was to fail is not how the next in this process fails."""
+        return copy_context().run(super().main, *args, **more)
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Parse, and note ``--json`` and ``--log-json``. What stdout's encoding lacks is escaped from here on."""

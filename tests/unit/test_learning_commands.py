@@ -102,6 +102,15 @@ def test_what_cannot_be_written_is_told_also_where_the_system_gives_no_reason(
     assert f"--out {tmp_path} cannot be written (the disk is gone); name another" in capsys.readouterr().err
 
 
+def test_how_a_command_was_to_fail_is_not_how_what_comes_after_it_in_the_process_does(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert CliRunner().invoke(app, ["worker", "--log-json", "--nosuch", "--json"]).exit_code == 2
+    with pytest.raises(typer.Exit), writing(tmp_path, "name another"):
+        raise OSError("the disk is gone")
+    assert capsys.readouterr() == ("", f"Error: --out {tmp_path} cannot be written (the disk is gone); name another\n")
+
+
 def test_a_fit_whose_process_is_killed_is_told_with_what_helps(capsys: pytest.CaptureFixture[str]) -> None:
     with ProcessPoolExecutor(1, multiprocessing.get_context("fork")) as pool, pytest.raises(typer.Exit), _fitting():
         pool.submit(os._exit, 9).result()  # as where memory is out

@@ -195,7 +195,7 @@ def test_a_folder_in_which_others_could_put_files_is_refused_but_what_is_mounted
 ) -> None:
     """Clusters make volumes for everybody (emptyDir, local paths): root's, and alone in the pod."""
     monkeypatch.setattr(os, "geteuid", lambda: user)
-    monkeypatch.setattr(Path, "stat", lambda _: SimpleNamespace(st_mode=stat.S_IFDIR | mode, st_uid=owner))
+    monkeypatch.setattr(Path, "stat", lambda *_, **__: SimpleNamespace(st_mode=stat.S_IFDIR | mode, st_uid=owner))
     monkeypatch.setattr(Path, "mkdir", lambda *_, **__: None)
     if not refused:
         own_folder(tmp_path)

@@ -92,7 +92,7 @@ def pack(directory: Path) -> Packed:
             raise ModelError(reason, f"at most {MODEL_BYTES_MAX:,}", fix)
         starts, digest = range(0, max(len(content), 1), CHUNK_BYTES), manifest.files[name]
         parts |= {chunk_key(digest, at): content[start : start + CHUNK_BYTES] for at, start in enumerate(starts)}
-    return Packed((directory / MANIFEST).read_text(), parts, total)
+    return Packed((directory / MANIFEST).read_text(encoding="utf-8"), parts, total)
 
 
 class Parts:
@@ -160,7 +160,7 @@ async def fetch(settings: Settings, pushed: PushedModel, into: Path) -> Path:
             reason = f"{pushed.model}: what is on {MODELS} of {name} is not the whole of it"
             raise MissingFilesError(reason, f"all parts of {digest}", _AGAIN)
         await asyncio.to_thread(_write, into / name, content)
-    (into / MANIFEST).write_text(pushed.manifest)
+    (into / MANIFEST).write_text(pushed.manifest, encoding="utf-8")
     return into
 
 

@@ -1,5 +1,8 @@
 """Models as they are sent: parts that fit a record, and what a removed model leaves to the others."""
 
+import os
+import subprocess
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -128,6 +131,42 @@ def test_what_was_packed_is_what_is_fetched(tmp_path: Path) -> None:
     parts = taken(pushed(directory), {b"else/0": b"x", **pack(directory).parts, b"\xff": None})
     for name in read_manifest(directory).files:
         assert b"".join(parts.of(name)) == (directory / name).read_bytes()
+
+
+FETCHES = """
+import asyncio, sys
+from pathlib import Path
+from streams.models import store
+from streams.settings import Settings
+from tests.builders import Record
+from tests.unit.test_model_store import pushed
+
+directory, into = map(Path, sys.argv[1:])
+
+async def on_topic(*_):
+    yield [Record("models", 0, 0, 0, key, part) for key, part in store.pack(directory).parts.items()]
+
+store.read_topic = on_topic
+asyncio.run(store.fetch(Settings(), pushed(directory), into))
+"""
+
+
+def test_a_manifest_is_fetched_as_it_was_pushed_whatever_the_locales_encoding(tmp_path: Path) -> None:
+    directory, into = toy_model(tmp_path / "pushed"), tmp_path / "fetched"
+    into.mkdir()
+    manifest = msgspec.json.decode((directory / MANIFEST).read_bytes()) | {"data": "the logs of Zürich, 東京"}
+    (directory / MANIFEST).write_bytes(msgspec.json.encode(manifest))
+    ascii_only = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    ran = subprocess.run(
+        [sys.executable, "-c", FETCHES, directory, into],
+        env=os.environ | ascii_only,
+        cwd=Path(__file__).parents[2],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert ran.returncode == 0, ran.stderr
+    assert (into / MANIFEST).read_bytes() == (directory / MANIFEST).read_bytes()
 
 
 def test_a_part_that_was_taken_away_is_none_whether_it_came_before_or_not(tmp_path: Path) -> None:

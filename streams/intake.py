@@ -359,7 +359,7 @@ class Intake(Service, ConsumerRebalanceListener):
         return sum(len(lane.queues) for lane in self._lanes.values())
 
     async def _pass_markers(self) -> None:
-        """Have idle lanes commit their position past markers, for lag tools, and write their snapshots."""
+        """Have idle lanes move past markers, and write their snapshots."""
         while not self._stopping:
             await self.sleep(IDLE_S)
             # A lane whose token is on offer may have cut a slice that has left the queues and is not yet in step.

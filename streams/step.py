@@ -76,11 +76,15 @@ class Effects:
 
 @dataclass(frozen=True, slots=True)
 class Slice:
-    """Records in the order taken, the source of each, and the watermarks after them."""
+    """Records in the order taken, the source of each, and the watermarks after them.
+
+    ``passed``: offsets of each source before which all records have been taken; markers of transactions are none.
+    """
 
     records: Sequence[Record]
     order: npt.NDArray[np.uint8]
     watermarks_ms: tuple[int, int]
+    passed: tuple[int, int] = (0, 0)
 
 
 @dataclass
@@ -359,7 +363,7 @@ def _late(taken: Slice, decoded: Decoded, applied: Applied) -> list[Message]:
 
 def _ends(state: LaneState, taken: Slice) -> tuple[int, int]:
     """The lane's next offsets after the slice."""
-    after = list(state.next_offsets)
+    after = [*map(max, state.next_offsets, taken.passed)]
     for source in Source:
         for last in np.flatnonzero(taken.order == source)[-1:].tolist():
             after[source] = taken.records[last].offset + 1

@@ -87,7 +87,7 @@ class Lane:
         self._offsets = GroupOffsets(shared.consumer, number)
         self._changelog_offset = 0
         self._committed = False
-        self._passed: dict[TopicPartition, int] = {}
+        self._at_marker = False
         self._saving = Saving(number, shared.snapshots, shared.compute, settings.snapshot_every_ms)
 
     @property
@@ -250,7 +250,8 @@ class Lane:
         limit_ms = wall_ms() + settings.time_tolerance_ms
         taken = self.queues.take(self.state.watermarks_ms, limit_ms, tick_ms(), settings.records_per_slice)
         if taken is None and self._is_asked:
-            return Slice([], np.zeros(0, dtype=np.uint8), self.state.watermarks_ms)
+            self._at_marker = False
+            return Slice([], np.zeros(0, dtype=np.uint8), self.state.watermarks_ms, self.queues.passed)
         return taken
 
     @property
@@ -260,12 +261,12 @@ class Lane:
 
     @property
     def _is_asked(self) -> bool:
-        """Whether there is something to do without a record of the lane: requests, letters, news."""
+        """Whether there is something to do without a record of the lane: requests, letters, news, markers."""
         state, step = self._state, self._shared.step
         if state is None:
             return False
         asked = step.requests is not None and step.requests.waits(self.number, state.control_next)
-        asked = asked or state.models.waits(step.engine.models)
+        asked = asked or self._at_marker or state.models.waits(step.engine.models)
         return asked or (self.number == LANE and step.refused.beyond(state.ads_next))
 
     async def step(self) -> Counter[str] | None:
@@ -323,18 +324,13 @@ class Lane:
         return dict(zip(self.inputs, self.state.next_offsets, strict=True))
 
     def pass_markers(self) -> None:
-        """While the lane is idle, move the group's offsets past markers of transactions, which are no records.
+        """While the lane is idle, have a slice move its row past markers of transactions, which are no records.
 
-        A rerouted record is followed by a marker: where it is the last, the lag would never be 0.
+        A row that stands at a marker would seem to lack records once retention has deleted the marker, and nobody could
+        take the lane over. The group's offsets follow the row: before a marker, the lag would never be 0.
         """
-        if not self.running or len(self.queues) or self.in_step.locked():
-            return
-        delivered = self._next_offsets()
-        positions = dict(zip(self.inputs, (queue.position for queue in self.queues.sources), strict=True))
-        at = {tp: max(positions[tp], offset) for tp, offset in delivered.items()}
-        if at not in (delivered, self._passed):
-            self._offsets.put(at)
-            self._passed = at
+        if self.running and not self.has_work and not self.in_step.locked():
+            self._at_marker = any(end > at for end, at in zip(self.queues.passed, self.state.next_offsets, strict=True))
 
     async def rest(self) -> None:
         """While the lane is idle, write the snapshot that is due: people forgotten since are still in the last one."""

@@ -75,6 +75,12 @@ class LaneQueues:
         """Drop everything: the lane is about to seek."""
         self.sources = (SourceQueue(), SourceQueue())
 
+    @property
+    def passed(self) -> tuple[int, int]:
+        """Offsets of each topic before which no record is queued or still to be fetched; 0 where some are queued."""
+        first, second = (0 if queue.records else queue.position for queue in self.sources)
+        return first, second
+
     def __len__(self) -> int:
         return len(self.sources[0].records) + len(self.sources[1].records)
 

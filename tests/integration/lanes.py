@@ -179,8 +179,8 @@ class Owner:
             while behind := [tp for tp in ends if await self.consumer.position(tp) < ends[tp]]:
                 for tp, records in (await self.consumer.getmany(*behind, timeout_ms=200)).items():
                     self.lane.queues.put(Source(self.lane.inputs.index(tp)), records)
-        for queue in self.lane.queues.sources:
-            queue.caught_up, queue.empty_since_ms = True, 0
+        for tp, queue in zip(self.lane.inputs, self.lane.queues.sources, strict=True):
+            queue.caught_up, queue.empty_since_ms, queue.position = True, 0, await self.consumer.position(tp)
 
     async def step_all(self) -> Counter[str]:
         """Fetch, and step until nothing is queued; the counts."""
@@ -285,6 +285,17 @@ def repartition(bootstrap: str, name: str, partitions: int) -> None:
 
     admin = AdminClient({"bootstrap.servers": bootstrap})
     admin.create_partitions([NewPartitions(name, partitions)])[name].result()
+
+
+def delete_all(bootstrap: str, names: Sequence[str]) -> None:
+    """Delete all that the topics' first partitions hold, as retention does after a quiet week."""
+    from confluent_kafka import OFFSET_END
+    from confluent_kafka import TopicPartition as Place
+    from confluent_kafka.admin import AdminClient
+
+    admin = AdminClient({"bootstrap.servers": bootstrap})
+    for future in admin.delete_records([Place(name, 0, OFFSET_END) for name in names]).values():
+        future.result()
 
 
 def delete(bootstrap: str, name: str) -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from aiokafka import TopicPartition
+from aiokafka import AIOKafkaProducer, TopicPartition
 from confluent_kafka import TopicPartition as Place
 from confluent_kafka.admin import AdminClient, AlterConfigOpType, ConfigEntry, ConfigResource, ResourceType
 
@@ -25,9 +25,11 @@ from tests.integration.lanes import (
     Shop,
     bury,
     counted,
+    delete_all,
     dying_outbox,
     events,
     play,
+    record_of,
     recreate,
     shop_on,
     stepped,
@@ -126,6 +128,31 @@ def test_a_lane_that_is_taken_over_again_and_again_without_an_event_stays_where_
             await lane.close(5_000)
             await owner.vanish()
         assert stood == [((60, 20), 80)] * 4
+
+    play(scenario)
+
+
+def test_a_lane_that_has_read_all_is_taken_over_though_retention_has_deleted_all_and_the_last_was_a_marker(
+    kafka: Broker, topic_prefix: str, tmp_path: Path
+) -> None:
+    async def scenario() -> None:
+        shop = shop_on(kafka, topic_prefix, tmp_path, "exactly_once")
+        shop.adopted = True  # most of its records are gone
+        await shop.publish(events()[:-1])
+        async with AIOKafkaProducer(bootstrap_servers=kafka.bootstrap, transactional_id=topic_prefix) as producer:
+            name, key, value, time_ms = record_of(events()[-1])
+            async with producer.transaction():
+                await producer.send_and_wait(topic_prefix + name, value, key=key, timestamp_ms=time_ms)
+        owner = Owner(shop, ADS)
+        lane = await owner.take_over()
+        await owner.step_all()
+        lane.pass_markers()
+        await lane.step()
+        await owner.vanish()
+        await asyncio.to_thread(delete_all, kafka.bootstrap, [tp.topic for tp in lane.inputs])
+
+        await shop.publish(events(30, start=60))
+        assert (await stepped(shop))["applied"] == 40
 
     play(scenario)
 

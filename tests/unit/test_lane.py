@@ -113,6 +113,35 @@ async def rest(lane: Lane) -> None:
     await last_turn_of(intake_of(lane._shared, lane))._pass_markers()
 
 
+def test_the_row_of_an_idle_lane_moves_past_markers_once_and_never_past_what_is_queued(lane: Lane) -> None:
+    """Once retention has deleted a marker, a row that stands at it would seem to lack what lay there."""
+    impressions, clicks = lane.queues.sources
+
+    async def idle() -> int:
+        """The slices of a turn in which nothing comes."""
+        await last_turn_of(intake_of(lane._shared, lane))._pass_markers()
+        slices = 0
+        while lane.has_work and await lane.step() is not None:
+            slices += 1
+        return slices
+
+    async def live() -> None:
+        assert await step(lane, 7)
+        before = lane.state.next_offsets
+        assert await idle() == 0
+        impressions.position, clicks.position = before[0] + 1, before[1] + 2
+        assert [await idle(), await idle()] == [1, 0]
+        assert lane.state.next_offsets == (before[0] + 1, before[1] + 2)
+        queue_one(lane, before[0] + 1)
+        impressions.position = before[0] + 9
+        lane._at_marker = True  # it was idle a moment ago
+        impressions.caught_up = clicks.caught_up = False
+        assert await lane.step() is not None
+        assert lane.state.next_offsets == (before[0] + 1, before[1] + 2)  # the record waits for the other topic
+
+    asyncio.run(live())
+
+
 def test_the_snapshot_of_a_lane_that_moved_to_another_worker_goes_while_this_one_runs_on(lane: Lane) -> None:
     async def live() -> None:
         assert await step(lane)

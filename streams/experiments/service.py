@@ -185,16 +185,16 @@ class RefereeService:
                 )  # fmt: skip
                 if not follow:
                     await patience.bear(came=bool(batches))
-                if not batches:
-                    await self._behind(consumer, partitions)
-                    if any([await consumer.position(tp) < self._ends.get(tp, 0) for tp in partitions]):
-                        continue
-                    break
-                await asyncio.to_thread(take, batches)
-                for tp, records in batches.items():
-                    self._offsets[tp.topic, tp.partition] = records[-1].offset + 1
-                if not await self._behind(consumer, partitions) or last:  # on a busy topic no fetch is empty
+                if batches:
+                    await asyncio.to_thread(take, batches)
+                # Beyond markers of transactions, too: retention deletes them, and nobody goes on from what is deleted.
+                at = {tp: await consumer.position(tp) for tp in partitions}
+                self._offsets |= {(tp.topic, tp.partition): offset for tp, offset in at.items()}
+                behind = await self._behind(consumer, partitions)
+                if batches and (last or not behind):  # on a busy topic no fetch is empty
                     break  # read impressions before more rows
+                if not batches and all(offset >= self._ends.get(tp, 0) for tp, offset in at.items()):
+                    break
 
     def _take_control(self, batches: Mapping[TopicPartition, list[Record]]) -> None:
         for records in batches.values():

@@ -1,4 +1,4 @@
-"""The command that judges experiments, as a container runs it: its pages, its log, and how it ends."""
+"""The command that judges experiments, as a container runs it: its pages, its log, its end, and where it goes on."""
 
 import asyncio
 import json
@@ -15,7 +15,8 @@ import pytest
 
 from deploy.brokers import Broker
 from streams.control import publish
-from tests.integration.lanes import ADS, play, shop_on
+from streams.experiments.service import RefereeService
+from tests.integration.lanes import ADS, delete_all, events, play, shop_on, stepped
 from tests.integration.workers import until
 from tests.unit.test_referee_service import RUNNING
 
@@ -58,5 +59,21 @@ def test_a_referee_tells_probes_and_prometheus_that_it_judges_and_ends_when_told
         assert {json.loads(line)["event"] for line in said.splitlines()} == {
             "warmth: too little yet (as-is has 0 of 100 users)"
         }
+
+    play(scenario)
+
+
+def test_a_referee_that_has_read_all_goes_on_though_retention_has_deleted_all_and_the_last_was_a_marker(
+    kafka: Broker, topic_prefix: str, tmp_path: Path
+) -> None:
+    async def scenario() -> None:
+        shop = shop_on(kafka, topic_prefix, tmp_path, "exactly_once")
+        await shop.publish(events())
+        assert (await stepped(shop))["outcomes"] > 0
+        for _ in range(2):
+            service = RefereeService(shop.settings, 0, lambda _: None)
+            await service.run(follow=False)
+            assert service._referee.people.number == 6
+            await asyncio.to_thread(delete_all, kafka.bootstrap, [f"{topic_prefix}outcomes"])
 
     play(scenario)

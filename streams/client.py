@@ -196,7 +196,7 @@ class PlacementView:
         self._options = {**aiokafka_options(bootstrap), "isolation_level": isolation, **(security or {})}
         self._committed = isolation == "read_committed"
         self._fetch_wait_ms = fetch_wait_ms
-        self._followed = None if security is not None else followed.Followed(bootstrap, [self._topic])
+        self._followed = None if security is not None else followed.Followed(bootstrap, [self._topic], subscribed=True)
         self._entered = False
         self._ready = asyncio.Event()
         self._reader: asyncio.Task[None] | None = None

@@ -1,9 +1,10 @@
 """Whether followed topics are still the same as when their reader began.
 
-If a topic is deleted, aiokafka waits for more records; if it is recreated, aiokafka reads on at the former offset.
-Either way the reader does not notice. Kafka gives every topic an id, which aiokafka does not expose. A broker before
-Kafka 2.8 has no ids, so a recreated topic goes unnoticed there, which is logged once. The log's end is no sign: it may
-go back in the same topic, too, as when another replica leads.
+If a topic is deleted, aiokafka waits for more records; if it is recreated, aiokafka reads on at the former offset; if
+it gets more partitions, aiokafka reads those that the reader has named. The reader does not notice. Kafka gives every
+topic an id, which aiokafka does not expose. A broker before Kafka 2.8 has no ids, so a recreated topic goes unnoticed
+there, which is logged once. The log's end is no sign: it may go back in the same topic, too, as when another replica
+leads.
 """
 
 import asyncio
@@ -34,12 +35,23 @@ class MadeAnewError(MendableError):
         super().__init__(f"{told}: deleted or made anew; what is known was read from the former one")
 
 
-class Followed:
-    """Checks ``topics``, full names. ``ids``: their ids by name; for others, the first that a broker tells counts."""
+class MorePartitionsError(MendableError):
+    """Followed topics have got partitions that their reader does not read."""
 
-    def __init__(self, bootstrap: str, topics: Collection[str], ids: Mapping[str, str] | None = None) -> None:
-        self._bootstrap, self._topics = bootstrap, topics
+
+class Followed:
+    """Checks ``topics``, full names. ``ids``: their ids by name; for others, the first that a broker tells counts.
+
+    ``subscribed``: whether the reader also reads partitions that are added.
+    """
+
+    def __init__(
+        self, bootstrap: str, topics: Collection[str], ids: Mapping[str, str] | None = None, *, subscribed: bool = False
+    ) -> None:
+        self._bootstrap, self._topics, self._subscribed = bootstrap, topics, subscribed
         self.ids = dict(ids or {})
+        self.partitions: dict[str, int] = {}
+        """How many each topic had when its reader began."""
         self._gone = 0
         self._said = False
         self._due_s = 0.0
@@ -64,7 +76,7 @@ class Followed:
             await asyncio.gather(self._checking, return_exceptions=True)
 
     async def check(self) -> None:
-        """Raises `MadeAnewError`. While no broker answers, it concludes nothing."""
+        """Raises `MadeAnewError` and `MorePartitionsError`. While no broker answers, it concludes nothing."""
         from streams import topic_admin  # noqa: PLC0415 - librdkafka, which takes an ad server a while to load
 
         self._due_s = time.monotonic() + LOOK_S
@@ -81,6 +93,10 @@ class Followed:
         self._gone = self._gone + 1 if gone else 0
         if others or self._gone >= GONE_LOOKS:
             raise MadeAnewError(others or gone)
+        had = {name: self.partitions.setdefault(name, topic.partitions) for name, topic in there.items()}
+        more = [f"{name} has {there[name].partitions}" for name in there if there[name].partitions > had[name]]
+        if more and not self._subscribed:
+            raise MorePartitionsError(f"{', '.join(more)} partitions, more than are read: start again to read them all")
 
     def _is_other(self, name: str, found: str) -> bool:
         """Whether the topic ``name`` had another id before; the first known id is remembered, and stays."""

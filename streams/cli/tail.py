@@ -164,7 +164,7 @@ async def _records(
 async def _followed(bootstrap: str, topic: str) -> "AsyncIterator[Followed]":
     from streams.followed import Followed
 
-    followed = Followed(bootstrap, [topic])
+    followed = Followed(bootstrap, [topic], subscribed=True)
     await followed.check()  # before anything is read
     try:
         yield followed

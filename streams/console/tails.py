@@ -1,6 +1,6 @@
 """Follows topics from the outside: some whole, of others only the newest records. No group, nothing committed.
 
-A recreated topic ends it: it would show the former topic for ever.
+A recreated topic ends it, which it would show as it was for ever, and so does one that has got more partitions.
 
 A console must not be the slowest reader of a busy cluster: if it falls behind, it jumps ahead and says how many records
 it has skipped.
@@ -52,7 +52,8 @@ class Tail:
 class Tails:
     """Follows ``tails`` within its ``async with`` block. ``skipped``: records jumped over, of all topics.
 
-    ``task`` ends with `streams.followed.MadeAnewError` if a topic was deleted or recreated.
+    ``task`` ends with `streams.followed.MadeAnewError` if a topic was deleted or recreated, and with
+    `streams.followed.MorePartitionsError` if one has got more partitions.
     """
 
     def __init__(self, bootstrap: str, tails: Sequence[Tail], compute: Compute) -> None:
@@ -75,7 +76,7 @@ class Tails:
                 f"{remedy(self._bootstrap, missing[0])}"
             )
         self._followed.ids = {name: topic.id for name, topic in there.items()}
-        counts = {name: topic.partitions for name, topic in there.items()}
+        counts = self._followed.partitions = {name: topic.partitions for name, topic in there.items()}
         consumer = AIOKafkaConsumer(
             isolation_level="read_committed",
             enable_auto_commit=False,

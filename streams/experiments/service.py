@@ -98,8 +98,8 @@ class RefereeService:
         Likewise if the file cannot be saved, as on a full disk: a restart then reads more again, and judges no less.
         Raises `RefereeError` where the topics do not hold the saved offsets, or a topic was made anew; `StoreError`
         where another referee has the file, or it cannot be written before the first look or at the last;
-        `MissingTopicError`, since a topic that is made later would not be read; and without ``follow`` what
-        `streams.reading.Patience` raises.
+        `MissingTopicError`, since a topic that is made later would not be read; `streams.followed.MorePartitionsError`;
+        and without ``follow`` what `streams.reading.Patience` raises.
         """
         with alone(self.file):
             try:

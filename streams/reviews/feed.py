@@ -147,8 +147,8 @@ class ReviewFeed:
         """Read, learn, publish: until cancelled, or with ``follow`` False until the end that there was at the start.
 
         ``on_read`` gets the offset reached; at that end it counts transaction markers, too. Raises `ReviewError`, also
-        without ``follow`` where no broker answers any more, and `streams.followed.MadeAnewError` where a topic was made
-        anew, or deleted.
+        without ``follow`` where no broker answers any more, `streams.followed.MadeAnewError` where a topic was made
+        anew, or deleted, and `streams.followed.MorePartitionsError`.
         """
         bootstrap = self._settings.bootstrap
         ads = await aside(partitions_of, bootstrap, self._prefix + ADS)

@@ -14,10 +14,10 @@ from streams.compute import Compute
 from streams.console.desk import Desk
 from streams.console.tails import Tails
 from streams.experiments.service import RefereeError, RefereeService
-from streams.followed import MadeAnewError
+from streams.followed import MadeAnewError, MorePartitionsError
 from streams.reviews.feed import ReviewFeed
 from tests.builders import ad, impression
-from tests.integration.lanes import DEADLINE_S, Shop, play, recreate, shop_on
+from tests.integration.lanes import DEADLINE_S, Shop, play, recreate, repartition, shop_on
 from tests.integration.workers import until
 
 pytestmark = pytest.mark.integration
@@ -83,6 +83,39 @@ def test_the_follower_of_reviews_ends_where_a_topic_is_made_anew(shop: Shop, top
             with pytest.raises(MadeAnewError, match=f"{topic}: deleted or made anew"):
                 await made_anew(shop, topic, task)
 
+    play(scenario)
+
+
+@pytest.mark.parametrize("who", ["console", "reviews", "referee"])
+def test_who_reads_the_ads_ends_where_they_get_a_partition_that_would_go_unread(shop: Shop, who: str) -> None:
+    async def console() -> None:
+        compute = Compute()
+        try:
+            async with Tails(shop.settings.bootstrap, Desk(shop.settings, 1).tails(), compute) as tails:
+                assert tails.task is not None
+                began.set()
+                await tails.task
+        finally:
+            compute.stop()
+
+    async def reviews() -> None:
+        async with ReviewFeed(shop.settings, lambda _: None) as feed:
+            began.set()
+            await feed.run()
+
+    async def referee() -> None:
+        await RefereeService(shop.settings, 100, lambda _: began.set()).run()
+
+    async def scenario() -> None:
+        work = {"console": console, "reviews": reviews, "referee": referee}[who]
+        task = asyncio.create_task(work())
+        await asyncio.wait_for(began.wait(), DEADLINE_S)
+        bootstrap, name = shop.settings.bootstrap, f"{shop.settings.topic_prefix}ads"
+        await asyncio.to_thread(repartition, bootstrap, name, 2)
+        with pytest.raises(MorePartitionsError, match=f"{name} has 2 partitions.*start again"):
+            await asyncio.wait_for(task, DEADLINE_S)
+
+    began = asyncio.Event()
     play(scenario)
 
 

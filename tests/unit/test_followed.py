@@ -7,7 +7,7 @@ import pytest
 from confluent_kafka import Uuid
 from structlog.testing import capture_logs
 
-from streams.followed import GONE_LOOKS, NO_ID, Followed, MadeAnewError
+from streams.followed import GONE_LOOKS, NO_ID, Followed, MadeAnewError, MorePartitionsError
 from streams.topic_admin import Found, TopicsError
 
 HERE = {"ads": Found("id-1", 1), "clicks": Found("id-2", 1)}
@@ -44,6 +44,20 @@ def test_another_topic_of_the_name_is_told_at_once_by_the_id_that_was_kept(monke
     followed = Followed("b", list(HERE), {"ads": "id-of-another-time"})
     with pytest.raises(MadeAnewError, match=r"^ads: deleted or made anew"):
         check(followed, HERE, monkeypatch)
+
+
+def test_a_topic_that_has_got_partitions_is_told_at_every_check_unless_its_reader_reads_those_too(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    followed, subscribed = Followed("b", list(HERE)), Followed("b", list(HERE), subscribed=True)
+    grown = HERE | {"ads": Found("id-1", 2)}
+    for there in (HERE, grown):
+        check(subscribed, there, monkeypatch)
+    check(followed, HERE, monkeypatch)
+    for _ in range(2):
+        with pytest.raises(MorePartitionsError, match=r"^ads has 2 partitions, .* start again"):
+            check(followed, grown, monkeypatch)
+    check(followed, HERE, monkeypatch)  # as a node tells that has not heard of it yet
 
 
 def test_a_topic_that_was_not_there_at_first_may_come(monkeypatch: pytest.MonkeyPatch) -> None:

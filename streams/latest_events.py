@@ -202,8 +202,10 @@ class Joins:
         impressions = {what[at]: placed[at] for at in shown.tolist()}
         sent_ms = [at_ms for part in parts for at_ms in part.sent_ms]
         first_ms: dict[tuple[bytes | None, int | None], int] = {}
+        lane_of: dict[bytes | None, int] = {}  # of impressions: the topics may have other numbers of partitions
         for at in shown.tolist():
             user, ad, _ = what[at]
+            lane_of[user] = int(lanes[at])
             for of in ((user, ad), (user, None)):  # None: of any ad
                 first_ms[of] = min(sent_ms[at], first_ms.get(of, sent_ms[at]))
         begins_ms = {
@@ -215,7 +217,7 @@ class Joins:
             (user, ad, said_ms), clicked_ms = what[at], int(found["time_ms"][at])
             if what[at] in impressions or first_ms.get((user, None), math.inf) > sent_ms[at]:
                 continue
-            dated = said_ms >= begins_ms[lanes[at]] or said_ms < clicked_ms - NEVER_MS
+            dated = said_ms >= begins_ms[lane_of[user]] or said_ms < clicked_ms - NEVER_MS
             if dated or first_ms.get((user, ad), math.inf) <= sent_ms[at]:
                 strays.append(what[at])
         pairs = [(impressions[what[at]], placed[at]) for at in clicks if what[at] in impressions]

@@ -313,3 +313,17 @@ def test_what_is_read_begins_in_each_partition_at_another_time() -> None:
             decoded(records(clicks, lane), Source.CLICK, LANES, START_MS + 60_000, LATE_MS),
         ]
     assert summed(parts).strays == 50
+
+
+@pytest.mark.parametrize("lanes", [(4, 8), (8, 4)], ids=["more for clicks", "more for impressions"])
+def test_topics_that_have_not_the_same_number_of_partitions_are_sampled_all_the_same(lanes: tuple[int, int]) -> None:
+    """The doctor tells of them among the topics, and would tell nothing at all if it failed of the events."""
+    user = next(name for name in map(str, range(99)) if partitioner(8)(name.encode()) >= 4)
+    shown = [impression(user, f"ad-{n}", START_MS + n) for n in range(60)]
+    done = [click(user, f"ad-{n}", START_MS + 90, impression_time_ms=START_MS + n + n % 3) for n in range(60)]
+    told = ((shown, Source.IMPRESSION, lanes[0]), (done, Source.CLICK, lanes[1]))
+    sample = summed(
+        decoded(records(events, partitioner(of)(user.encode())), source, of, START_MS + 60_000, LATE_MS)
+        for events, source, of in told
+    )
+    assert (sample.misplaced, sample.pairs, sample.strays) == (0, 20, 40)

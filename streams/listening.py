@@ -2,6 +2,8 @@
 
 import asyncio
 from collections import OrderedDict
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 
 from aiohttp import web
 
@@ -55,6 +57,17 @@ async def listen(runner: web.AppRunner, host: str, port: int) -> str:
         ) from error
     at, bound = runner.addresses[0][:2]
     return f"http://{f'[{at}]' if ':' in at else at}:{bound}"
+
+
+@asynccontextmanager
+async def listening(app: web.Application, host: str, port: int, idle_s: float = IDLE_S) -> AsyncIterator[str]:
+    """Serve ``app`` within the block, which gets its URL, as by `listen`. Raises `ListenError`."""
+    runner = runner_of(app, idle_s)
+    await runner.setup()
+    try:
+        yield await listen(runner, host, port)
+    finally:
+        await runner.cleanup()
 
 
 class _Site(web.BaseSite):

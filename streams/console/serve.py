@@ -30,7 +30,7 @@ from streams.console.tails import Tails
 from streams.console.why import Explainer
 from streams.guard import Bearer, Handler, guard, json_response, named
 from streams.lag.monitor import LagMonitor
-from streams.listening import listen, runner_of
+from streams.listening import listening
 from streams.mendable import MendableError
 from streams.reading import MissingTopicError, remedy
 from streams.receipt_search import find_receipt
@@ -260,17 +260,15 @@ async def serve(settings: Settings, monitor: LagMonitor, port: int, ready: Calla
     try:
         async with monitor, Tails(settings.bootstrap, desk.tails(), compute) as tails:
             live = Live(settings, monitor, desk, tails, compute)
-            runner = runner_of(make_app(live, settings))
-            await runner.setup()
             running = asyncio.create_task(live.run())
             assert tails.task is not None
             try:
-                ready(await listen(runner, settings.web_host, port))
-                done, _ = await asyncio.wait([running, tails.task], return_when=asyncio.FIRST_COMPLETED)
-                for task in done:
-                    task.result()
+                async with listening(make_app(live, settings), settings.web_host, port) as url:
+                    ready(url)
+                    done, _ = await asyncio.wait([running, tails.task], return_when=asyncio.FIRST_COMPLETED)
+                    for task in done:
+                        task.result()
             finally:
                 running.cancel()
-                await runner.cleanup()
     finally:
         compute.stop()

@@ -8,7 +8,7 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.registry import Collector
 
 from streams.guard import Bearer, guard, named
-from streams.listening import listen, runner_of
+from streams.listening import listening
 from streams.metrics.page import metrics_page
 from streams.settings import Settings
 
@@ -38,10 +38,6 @@ async def serving(
     app = web.Application(middlewares=[named(settings.web_host), guard(Bearer(settings))])
     app.router.add_get("/metrics", metrics_page(registry))
     app.router.add_get("/healthz", healthz)
-    runner = runner_of(app)
-    await runner.setup()
-    try:
-        ready(f"{await listen(runner, settings.web_host, port)}/metrics")
+    async with listening(app, settings.web_host, port) as url:
+        ready(f"{url}/metrics")
         yield
-    finally:
-        await runner.cleanup()

@@ -19,7 +19,7 @@ from streams import topic_admin, web
 from streams.connection import Security
 from streams.guard import Bearer
 from streams.leaving import FAREWELL_S
-from streams.listening import listen, runner_of
+from streams.listening import listening
 from streams.settings import PLACEHOLDER, Settings
 from streams.vitals import Vitals
 from tests.integration.chaos.fleet import STOP_S
@@ -235,18 +235,14 @@ def test_a_pod_lives_on_but_is_not_called_ready_while_the_file_of_the_token_is_e
 
     async def scenario() -> None:
         held = Bearer(Settings(web_token_file=file))
-        runner = runner_of(web.make_app(lambda: Vitals(joined=True), held, "127.0.0.1"))
-        await runner.setup()
-        try:
-            port = (await listen(runner, "127.0.0.1", 0)).rpartition(":")[2]
+        async with listening(web.make_app(lambda: Vitals(joined=True), held, "127.0.0.1"), "127.0.0.1", 0) as url:
+            port = url.rpartition(":")[2]
             assert await probed(port, file) == [0, 0]
             assert await probed(port, wrong) == [1, 1]
             file.write_text("")
             assert await probed(port, file) == [0, 1]
             file.unlink()
             assert await probed(port, file) == [0, 1]
-        finally:
-            await runner.cleanup()
 
     asyncio.run(scenario())
 

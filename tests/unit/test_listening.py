@@ -9,7 +9,6 @@ import pytest
 from aiohttp import web
 
 from streams import listening
-from streams.listening import listen, runner_of
 
 HEAD = b"GET / HTTP/1.1\r\nHost: 127.0.0.1\r\n"
 LAST = b"Connection: close\r\n"
@@ -79,14 +78,8 @@ class Pages:
 @asynccontextmanager
 async def serving(idle_s: float = DEADLINE_S) -> AsyncIterator[tuple[Pages, int]]:
     pages = Pages()
-    runner = runner_of(pages.app(), idle_s=idle_s)
-    await runner.setup()
-    try:
-        url = await listen(runner, "127.0.0.1", 0)
-        async with asyncio.timeout(DEADLINE_S):
-            yield pages, int(url.rpartition(":")[2])
-    finally:
-        await runner.cleanup()
+    async with listening.listening(pages.app(), "127.0.0.1", 0, idle_s) as url, asyncio.timeout(DEADLINE_S):
+        yield pages, int(url.rpartition(":")[2])
 
 
 async def asked(port: int, said: bytes = PAGE) -> Streams:

@@ -1,7 +1,6 @@
 """``salience lag``: how far consumer groups are behind, seen from outside."""
 
 import asyncio
-import signal
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -10,6 +9,7 @@ import typer
 from rich.console import Console, RenderableType
 from rich.text import Text
 
+from streams.cli.ending import until_told
 from streams.cli.options import Bootstrap, Host, Json, LogJson, answer, named, settings_of
 from streams.cli.screen import Table, coloured, screen
 
@@ -134,17 +134,10 @@ def serve(
 
     monitor = _monitor(bootstrap, prefix, group, every, window, stuck_after, failing)
 
-    async def run() -> None:
-        stop = asyncio.Event()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    def ready(url: str) -> None:
+        log.info("serving", metrics=f"{url}/metrics")
 
-        def ready(url: str) -> None:
-            log.info("serving", metrics=f"{url}/metrics")
-
-        await server.serve(monitor, (settings.web_host, port), Bearer(settings), ready, stop.wait)
-
-    asyncio.run(run())
+    asyncio.run(until_told(server.serve(monitor, (settings.web_host, port), Bearer(settings), ready)))
 
 
 def _refuse_options(context: typer.Context) -> None:

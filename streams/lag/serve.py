@@ -3,9 +3,7 @@
 ``/metrics``, ``/lag`` (the latest as JSON), ``/events`` (the same, pushed after every poll), ``/healthz``.
 """
 
-import asyncio
-from collections.abc import Awaitable, Callable
-from contextlib import suppress
+from collections.abc import Callable
 
 import msgspec
 from aiohttp import web
@@ -14,7 +12,7 @@ from prometheus_client import CollectorRegistry
 from streams.guard import Token, guard, named
 from streams.lag.exporter import LagCollector
 from streams.lag.monitor import LagMonitor
-from streams.listening import listen, runner_of
+from streams.listening import listening
 from streams.metrics.page import metrics_page
 
 LISTENERS_MAX = 64
@@ -73,25 +71,11 @@ async def serve(
     at: tuple[str, int],
     token: Token,
     ready: Callable[[str], None],
-    until: Callable[[], Awaitable[object]],
 ) -> None:
-    """Run the monitor and its pages ``at`` host and port until ``until`` returns; call ``ready`` with their URL.
+    """Run the monitor and its pages ``at`` host and port until it is cancelled; call ``ready`` with their URL.
 
     Raises `ListenError` where it cannot listen, and the error that ended the monitor, if one did.
     """
-    runner = runner_of(make_app(monitor, token, at[0]))
-    await runner.setup()
-    try:
-        async with monitor:
-            ready(await listen(runner, *at))
-            running = [asyncio.ensure_future(until()), asyncio.create_task(monitor.ended())]
-            try:
-                with suppress(asyncio.CancelledError):
-                    done, _ = await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
-                    for task in done:
-                        task.result()
-            finally:
-                for task in running:
-                    task.cancel()
-    finally:
-        await runner.cleanup()
+    async with monitor, listening(make_app(monitor, token, at[0]), *at) as url:
+        ready(url)
+        await monitor.ended()

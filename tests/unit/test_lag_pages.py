@@ -94,7 +94,7 @@ def test_the_exporter_ends_with_what_ended_the_polling() -> None:
 
     async def run() -> None:
         async with asyncio.timeout(30):
-            await serve.serve(monitor, ("127.0.0.1", 0), None, lambda _: None, asyncio.Event().wait)
+            await serve.serve(monitor, ("127.0.0.1", 0), None, lambda _: None)
 
     with pytest.raises(ZeroDivisionError):
         asyncio.run(run())
@@ -104,15 +104,13 @@ def served(host: str) -> str:
     """The address of an exporter on ``host`` that is told to end as soon as it serves."""
 
     async def run() -> str:
-        urls: list[str] = []
-        stop = asyncio.Event()
-
-        def ready(url: str) -> None:
-            urls.append(url)
-            stop.set()
-
-        await serve.serve(monitor_of(90)[0], (host, 0), None, ready, stop.wait)
-        return urls[0]
+        url = asyncio.get_running_loop().create_future()
+        serving = asyncio.create_task(serve.serve(monitor_of(90)[0], (host, 0), None, url.set_result))
+        await asyncio.wait([url, serving], return_when=asyncio.FIRST_COMPLETED)
+        serving.cancel()
+        await asyncio.wait([serving])
+        assert serving.cancelled()
+        return await url
 
     return asyncio.run(run())
 

@@ -12,7 +12,7 @@ import typer
 
 from streams.cli.ending import undone_when_told_to_end
 from streams.cli.failing import fail
-from streams.cli.options import folder
+from streams.cli.options import Json, folder
 from streams.cli.screen import screen
 from streams.own_files import own_folder
 
@@ -33,7 +33,6 @@ HomeOption = Annotated[
         envvar="SALIENCE_HOME",
     ),
 ]
-JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")]
 PortOption = Annotated[
     int, typer.Option("--port", min=1, max=65_533, help="Port on 127.0.0.1; further nodes take the next ports.")
 ]
@@ -51,7 +50,7 @@ app.add_typer(apache, name="apache")
 
 
 @embedded.command("up", epilog="Example: salience broker embedded up --port 9192")
-def embedded_up(port: OnePortOption = DEFAULT_PORT, home: HomeOption = HOME, as_json: JsonOption = False) -> None:
+def embedded_up(port: OnePortOption = DEFAULT_PORT, home: HomeOption = HOME, as_json: Json = False) -> None:
     """Start the embedded broker and leave it running."""
     from deploy.brokers.embedded import EmbeddedBroker
 
@@ -63,7 +62,7 @@ def apache_up(
     nodes: NodesOption = 1,
     port: PortOption = DEFAULT_PORT,
     home: HomeOption = HOME,
-    as_json: JsonOption = False,
+    as_json: Json = False,
 ) -> None:
     """Start Apache Kafka with the data that it had, and leave it running."""
     from deploy.brokers.apache import ApacheKafka
@@ -79,7 +78,7 @@ def _add_down_and_status(group: typer.Typer, kind: "Kind") -> None:
     """The commands that both kinds share; each has its own ``up``."""
 
     @group.command(epilog=f"Example: salience broker {kind} down")
-    def down(home: HomeOption = HOME, as_json: JsonOption = False) -> None:
+    def down(home: HomeOption = HOME, as_json: Json = False) -> None:
         """Stop the broker. Apache Kafka's topics stay for the next `up`; the embedded broker's are gone."""
         from deploy.brokers.running import stop
 
@@ -89,7 +88,7 @@ def _add_down_and_status(group: typer.Typer, kind: "Kind") -> None:
         _say(f"The {kind} broker {where}.", {"kind": kind, "stopped": stopped is not None}, as_json)
 
     @group.command(epilog=f"Example: salience broker {kind} status --json")
-    def status(home: HomeOption = HOME, as_json: JsonOption = False) -> None:
+    def status(home: HomeOption = HOME, as_json: Json = False) -> None:
         """Say whether the broker runs: exit status 0 if all its processes run and it answers, else 1."""
         from deploy.brokers.running import load
 

@@ -51,6 +51,10 @@ Brokers = Annotated[
 ]
 """The same for commands that read no other setting: a wrong one must not keep them from their work."""
 Prefix = Annotated[str | None, typer.Option(help="Prefix of every topic name (SALIENCE_TOPIC_PREFIX).")]
+PlainPrefix = Annotated[
+    str, typer.Option("--prefix", help="Prefix of every topic name.", envvar="SALIENCE_TOPIC_PREFIX")
+]
+"""For commands that take `Brokers`."""
 Model = Annotated[
     Path | None,
     typer.Option(parser=folder, metavar="<path>", help="Folder of a model's manifest.json (SALIENCE_MODEL)."),

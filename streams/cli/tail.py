@@ -13,7 +13,7 @@ import typer
 from rich.console import RenderableType
 
 from streams.cli.failing import fail
-from streams.cli.options import Brokers
+from streams.cli.options import Brokers, PlainPrefix
 from streams.cli.screen import Table, coloured, moment, one_line, screen
 
 if TYPE_CHECKING:
@@ -24,9 +24,6 @@ TopicArgument = Annotated[
     str, typer.Argument(help="placements, decisions, dead-letters, clicks, ad-impressions, ads, ...")
 ]
 UserOption = Annotated[str | None, typer.Option("--user", help="Only records with this key.")]
-PrefixOption = Annotated[
-    str, typer.Option("--prefix", help="Prefix of every topic name.", envvar="SALIENCE_TOPIC_PREFIX")
-]
 BeginningOption = Annotated[
     bool, typer.Option("--from-beginning", help="Print existing records too; else only new ones.")
 ]
@@ -50,7 +47,7 @@ def tail(
     topic: TopicArgument,
     user: UserOption = None,
     bootstrap: Brokers = "127.0.0.1:9092",
-    prefix: PrefixOption = "",
+    prefix: PlainPrefix = "",
     from_beginning: BeginningOption = False,
     limit: LimitOption = None,
     as_json: JsonOption = False,

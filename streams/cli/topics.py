@@ -8,7 +8,7 @@ import typer
 from rich.console import Console
 
 from streams.cli.failing import fail
-from streams.cli.options import Brokers, named, settings_of
+from streams.cli.options import Brokers, Json, PlainPrefix, named, settings_of
 from streams.cli.screen import Table, screen
 
 if TYPE_CHECKING:
@@ -24,9 +24,6 @@ PartitionsOption = Annotated[
         help="Number of lanes: the most workers that can share the work.",
         show_default="as many as the topics that are there, else 4",
     ),
-]
-PrefixOption = Annotated[
-    str, typer.Option("--prefix", help="Prefix of every topic name.", envvar="SALIENCE_TOPIC_PREFIX")
 ]
 ReplicationOption = Annotated[
     int | None,
@@ -47,7 +44,6 @@ PrincipalOption = Annotated[
         show_default="User: and the role's name",
     ),
 ]
-JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")]
 
 
 BOOTSTRAP = "127.0.0.1:9092"
@@ -59,10 +55,10 @@ LANES = 4
 def create(
     bootstrap: Brokers = BOOTSTRAP,
     partitions: PartitionsOption = None,
-    prefix: PrefixOption = "",
+    prefix: PlainPrefix = "",
     replication: ReplicationOption = None,
     configure: ConfigureOption = False,
-    as_json: JsonOption = False,
+    as_json: Json = False,
 ) -> None:
     """Create the missing topics; existing ones keep their partitions and data.
 
@@ -107,8 +103,8 @@ def create(
 def check(
     bootstrap: Brokers = BOOTSTRAP,
     partitions: PartitionsOption = None,
-    prefix: PrefixOption = "",
-    as_json: JsonOption = False,
+    prefix: PlainPrefix = "",
+    as_json: Json = False,
 ) -> None:
     """Say what keeps workers from running on these topics: exit status 0 if nothing does, else 1.
 
@@ -139,7 +135,7 @@ def acls(
     role: Annotated[str | None, typer.Option(help="Role, as deploy/ACLS.md names it; else all roles.")] = None,
     principal: PrincipalOption = None,
     bootstrap: Brokers = BOOTSTRAP,
-    prefix: PrefixOption = "",
+    prefix: PlainPrefix = "",
     group: Annotated[
         str, typer.Option(callback=named, help="Consumer group of the workers.", envvar="SALIENCE_GROUP")
     ] = "salience",
@@ -147,7 +143,7 @@ def acls(
         bool, typer.Option("--apply", help="Set the rights on the brokers; your own account must be allowed to.")
     ] = False,
     markdown: Annotated[bool, typer.Option("--markdown", help="Print the table of deploy/ACLS.md.")] = False,
-    as_json: JsonOption = False,
+    as_json: Json = False,
 ) -> None:
     """Print the least rights that a role needs as kafka-acls.sh lines, or set them."""
     from streams import acls as rights

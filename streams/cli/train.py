@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from streams.cli.failing import fail, writing
-from streams.cli.options import Hours, LogFolder, Users, a_folder
+from streams.cli.options import Hours, Json, LogFolder, Users, a_folder
 from streams.cli.screen import screen
 from streams.cli.trained import Found, describe, report
 
@@ -32,7 +32,6 @@ SeedOption = Annotated[int, typer.Option("--seed", min=0, help="The same seed gi
 OutOption = Annotated[
     Path, typer.Option("--out", parser=a_folder, metavar="<folder>", help="Folder for the model; created if missing.")
 ]
-JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")]
 
 
 def _folds(count: int) -> int:
@@ -85,7 +84,7 @@ def demo(
     out: OutOption = Path("models/demo"),
     folds: FoldsOption = 0,
     text: TextOption = False,
-    as_json: JsonOption = False,
+    as_json: Json = False,
 ) -> None:
     """Train the demo shop's model from scratch: simulate a log, learn from it, export."""
     _require(out)
@@ -109,7 +108,7 @@ def kuairand(
     seed: SeedOption = 1,
     out: OutOption = Path("models/kuairand"),
     folds: FoldsOption = 0,
-    as_json: JsonOption = False,
+    as_json: Json = False,
 ) -> None:
     """Train on KuaiRand-Pure (files: see streams/logs/kuairand.py), its histories first."""
     _require(out)
@@ -129,7 +128,7 @@ def log(
     out: OutOption = Path("models/own"),
     folds: FoldsOption = 0,
     text: TextOption = False,
-    as_json: JsonOption = False,
+    as_json: Json = False,
 ) -> None:
     """Train on your own log, as salience export-log writes it: Parquet files with the messages' fields."""
     _require(out, data)

@@ -12,7 +12,7 @@ import typer
 from rich.console import Console
 
 from streams.cli.failing import fail
-from streams.cli.options import folder
+from streams.cli.options import Json, folder
 from streams.cli.screen import Table, coloured, screen
 
 if TYPE_CHECKING:
@@ -28,10 +28,9 @@ ModelOption = Annotated[
         help="Folder of a model's manifest.json; else the demo shop's model.",
     ),
 ]
-JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 
 
-def verify(model: ModelOption = None, as_json: JsonOption = False) -> None:
+def verify(model: ModelOption = None, as_json: Json = False) -> None:
     """Compare a model's graphs with its golden tensors and, where PyTorch is installed, with PyTorch.
 
     Exit status 1 if a difference is not below 1e-4, or the model breaks its

@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.progress import Progress
 
 from streams.cli.contestants import CHOSEN, ModelsOption, contestants
 from streams.cli.evaluated import Beside, report
 from streams.cli.failing import fail
 from streams.cli.options import Hours, Json, LogFolder, Users
-from streams.cli.screen import Table, screen
+from streams.cli.screen import Table, bars, screen
 
 if TYPE_CHECKING:
     from onnx_models.comparison import Outcome
@@ -190,8 +190,7 @@ def _compare(prepare: "Callable[[Told], Trial]", differs: dict[str, Any], asked:
     from onnx_models.trial import SplitError
 
     console, seed = screen(stderr=asked.as_json), asked.seed
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=console) as progress:
+    with bars(console) as progress:
         task = progress.add_task("Applying events", total=None)
 
         def applied(done: int, total: int) -> None:
@@ -266,9 +265,8 @@ def headlines(
     from streams.logs import LogError
 
     console = screen(stderr=as_json)
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     try:
-        with Progress(*columns, console=console) as progress:
+        with bars(console) as progress:
             report = _headlines(data, test, z_min, seed, progress)
     except (LogError, TextEncoderError, ValueError) as error:
         fail(error)

@@ -120,11 +120,18 @@ def left_out(count: int, topic: str) -> None:
         screen(stderr=True, soft_wrap=True).print(f"{count:,} {records} on {topic} {are} unreadable and left out")
 
 
+def bars(console: Console, **how: Any) -> Progress:
+    """A bar for each task: how much of how much is done, and since when it runs."""
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    return Progress(*columns, console=console, **how)
+
+
 @contextmanager
 def reading(as_json: bool) -> Iterator[Callable[[str, int, int], None]]:
     """Show on a terminal how far each topic has been read: a shop's topics take minutes."""
     people = screen(stderr=True)
-    columns = (TextColumn("Reading {task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=people, transient=True, disable=as_json or not people.is_terminal) as bars:
-        tasks = defaultdict[str, TaskID](partial(bars.add_task, "", total=None))
-        yield lambda topic, read, there: bars.update(tasks[topic], description=topic, completed=read, total=there)
+    with bars(people, transient=True, disable=as_json or not people.is_terminal) as told:
+        tasks = defaultdict[str, TaskID](partial(told.add_task, "Reading", total=None))
+        yield lambda topic, read, there: told.update(
+            tasks[topic], description=f"Reading {topic}", completed=read, total=there
+        )

@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.progress import Progress
 
 from streams.cli.failing import fail, writing
 from streams.cli.options import Hours, Json, LogFolder, Users, a_folder
-from streams.cli.screen import screen
+from streams.cli.screen import bars, screen
 from streams.cli.trained import Found, describe, report
 
 if TYPE_CHECKING:
@@ -200,8 +200,7 @@ def _make(order: _Order, prepare: "Callable[[Callable[[int, int], None]], Trial]
     from scoring.attention import load
     from streams.logs import LogError
 
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=order.console) as progress:
+    with bars(order.console) as progress:
         task = progress.add_task("Applying events", total=None)
         try:
             trial = prepare(lambda done, total: progress.update(task, completed=done, total=total))

@@ -4,7 +4,6 @@
 ``apache.ApacheKafka``: Apache Kafka 4 in KRaft mode, one node or three, with transactions.
 """
 
-from types import TracebackType
 from typing import Protocol, Self
 
 
@@ -36,8 +35,9 @@ class Broker(Protocol):
     def stop(self) -> None:
         """End all its processes, if any run."""
 
-    def __enter__(self) -> Self: ...
+    def __enter__(self) -> Self:
+        self.start()
+        return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None: ...
+    def __exit__(self, *_: object) -> None:
+        self.stop()

@@ -14,10 +14,10 @@ import sys
 import uuid
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from types import MappingProxyType, TracebackType
-from typing import Literal, Self
+from types import MappingProxyType
+from typing import Literal
 
-from deploy.brokers import BrokerError
+from deploy.brokers import Broker, BrokerError
 from deploy.brokers.jars import default_cache, fetch
 from deploy.brokers.java import java_command
 from deploy.brokers.kraft import Ports, node_properties, stop_grace_s, write_properties
@@ -38,7 +38,7 @@ def say_on_stderr(line: str) -> None:
     sys.stderr.write(line + "\n")
 
 
-class ApacheKafka:
+class ApacheKafka(Broker):
     """A cluster; its nodes are numbered from 0, which is also their ``node.id``."""
 
     transactions = True
@@ -160,15 +160,6 @@ class ApacheKafka:
 
     def node_log(self, node: int) -> Path:
         return self._folder(node) / "server.log"
-
-    def __enter__(self) -> Self:
-        self.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.stop()
 
     def _start(self) -> None:
         self._ports = self._plan_ports()

@@ -33,10 +33,8 @@ import os
 import subprocess
 import uuid
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
-from deploy.brokers import BrokerError, BrokerUnavailableError
+from deploy.brokers import Broker, BrokerError, BrokerUnavailableError
 from deploy.brokers.process import kill, log_tail, spawn
 from deploy.brokers.ready import HOST, free_port, is_free, start_on_free_ports, wait_until_answers
 
@@ -44,7 +42,7 @@ READY_S = 20.0
 """It takes 70 ms; a machine busy compiling may need a hundred times that."""
 
 
-class EmbeddedBroker:
+class EmbeddedBroker(Broker):
     """One Tansu process. Its data ends with it; its log, ``tansu.log``, stays in ``directory``."""
 
     transactions = False
@@ -90,15 +88,6 @@ class EmbeddedBroker:
         if self._child is not None and self._child.poll() is not None:
             code = self._child.returncode
             raise BrokerError(f"The embedded broker ended with code {code}. The end of its log:\n{log_tail(self.log)}")
-
-    def __enter__(self) -> Self:
-        self.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.stop()
 
     def _start(self, program: str) -> None:
         if self._given is not None and not is_free(self._given):

@@ -20,7 +20,7 @@ from confluent_kafka import KafkaException
 from scoring.engine import Engine
 from scoring.manifest import ModelError
 from scoring.text import TextEncoderError
-from streams import topic_admin, topics
+from streams import topics
 from streams.app import make_engine
 from streams.aside import aside
 from streams.clock import tick_ms, wall_ms
@@ -32,7 +32,7 @@ from streams.guard import Bearer, Handler, guard, json_response, named
 from streams.lag.monitor import LagMonitor
 from streams.listening import listening
 from streams.mendable import MendableError
-from streams.reading import MissingTopicError, remedy
+from streams.reading import partitions_of
 from streams.receipt_search import find_receipt
 from streams.receipts import check_receipt
 from streams.rules import RulesError
@@ -249,12 +249,7 @@ async def serve(settings: Settings, monitor: LagMonitor, port: int, ready: Calla
 
     Raises `ListenError` where it cannot listen, `MissingTopicError` or `TopicsError` where there is nothing to show.
     """
-    clicks = settings.topic_prefix + topics.CLICKS
-    lanes = (await aside(topic_admin.partition_counts, settings.bootstrap, [clicks])).get(clicks)
-    if lanes is None:
-        raise MissingTopicError(
-            f"{settings.bootstrap} has no topic {clicks}; make it with: {remedy(settings.bootstrap, clicks)}"
-        )
+    lanes = len(await aside(partitions_of, settings.bootstrap, settings.topic_prefix + topics.CLICKS))
     compute = Compute()
     desk = Desk(settings, lanes, _engine(settings))
     try:

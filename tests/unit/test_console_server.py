@@ -245,7 +245,7 @@ def test_a_console_that_is_told_to_end_while_it_starts_waits_for_no_broker(
         assert not answers.wait(10), "it was waited for"
         return {}
 
-    monkeypatch.setattr("streams.topic_admin.partition_counts", silent)
+    monkeypatch.setattr("streams.reading.partition_counts", silent)
     told = CliRunner().invoke(app, ["console", "--port", "0", "--bootstrap", "127.0.0.1:1"])
     answers.set()
     assert (told.exit_code, told.stdout) == (0, "")

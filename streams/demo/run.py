@@ -1,13 +1,13 @@
 """Runs the demo: broker, topics, ads, reviews, a worker and shoppers; then stops all of them."""
 
 import asyncio
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
 
 from deploy.brokers.embedded import EmbeddedBroker
 from streams import topic_admin, topics
+from streams.clock import wall_ms
 from streams.demo.outbox import Outbox, put_ads
 from streams.demo.report import Report
 from streams.demo.reviews import reviews
@@ -101,7 +101,7 @@ class Demo:
         """Publish the ads, their reviews, and the tones of those."""
         ads = self._shopping.ads
         await put_ads(self._settings, ads)
-        now_ms = time.time_ns() // 1_000_000
+        now_ms = wall_ms()
         async with Outbox(self._settings) as outbox:
             for review in reviews(SHOP, list(ads.values()), now_ms, now_ms):
                 await outbox.send(topics.REVIEWS, review.ad_id, review)

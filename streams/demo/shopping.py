@@ -17,6 +17,7 @@ from aiokafka.errors import KafkaError
 
 from streams import topics
 from streams.client import PlacementView
+from streams.clock import wall_ms
 from streams.columns import source_of
 from streams.demo.meter import Meter
 from streams.demo.outbox import Outbox
@@ -95,7 +96,7 @@ class Shopping:
         tones: Mapping[str, Tone] | None = None,
     ) -> None:  # fmt: skip
         self._plan, self._settings, self._show = plan, settings, show
-        self._began_ms = time.time_ns() // 1_000_000
+        self._began_ms = wall_ms()
         self._crowd, self._run = f"shopper-{plan.seed}", f"shopping-{self._began_ms}"
         self._shoppers = Shoppers(plan.seed, plan.users, crowd=self._crowd, run=self._run)
         self.ads: dict[str, Ad] = {ad.ad_id: ad for ad in self._shoppers.ads}
@@ -219,7 +220,7 @@ class Shopping:
         """Let the shoppers act, each act when it is due, until the run is over."""
         self._began_s = time.monotonic()
         while not self._over():
-            stage.tick(time.time_ns() // 1_000_000)
+            stage.tick(wall_ms())
             await self._send(outbox, pending)
             await asyncio.sleep(TICK_S)
 
@@ -259,7 +260,7 @@ class Shopping:
     async def _warm_up(self, outbox: Outbox, users: list[str], view: PlacementView) -> None:
         """Click once for some users who do not count, and wait until each of them has a placement."""
         for user, ad in zip(users, self.ads, strict=False):
-            click = Click(event_id=f"{self._run}-{user}", user_id=user, ad_id=ad, time_ms=time.time_ns() // 1_000_000)
+            click = Click(event_id=f"{self._run}-{user}", user_id=user, ad_id=ad, time_ms=wall_ms())
             await outbox.send(topics.CLICKS, user, click)
         deadline = time.monotonic() + READY_WITHIN_S
         while not self._stopped.is_set() and not all(self._held(view, user) for user in users):

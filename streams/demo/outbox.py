@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import Mapping
-from types import TracebackType
 from typing import Any, Self
 
 from aiokafka import AIOKafkaProducer
@@ -26,9 +25,7 @@ class Outbox:
         await self._producer.start()
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         await leave("the producer of the demo", self._producer.stop())
 
     async def send(self, topic: str, key: str, value: Ad | Click | Impression | Review | None) -> None:

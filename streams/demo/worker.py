@@ -5,7 +5,6 @@ import subprocess
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from types import TracebackType
 from typing import Self
 
 from deploy.brokers import process, tied
@@ -53,9 +52,7 @@ class WorkerProcess:
             )
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         child, self._child = self._child, None
         if child is not None and child.poll() is None:
             child.terminate()

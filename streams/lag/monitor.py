@@ -8,7 +8,6 @@ async with LagMonitor(Poller("127.0.0.1:9092")) as monitor:
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
-from types import TracebackType
 from typing import Self
 
 import msgspec
@@ -77,9 +76,7 @@ class LagMonitor:
         self._task = asyncio.create_task(self._run())
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         assert self._task is not None
         self._task.cancel()
         await asyncio.wait([self._task])

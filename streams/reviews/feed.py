@@ -12,7 +12,6 @@ If 2 was written and 3 was not, the next reader publishes those tones. In `exact
 
 import asyncio
 from collections.abc import Callable, Coroutine, Mapping, Sequence
-from types import TracebackType
 from typing import Self
 
 import structlog
@@ -108,9 +107,7 @@ class ReviewFeed:
                 "transactions, such as the embedded one, wants SALIENCE_GUARANTEE=at_least_once"
             ) from error
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         await self._followed.leave()
         await self._outbox.stop()
 

@@ -145,8 +145,7 @@ def log(
         held = read(data)
         if not any(isinstance(event, Impression) for event in held.events):
             raise LogError(f"{data} has no impressions; expected a log that has some")
-        share = train_share or TRAIN_SHARE
-        return trial_of(held.ads, held.events, 0, told, titles=titles, share=share, tones=held.tones)
+        return trial_of(held, told, titles=titles, share=train_share or TRAIN_SHARE)
 
     _compare(prepare, {}, _Asked(models, seed, jobs, lanes, as_json))
 
@@ -171,9 +170,7 @@ def demo(
     titles = titles_of(wanted=text)
 
     def prepare(told: "Told") -> "Trial":
-        held = simulate_log(seed, users, hours)
-        share = train_share or TRAIN_SHARE
-        return trial_of(held.ads, held.events, 0, told, titles=titles, share=share, tones=held.tones)
+        return trial_of(simulate_log(seed, users, hours), told, titles=titles, share=train_share or TRAIN_SHARE)
 
     _compare(prepare, {}, _Asked(models, seed, jobs, lanes, as_json))
 

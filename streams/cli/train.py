@@ -98,7 +98,7 @@ def demo(
     data = f"demo shop: seed {seed}, {users} shoppers, {hours:g} hours"
     order = _Order("demo", data, Config(seed=seed), out, folds, console, as_json)
     titles = titles_of(wanted=text)
-    _make(order, lambda progress: trial_of(log.ads, log.events, 0, progress, titles=titles, tones=log.tones))
+    _make(order, lambda progress: trial_of(log, progress, titles=titles))
 
 
 @app.command(epilog="Example: salience train kuairand --data ./kuairand --out models/kuairand")
@@ -147,7 +147,7 @@ def log(
         fail(error)
     order = _Order(out.resolve().name, _log_in(data), Config(seed=seed), out, folds, console, as_json)
     titles = titles_of(wanted=text)
-    _make(order, lambda progress: trial_of(held.ads, held.events, 0, progress, titles=titles, tones=held.tones))
+    _make(order, lambda progress: trial_of(held, progress, titles=titles))
 
 
 def _log_in(folder: Path) -> str:

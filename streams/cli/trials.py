@@ -1,6 +1,6 @@
 """Prepare logs to train and to test on, for the commands that train and evaluate."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,13 +10,11 @@ import numpy as np
 from streams.cli.failing import fail
 from streams.cli.options import settings_of
 from streams.cli.screen import screen
-from streams.logs import LogError
+from streams.logs import Log, LogError
 
 if TYPE_CHECKING:
     from onnx_models.trial import Trial
     from scoring.text import TextOf
-    from streams.logs import Event
-    from streams.wire import Ad, Tone
 
 TRAIN_SHARE = 0.8
 """Share of the time of a log's impressions that trains; the rest tests."""
@@ -76,7 +74,7 @@ def kuairand_trial(
         ends, begins = (datetime.fromtimestamp(ms / 1000, UTC).isoformat() for ms in (max(given_ms), cut_ms))
         require_later(f"{test} begins {begins}, --data ends {ends}", late, len(given_ms), "impressions")
     log = read(data, later=test, histories=True)
-    return trial_of(log.ads, log.events, min(given_ms), progress, cut_ms, share=share)
+    return trial_of(log, progress, min(given_ms), cut_ms, share=share)
 
 
 def titles_of(*, wanted: bool) -> "TextOf | None":
@@ -103,18 +101,16 @@ def require_later(spans: str, late: int, given: int, what: str) -> None:
 
 
 def trial_of(
-    ads: "Sequence[Ad]",
-    happened: "Sequence[Event]",
-    from_ms: int,
+    log: Log,
     progress: Callable[[int, int], None],
+    from_ms: int = 0,
     cut_ms: int | None = None,
     titles: "TextOf | None" = None,
     share: float = TRAIN_SHARE,
-    tones: "Sequence[Tone]" = (),
 ) -> "Trial":
-    """A log split at ``cut_ms``, or after ``share`` of its time; events before ``from_ms`` give looks alone.
+    """``log`` split at ``cut_ms``, or after ``share`` of its time; events before ``from_ms`` give looks alone.
 
-    ``titles``: vectors of the ads' titles, for a model that uses them; ``tones``: the reviews' tones, with their times.
+    ``titles``: vectors of the ads' titles, for a model that uses them.
     """
     from onnx_models.trial import prepare, split_ms
     from scoring.catalogue import Catalogue
@@ -126,12 +122,12 @@ def trial_of(
     from streams.feeds.tones import history_of
 
     store, catalogue = RowStore(), Catalogue(titles=titles)
-    catalogue.upsert([entry_of(ad) for ad in ads])
-    events = columns(happened, [store.row_of(event.user_id.encode()) for event in happened])
+    catalogue.upsert([entry_of(ad) for ad in log.ads])
+    events = columns(log.events, [store.row_of(event.user_id.encode()) for event in log.events])
     users = id64s([user.decode() for user in store.users if user is not None])
     cut_ms = split_ms(events, from_ms, share) if cut_ms is None else cut_ms
     split: dict[str, int] = {"from_ms": from_ms, "cut_ms": cut_ms}
-    served, said = learning(settings_of()), history_of(tones)
+    served, said = learning(settings_of()), history_of(log.tones)
     trial = prepare(events, users, store, catalogue, **split, said=said, progress=progress, learning=served)
     _tell_left(trial)
     _tell_lost(trial)

@@ -15,4 +15,4 @@ if TYPE_CHECKING:
 def trial() -> "Trial":
     """A small log, parted by its time."""
     log = made_up_log(3, events=600, users=12, surface="home", brands=3)
-    return trial_of(log.ads, log.events, 0, lambda _done, _total: None)
+    return trial_of(log, lambda _done, _total: None)

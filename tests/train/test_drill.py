@@ -22,7 +22,7 @@ pytestmark = pytest.mark.train
 @pytest.fixture(scope="module")
 def trial() -> Trial:
     log = made_up_log(5, events=900, users=20, surface="home")
-    return trial_of(log.ads, log.events, 0, lambda _done, _total: None, share=0.4)
+    return trial_of(log, lambda _done, _total: None, share=0.4)
 
 
 def again(trial: Trial, ads: np.ndarray, from_ms: int) -> Examples:

@@ -180,7 +180,7 @@ def test_all_models_have_the_names_that_may_be_asked_for() -> None:
         return np.random.default_rng(1).random((len(texts), TEXT_DIM), dtype=np.float32)
 
     log = simulate_log(3, 12, 6)
-    trial = trial_of(log.ads, log.events, 0, lambda _done, _total: None, titles=drawn, tones=log.tones)
+    trial = trial_of(log, lambda _done, _total: None, titles=drawn)
     assert {model.name for model in contestants(trial, Config())} == {*MODELS}
 
 

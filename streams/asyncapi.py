@@ -91,14 +91,24 @@ class Message:
 
 
 _BYTES = {"type": "string", "format": "binary"}
-_FORGOTTEN = Message("Forgotten", _USER, summary="A tombstone: nothing is kept of this user.", payload={"type": "null"})
+
+
+def _raw(name: str, key: str, summary: str, content: str = "application/octet-stream") -> Message:
+    return Message(name, key, None, summary, content, _BYTES)
+
+
+def _tombstone(name: str, key: str, summary: str) -> Message:
+    return Message(name, key, summary=summary, payload={"type": "null"})
+
+
+_FORGOTTEN = _tombstone("Forgotten", _USER, "A tombstone: nothing is kept of this user.")
 
 CARRIED: Mapping[str, tuple[Message, ...]] = {
     topics.CLICKS: (Message("Click", _USER, examples.CLICK),),
     topics.AD_IMPRESSIONS: (Message("Impression", _USER, examples.IMPRESSION),),
     topics.ADS: (
         Message("Ad", "The ad_id, UTF-8, without control characters.", examples.AD),
-        Message("Withdrawn", "The ad_id, UTF-8.", summary="A tombstone withdraws the ad.", payload={"type": "null"}),
+        _tombstone("Withdrawn", "The ad_id, UTF-8.", "A tombstone withdraws the ad."),
     ),
     topics.CONTROL: (
         Message("Consent", "`consent/` and the user_id.", examples.CONSENT),
@@ -110,19 +120,18 @@ CARRIED: Mapping[str, tuple[Message, ...]] = {
         Message("Allocation", "`allocation/` and the experiment's name.", examples.ALLOCATION),
         Message("ModelRoles", "`model-roles/all`.", examples.MODEL_ROLES),
         Message("ModelStatus", "`model-status/`, the version, a slash and the lane.", examples.MODEL_STATUS),
-        Message(
+        _tombstone(
             "Unset",
             "The key of what is taken back.",
-            summary="A tombstone. With the header `salience.upto` it takes nothing back that goes further: an erasure "
+            "A tombstone. With the header `salience.upto` it takes nothing back that goes further: an erasure "
             "whose `time_ms` is later, another message whose `revision` is.",
-            payload={"type": "null"},
         ),
     ),
     topics.PLACEMENTS: (Message("Placement", _USER, examples.PLACEMENT), _FORGOTTEN),
     topics.DECISIONS: (Message("Decision", _USER, examples.DECISION, "The example's arrays are shortened."),),
     topics.OUTCOMES: (Message("Outcome", "None: it is nobody's.", examples.OUTCOME),),
     topics.CHANGELOG: (
-        Message("Row", _USER, None, "A user's state, `scoring.rows.ROW`.", "application/octet-stream", _BYTES),
+        _raw("Row", _USER, "A user's state, `scoring.rows.ROW`."),
         Message(
             "LaneRow",
             "A NUL and `lane`, which is no user_id.",
@@ -130,39 +139,28 @@ CARRIED: Mapping[str, tuple[Message, ...]] = {
             "MessagePack, whose bytes the example shows in base64.",
             "application/msgpack",
         ),
-        Message(
+        _raw(
             "Layer",
             "A NUL and `clicks`, alone or with an ad or a number after it.",
-            None,
             "The online click layer, `streams.lanes.clicks`.",
             "application/msgpack",
-            _BYTES,
         ),
-        Message(
+        _raw(
             "LedgerCell",
             "A NUL, `ledger/`, the campaign_id, a NUL and the arm.",
-            None,
             "What the lane knows of a campaign's figures, `scoring.ledger`.",
-            "application/octet-stream",
-            _BYTES,
         ),
-        Message(
+        _raw(
             "Watermark",
             "A NUL, `erased/` and 16 bytes of a hash of the user_id.",
-            None,
             "Nothing of this user until this time is applied again: UTC epoch milliseconds, 8 bytes, big-endian. "
             "After it, of who has said no on an event, when the newest of these was sent, likewise.",
-            "application/octet-stream",
-            _BYTES,
         ),
-        Message(
+        _raw(
             "Guest",
             "A NUL, `guest/` and the user_id.",
-            None,
             "When the placement of somebody who is not remembered ends: UTC epoch milliseconds, 8 bytes, big-endian. "
             "It goes with the placement.",
-            "application/octet-stream",
-            _BYTES,
         ),
         _FORGOTTEN,
     ),
@@ -178,68 +176,54 @@ CARRIED: Mapping[str, tuple[Message, ...]] = {
     ),
     topics.CAMPAIGN_METRICS: (
         Message("CampaignMetrics", "Lane, a slash, the campaign_id, a slash and the arm.", examples.CAMPAIGN_METRICS),
-        Message("Uncounted", "As before.", summary="A tombstone drops it.", payload={"type": "null"}),
+        _tombstone("Uncounted", "As before.", "A tombstone drops it."),
     ),
     topics.CLICK_LAYERS: (
-        Message(
+        _raw(
             "LayerShare",
             "The lane.",
-            None,
             "What the lane's click layer has learned beside ads, `streams.feeds.layers`.",
             "application/msgpack",
-            _BYTES,
         ),
-        Message(
+        _raw(
             "AdShares",
             "The lane, a slash and a bucket of ads.",
-            None,
             "Clicks, and clicks expected, of the bucket's ads in this lane, `streams.feeds.layers.AD`.",
-            "application/octet-stream",
-            _BYTES,
         ),
-        Message("Unlearned", "As before.", summary="A tombstone: it counts no more.", payload={"type": "null"}),
+        _tombstone("Unlearned", "As before.", "A tombstone: it counts no more."),
     ),
     topics.MODELS: (
-        Message(
+        _raw(
             "ModelPart",
             "The sha256 of a file, in hex, a slash and the part's number from 0.",
-            None,
             "512 KiB of the file; the last part what is left.",
-            "application/octet-stream",
-            _BYTES,
         ),
-        Message("Unneeded", "That of a part.", summary="A tombstone: no model needs it.", payload={"type": "null"}),
+        _tombstone("Unneeded", "That of a part.", "A tombstone: no model needs it."),
     ),
     topics.SHADOW_SCORES: (Message("ShadowScore", "None: it is nobody's.", examples.SHADOW_SCORE),),
     topics.EXPERIMENT_REPORTS: (
         Message("ExperimentReport", "The experiment's name.", examples.EXPERIMENT_REPORT),
-        Message("Unreported", "The experiment's name.", summary="A tombstone drops it.", payload={"type": "null"}),
+        _tombstone("Unreported", "The experiment's name.", "A tombstone drops it."),
     ),
     topics.REVIEWS: (Message("Review", "The ad_id, UTF-8.", examples.REVIEW),),
     topics.TONES: (
         Message("Tone", "`ad/` and the ad_id, or `brand/` and the brand.", examples.TONE),
-        Message("Unheard", "As before.", summary="A tombstone drops it.", payload={"type": "null"}),
+        _tombstone("Unheard", "As before.", "A tombstone drops it."),
     ),
     topics.REVIEW_STATE: (
-        Message(
+        _raw(
             "ReviewState",
             "`at`, a tone's, or `lesson/`, an offset, a slash and a part's number.",
-            None,
             "Up to which review it is, what is known of an ad or a brand, or a part of what reviews teach: "
             "the reader's own, `streams.reviews.state`.",
-            "application/octet-stream",
-            _BYTES,
         ),
-        Message("Replaced", "As before.", summary="A tombstone: it counts no more.", payload={"type": "null"}),
+        _tombstone("Replaced", "As before.", "A tombstone: it counts no more."),
     ),
     topics.DEAD_LETTERS: (
-        Message(
+        _raw(
             "DeadLetter",
             "The refused record's own.",
-            None,
             "A refused record as it came, with its own headers and those that say where from and why.",
-            "application/octet-stream",
-            _BYTES,
         ),
     ),
 }

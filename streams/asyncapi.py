@@ -187,8 +187,9 @@ CARRIED: Mapping[str, tuple[Message, ...]] = {
         ),
         _raw(
             "AdShares",
-            "The lane, a slash and a bucket of ads.",
-            "Clicks, and clicks expected, of the bucket's ads in this lane, `streams.feeds.layers.AD`.",
+            "The lane, a dash and a bucket of ads. What has a slash is of a former version, and skipped.",
+            "Clicks, clicks expected, and how often shown and clicked, of the bucket's ads in this lane, "
+            "`streams.feeds.layers.AD`.",
         ),
         _tombstone("Unlearned", "As before.", "A tombstone: it counts no more."),
     ),

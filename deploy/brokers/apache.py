@@ -76,12 +76,12 @@ class ApacheKafka(Broker):
         self._properties_of = properties_of
         self._client = dict(client)
         self._format_options = list(format_options)
-        self._cache = cache or default_cache()
+        self._cache = cache
         self._detached = detached
         self._say = say
         self._ports: list[Ports] = []
         self._children: dict[int, subprocess.Popen[bytes]] = {}
-        self._jars = self._cache
+        self._jars = Path()
         self._java: list[str] = []
 
     @property
@@ -108,7 +108,7 @@ class ApacheKafka(Broker):
         self._refuse_other_size()
         self._java = [java_command(), f"-Xmx{self._heap_mb}m", f"-Xms{self._heap_mb}m"]
         self._java += ["-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC", "-XX:+ExitOnOutOfMemoryError"]
-        self._jars = fetch(self._cache, self._say)
+        self._jars = fetch(self._cache or default_cache(), self._say)
         self._java += ["-Djava.awt.headless=true", "-cp", f"{self._jars}/*"]
         self.directory.mkdir(parents=True, exist_ok=True)
         self.check()

@@ -19,6 +19,11 @@ POM = Path(__file__).with_name("pom.xml")
 
 COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 
+ELSEWHERE = (
+    "Name a folder of yours in XDG_CACHE_HOME,"
+    " or use the embedded broker: salience broker embedded up (SALIENCE_GUARANTEE=at_least_once)."
+)
+
 FETCH_S = 900.0
 """43 MB and Maven's own plugins: seconds on a fast line, minutes on a slow one."""
 
@@ -31,9 +36,15 @@ def kafka_version() -> str:
 
 
 def default_cache() -> Path:
-    """``$XDG_CACHE_HOME/salience``, or ``~/.cache/salience``."""
+    """``$XDG_CACHE_HOME/salience``, or ``~/.cache/salience``.
+
+    Raises ``BrokerUnavailableError`` for a user without a home, as in containers that run as any number.
+    """
     base = os.environ.get("XDG_CACHE_HOME")
-    return (Path(base) if base else Path.home() / ".cache") / "salience"
+    try:
+        return (Path(base) if base else Path.home() / ".cache") / "salience"
+    except RuntimeError as error:
+        raise BrokerUnavailableError(f"This user has no home for Apache Kafka's jars. {ELSEWHERE}") from error
 
 
 def fetch(cache: Path, say: Callable[[str], None]) -> Path:
@@ -41,15 +52,20 @@ def fetch(cache: Path, say: Callable[[str], None]) -> Path:
 
     Its name depends on ``pom.xml``, so another version or another artifact is fetched anew. It appears whole,
     by a rename: parallel runs fetch twice at worst.
-    Raises ``BrokerUnavailableError`` where Maven cannot fetch them.
+    Raises ``BrokerUnavailableError`` where Maven cannot fetch them, or the cache takes none.
     """
     jars = cache / f"jars-{kafka_version()}-{zlib.crc32(POM.read_bytes()):08x}"
     if jars.is_dir():
         return jars
     maven = maven_command()
-    cache.mkdir(parents=True, exist_ok=True)
+    try:
+        cache.mkdir(parents=True, exist_ok=True)
+        being_fetched = tempfile.TemporaryDirectory(prefix="fetching-", dir=cache)
+    except OSError as error:
+        why = error.strerror or error
+        raise BrokerUnavailableError(f"{cache} takes no jars of Apache Kafka ({why}). {ELSEWHERE}") from error
     say(f"Fetching Apache Kafka {kafka_version()} by Maven into {jars} (43 MB, once) ...")
-    with tempfile.TemporaryDirectory(prefix="fetching-", dir=cache) as scratch:
+    with being_fetched as scratch:
         fetched = Path(scratch) / "jars"
         _copy_dependencies(maven, Path(scratch), fetched)
         try:

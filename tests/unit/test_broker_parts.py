@@ -93,6 +93,22 @@ def test_maven_is_quoted_without_colours_and_asked_to_refuse_what_has_another_ch
         fetch(bare / "cache", lambda _: None)
 
 
+@pytest.mark.parametrize("home", [None, "/proc"])
+def test_without_a_home_that_takes_the_jars_it_is_told_where_else_they_may_be(
+    bare: Path, home: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    a_program(bare / "java", "echo 'openjdk version \"17.0.2\"' >&2")
+    a_maven(bare)
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    monkeypatch.delenv("HOME", raising=False)
+    if home:
+        monkeypatch.setenv("HOME", home)
+    monkeypatch.setattr("os.getuid", lambda: 2**31 - 7)  # a number that no user has
+
+    with pytest.raises(BrokerUnavailableError, match="XDG_CACHE_HOME, or use the embedded broker"):
+        ApacheKafka(bare / "data").start()
+
+
 def test_jars_that_are_there_need_no_maven(bare: Path) -> None:
     jars = bare / "jars"
     a_maven(bare)

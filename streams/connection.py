@@ -183,7 +183,8 @@ def aiokafka_options(bootstrap: str) -> dict[str, Any]:
 def librdkafka_options(bootstrap: str) -> dict[str, Any]:
     """The same in the names of librdkafka (confluent-kafka). Raises `ConnectionSettingsError`."""
     secure = security()
-    options: dict[str, Any] = {"bootstrap.servers": bootstrap, "security.protocol": secure.security_protocol}
+    # In small letters, as librdkafka has them: it asks the locale for those of a capital, and Turkish has another i.
+    options: dict[str, Any] = {"bootstrap.servers": bootstrap, "security.protocol": secure.security_protocol.lower()}
     if secure.encrypts:
         files = {
             "ssl.ca.location": secure.ssl_ca_file,

@@ -27,7 +27,17 @@ def scram(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
 
 def test_without_settings_clients_connect_in_the_clear() -> None:
     assert aiokafka_options("b:1") == {"bootstrap_servers": "b:1", "security_protocol": "PLAINTEXT"}
-    assert librdkafka_options("b:1") == {"bootstrap.servers": "b:1", "security.protocol": "PLAINTEXT"}
+    assert librdkafka_options("b:1") == {"bootstrap.servers": "b:1", "security.protocol": "plaintext"}
+
+
+@pytest.mark.usefixtures("scram")
+@pytest.mark.parametrize("protocol", ["SASL_PLAINTEXT", "SASL_SSL"])
+def test_librdkafka_is_told_the_protocol_in_letters_that_it_knows_under_every_locale(
+    monkeypatch: pytest.MonkeyPatch, protocol: str
+) -> None:
+    monkeypatch.setenv("SALIENCE_SECURITY_PROTOCOL", protocol)
+    assert librdkafka_options("b:1")["security.protocol"] == protocol.lower()
+    assert aiokafka_options("b:1")["security_protocol"] == protocol
 
 
 @pytest.mark.usefixtures("scram")

@@ -109,7 +109,8 @@ class ApacheKafka(Broker):
         self._java = [java_command(), f"-Xmx{self._heap_mb}m", f"-Xms{self._heap_mb}m"]
         self._java += ["-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC", "-XX:+ExitOnOutOfMemoryError"]
         self._jars = fetch(self._cache or default_cache(), self._say)
-        self._java += ["-Djava.awt.headless=true", "-cp", f"{self._jars}/*"]
+        # Kafka spells names of its own by the locale's letters: a Turkish one has another i.
+        self._java += ["-Duser.language=en", "-Djava.awt.headless=true", "-cp", f"{self._jars}/*"]
         self.directory.mkdir(parents=True, exist_ok=True)
         self.check()
         start_on_free_ports(self._start, lambda: [port for ports in self._ports for port in ports])

@@ -40,6 +40,10 @@ class Period(IntEnum):
     TOTAL = 2
 
 
+_LAYOUTS = {8 * (2 + len(Period) * figures): figures for figures in (len(FIGURES) - 1, len(FIGURES))}
+"""Figures of a period, by the bytes of a kept cell: before them stand two days. The first layout lacks ``sold``."""
+
+
 @dataclass(frozen=True, slots=True)
 class Settled:
     """M campaigns' micros of one day: what is billed, and what was delivered beyond the budget."""
@@ -148,13 +152,15 @@ class Ledger:
 
         The bound is for new arms alone: stored ones are all let in, in whatever order the cells come.
         """
+        if len(kept) not in _LAYOUTS:
+            known = " and ".join(map(str, _LAYOUTS))
+            raise ValueError(f"a ledger's cell has {len(kept)} bytes; the layouts that this version reads have {known}")
         numbers = np.frombuffer(kept, dtype="<i8")
+        figures = numbers[2:].reshape(len(Period), _LAYOUTS[len(kept)])
         cell = self._cells.get(name)
         cell = self._new(name) if cell is None else cell
-        figures = numbers[2:]
-        if len(figures) == len(Period) * (len(FIGURES) - 1):
-            figures = _with_sold(figures.reshape(len(Period), -1))
-        self._days[cell], self._figures[cell] = numbers[:2], figures.reshape(len(Period), len(FIGURES))
+        self._days[cell] = numbers[:2]
+        self._figures[cell] = figures if figures.shape[1] == len(FIGURES) else _with_sold(figures)
 
 
 def _with_sold(figures: Ints) -> Ints:

@@ -27,7 +27,7 @@ from streams.lanes.clicks import LaneClicks
 from streams.lanes.ledger import LaneLedger
 from streams.lanes.outbox import Outbox, transactional_id
 from streams.lanes.queues import LaneQueues
-from streams.lanes.recovery import Recovered, recover
+from streams.lanes.recovery import Recovered, recover, unreadable
 from streams.lanes.saving import Saving
 from streams.lanes.snapshots import Snapshots
 from streams.laps import Laps
@@ -221,11 +221,17 @@ class Lane:
         return state
 
     def _restored(self, recovered: Recovered) -> LaneState:
-        """State from the changelog. In a thread: many people take seconds, in which the loop must send heartbeats."""
+        """State from the changelog. In a thread: many people take seconds, in which the loop must send heartbeats.
+
+        Raises `RecoveryError` where the ledger is of a layout that this version does not read.
+        """
         parts, most = recovered.parts, self._shared.settings.rows_per_lane_max
         identity, clicks = self._shared.identity, LaneClicks.restore(self._shared.step.learning, parts)
         state = LaneState(self.number, identity.inputs, identity.lanes, store=recovered.store, clicks=clicks)
-        state.ledger = LaneLedger.restore(parts)
+        try:
+            state.ledger = LaneLedger.restore(parts)
+        except ValueError as error:
+            raise unreadable(error) from error
         state.erased, state.guests = Watermarks.restore(parts, most), Guests.restore(parts, most)
         return state
 

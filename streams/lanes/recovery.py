@@ -135,7 +135,12 @@ def _load(base: Recovered, records: Sequence[Record]) -> None:
         if last:
             base.store.put(list(last), decode_rows(value for value in last.values() if value is not None))
     except (RowError, *UNREADABLE) as error:
-        raise RecoveryError(
-            f"the changelog cannot be read: {error}. Run the version that wrote it, or begin anew under another "
-            "SALIENCE_TOPIC_PREFIX"
-        ) from error
+        raise unreadable(error) from error
+
+
+def unreadable(error: Exception) -> RecoveryError:
+    """What to say of a changelog whose content no reader of this version knows, because of ``error``."""
+    return RecoveryError(
+        f"the changelog cannot be read: {error}. Run the version that wrote it, or begin anew under another "
+        "SALIENCE_TOPIC_PREFIX"
+    )

@@ -16,8 +16,8 @@ from scoring.events import Source
 from streams import topic_admin
 from streams.lanes.clicks import LaneClicks
 from streams.lanes.lane import Lane, LaneLostError
-from streams.lanes.ledger import LaneLedger
-from streams.lanes.recovery import Recovered
+from streams.lanes.ledger import KEY, LaneLedger
+from streams.lanes.recovery import Recovered, RecoveryError
 from streams.privacy.consent import Watermarks
 from streams.privacy.guests import Guests
 from tests.builders import START_MS, impression, known_topics, record
@@ -132,6 +132,22 @@ def test_letters_of_refused_ads_go_on_where_they_ended_and_begin_anew_with_the_t
     lane = lane_of(tmp_path, Member(did))
     asyncio.run(lane.take_over())
     assert (lane.state.ads_next, lane.state.ads_id) == (begin, "ads-1")
+
+
+@pytest.mark.parametrize("size", [0, 7, 216, 8 * (2 + 3 * 11)], ids=["none", "torn", "short", "of a later version"])
+def test_a_ledger_that_another_version_wrote_is_refused_with_the_way_out(
+    size: int, did: list[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """After a rollback, an operator must see by the last line of the log that the state is too new for the version."""
+
+    async def recover(_settings: object, _changelog: object, base: Recovered) -> Recovered:
+        base.lane_row, base.parts = ROW, {KEY + b"may\x00": bytes(size)}
+        return base
+
+    monkeypatch.setattr("streams.lanes.lane.recover", recover)
+    refused = f"a ledger's cell has {size} bytes; the layouts .* have 232 and 256. Run the version that wrote it"
+    with pytest.raises(RecoveryError, match=refused):
+        asyncio.run(lane_of(tmp_path, Member(did)).take_over())
 
 
 def test_what_a_lane_keeps_beside_its_rows_is_restored_while_the_loop_goes_on(

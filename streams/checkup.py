@@ -6,6 +6,7 @@ import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from aiokafka.errors import KafkaError, TransactionalIdAuthorizationFailed
 
@@ -15,6 +16,9 @@ from streams.logs import SECONDS
 from streams.reading import MissingTopicError
 from streams.settings import Settings, misspelt
 from streams.topics import ADS
+
+if TYPE_CHECKING:
+    from streams.control import Control
 
 PACKAGES = ("faust-streaming", "aiokafka", "onnxruntime", "numpy", "river", "confluent-kafka", "msgspec")
 FEWEST = 100
@@ -62,6 +66,7 @@ def checkup(settings: Settings) -> Iterator[Check]:
         yield Check("topics", ok=False, found="not looked at: no broker", fix=broker.fix)
         return
     yield from _topics(settings)
+    yield _guarded("control", _control, settings)
     yield from _events(settings)
     yield _guarded("guarantee", _guarantee, settings)
 
@@ -100,6 +105,30 @@ def _model(settings: Settings) -> Check:
 def _broker(settings: Settings) -> Check:
     counts = topic_admin.partition_counts(settings.bootstrap, topics.names(settings.topic_prefix))
     return Check("broker", ok=True, found=f"{settings.bootstrap} answers, {len(counts)} of our topics are there")
+
+
+def _control(settings: Settings) -> Check:
+    from streams.control import read_control  # noqa: PLC0415 - as above, with what is read of it
+
+    return control(asyncio.run(read_control(settings)))
+
+
+def control(told: "Control") -> Check:
+    """Whether workers of this version take what a former one may have allowed."""
+    from streams.control_checkup import refused_experiments, refused_models  # noqa: PLC0415 - as above
+
+    experiments, models = refused_experiments(told), refused_models(told)
+    if not experiments and not models:
+        return Check("control", ok=True, found="workers take the experiments that run, and the models that have a role")
+    refused = [f"experiment {name} ({why})" for name, why in experiments.items()]
+    refused += [f"model {why}" for why in models.values()]
+    fixes = []
+    if experiments:
+        stop = ", ".join(f"salience experiment stop {name}" for name in experiments)
+        fixes.append(f"{stop}: its users have the shop's policy now; then create it anew")
+    if models:
+        fixes.append("salience model list: until then a model before it scores, or the workers' own")
+    return Check("control", ok=False, found=f"workers refuse {'; '.join(refused)}", fix="; ".join(fixes))
 
 
 def _topics(settings: Settings) -> Iterator[Check]:

@@ -7,7 +7,7 @@ from streams.cli.screen import Table, coloured, screen
 
 
 def doctor(bootstrap: Bootstrap = None, prefix: Prefix = None, model: Model = None, as_json: Json = False) -> None:
-    """Check versions, model, broker, topics, latest events, ads and guarantee. Exit status 1 if something is wrong.
+    """Check versions, model, broker, topics, control, events, ads and guarantee. Exit status 1 if something is wrong.
 
     Example: salience doctor --bootstrap 127.0.0.1:9092
     """

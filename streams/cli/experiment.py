@@ -201,11 +201,12 @@ def list_(bootstrap: Bootstrap = None, prefix: Prefix = None, as_json: Json = Fa
 
 
 def _as_it_runs(setting: "ExperimentSetting", allocation: "Allocation | None") -> tuple[str, str]:
-    """An experiment's ramp and arms; or why workers refuse a setting that another program wrote."""
+    """An experiment's ramp and arms; or why workers refuse a setting that another program or version wrote."""
+    from streams.control_checkup import as_run
     from streams.experiments.registry import definition
 
     try:
-        runs = definition(setting, allocation)
+        runs = (definition if setting.status == "stopped" else as_run)(setting, allocation)
     except ValueError as error:
         return "", f"refused: {error}"
     shares = [percent(share) if not runs.interleaved else "in turns" for share in runs.shares[-1].tolist()]

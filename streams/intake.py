@@ -148,7 +148,7 @@ class Intake(Service, ConsumerRebalanceListener):
         await consumer.start()
         consumer.subscribe(self._topics, listener=self)
         self.add_future(self._pump())
-        self.add_future(self._guarded(self._pass_markers()))
+        self.add_future(self._guarded(self._look_after_idle()))
         self.add_future(self._summarise())
 
     async def on_stop(self) -> None:
@@ -358,14 +358,14 @@ class Intake(Service, ConsumerRebalanceListener):
     def _queued(self) -> int:
         return sum(len(lane.queues) for lane in self._lanes.values())
 
-    async def _pass_markers(self) -> None:
-        """Have idle lanes move past markers, and write their snapshots."""
+    async def _look_after_idle(self) -> None:
+        """Have idle lanes move past markers, keep their producers in use, and write their snapshots."""
         while not self._stopping:
             await self.sleep(IDLE_S)
             # A lane whose token is on offer may have cut a slice that has left the queues and is not yet in step.
             idle = [lane for number, lane in self._lanes.items() if number not in self._tokens]
             for lane in idle:
-                lane.pass_markers()
+                lane.idle()
             for lane in idle:
                 await lane.rest()
 

@@ -25,7 +25,7 @@ from streams.group_offsets import GroupOffsets
 from streams.identity import TopicIdentity, check_resume, check_topics
 from streams.lanes.clicks import LaneClicks
 from streams.lanes.ledger import LaneLedger
-from streams.lanes.outbox import Outbox, transactional_id
+from streams.lanes.outbox import UNUSED_MAX_MS, Outbox, transactional_id
 from streams.lanes.queues import LaneQueues
 from streams.lanes.recovery import Recovered, recover, unreadable
 from streams.lanes.saving import Saving
@@ -87,7 +87,8 @@ class Lane:
         self._offsets = GroupOffsets(shared.consumer, number)
         self._changelog_offset = 0
         self._committed = False
-        self._at_marker = False
+        self._used_ms = tick_ms()
+        self._is_due = False
         self._saving = Saving(number, shared.snapshots, shared.compute, settings.snapshot_every_ms)
 
     @property
@@ -256,7 +257,7 @@ class Lane:
         limit_ms = wall_ms() + settings.time_tolerance_ms
         taken = self.queues.take(self.state.watermarks_ms, limit_ms, tick_ms(), settings.records_per_slice)
         if taken is None and self._is_asked:
-            self._at_marker = False
+            self._is_due = False
             return Slice([], np.zeros(0, dtype=np.uint8), self.state.watermarks_ms, self.queues.passed)
         return taken
 
@@ -267,12 +268,12 @@ class Lane:
 
     @property
     def _is_asked(self) -> bool:
-        """Whether there is something to do without a record of the lane: requests, letters, news, markers."""
+        """Whether there is something to do without a record of the lane: requests, letters, news, what `idle` found."""
         state, step = self._state, self._shared.step
         if state is None:
             return False
         asked = step.requests is not None and step.requests.waits(self.number, state.control_next)
-        asked = asked or self._at_marker or state.models.waits(step.engine.models)
+        asked = asked or self._is_due or state.models.waits(step.engine.models)
         return asked or (self.number == LANE and step.refused.beyond(state.ads_next))
 
     async def step(self) -> Counter[str] | None:
@@ -291,7 +292,7 @@ class Lane:
             # The transaction opens here: none is open during the wait for the compute thread, which all lanes share.
             async with asyncio.timeout(self._shared.settings.slice_deadline_ms / 1000):
                 await self._deliver(effects, laps)
-            self._committed = True
+            self._committed, self._used_ms = True, tick_ms()
             self._saving.committed(cut_ms)
             self._shared.metrics.committed(taken, effects, laps.times, wall_ms())
             if self._shared.traces is not None:
@@ -329,14 +330,16 @@ class Lane:
     def _next_offsets(self) -> dict[TopicPartition, int]:
         return dict(zip(self.inputs, self.state.next_offsets, strict=True))
 
-    def pass_markers(self) -> None:
+    def idle(self) -> None:
         """While the lane is idle, have a slice move its row past markers of transactions, which are no records.
 
         A row that stands at a marker would seem to lack records once retention has deleted the marker, and nobody could
-        take the lane over. The group's offsets follow the row: before a marker, the lag would never be 0.
+        take the lane over. The group's offsets follow the row: before a marker, the lag would never be 0. A slice is
+        due as well where the producer has not been used for `UNUSED_MAX_MS`.
         """
         if self.running and not self.has_work and not self.in_step.locked():
-            self._at_marker = any(end > at for end, at in zip(self.queues.passed, self.state.next_offsets, strict=True))
+            at_marker = any(end > at for end, at in zip(self.queues.passed, self.state.next_offsets, strict=True))
+            self._is_due = at_marker or tick_ms() - self._used_ms >= UNUSED_MAX_MS
 
     async def rest(self) -> None:
         """While the lane is idle, write the snapshot that is due: people forgotten since are still in the last one."""

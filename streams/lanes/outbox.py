@@ -22,6 +22,9 @@ from streams.topics import BATCH_BYTES, DEAD_LETTERS, LANE_INPUTS, LATE_EVENTS
 
 LANE_ID = "-lane-"
 """Between the group and the lane's number in a transactional id; workers have the right to all that begin so."""
+UNUSED_MAX_MS = 24 * 3_600_000
+"""A producer is used after so long at the latest: a broker forgets one that opens no transaction for a week
+(``transactional.id.expiration.ms``), and refuses its next."""
 
 
 def transactional_id(settings: Settings, lane: int | str) -> str | None:

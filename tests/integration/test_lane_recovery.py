@@ -146,7 +146,7 @@ def test_a_lane_that_has_read_all_is_taken_over_though_retention_has_deleted_all
         owner = Owner(shop, ADS)
         lane = await owner.take_over()
         await owner.step_all()
-        lane.pass_markers()
+        lane.idle()
         await lane.step()
         await owner.vanish()
         await asyncio.to_thread(delete_all, kafka.bootstrap, [tp.topic for tp in lane.inputs])

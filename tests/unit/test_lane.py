@@ -110,36 +110,58 @@ def last_turn_of(intake: Intake) -> Intake:
 async def rest(lane: Lane) -> None:
     """A turn of those who look after idle lanes, when a snapshot is due."""
     lane._saving.due_ms = 0
-    await last_turn_of(intake_of(lane._shared, lane))._pass_markers()
+    await last_turn_of(intake_of(lane._shared, lane))._look_after_idle()
+
+
+async def idle(lane: Lane) -> int:
+    """The slices of a turn in which nothing comes."""
+    await last_turn_of(intake_of(lane._shared, lane))._look_after_idle()
+    slices = 0
+    while lane.has_work and await lane.step() is not None:
+        slices += 1
+    return slices
 
 
 def test_the_row_of_an_idle_lane_moves_past_markers_once_and_never_past_what_is_queued(lane: Lane) -> None:
     """Once retention has deleted a marker, a row that stands at it would seem to lack what lay there."""
     impressions, clicks = lane.queues.sources
 
-    async def idle() -> int:
-        """The slices of a turn in which nothing comes."""
-        await last_turn_of(intake_of(lane._shared, lane))._pass_markers()
-        slices = 0
-        while lane.has_work and await lane.step() is not None:
-            slices += 1
-        return slices
-
     async def live() -> None:
         assert await step(lane, 7)
         before = lane.state.next_offsets
-        assert await idle() == 0
+        assert await idle(lane) == 0
         impressions.position, clicks.position = before[0] + 1, before[1] + 2
-        assert [await idle(), await idle()] == [1, 0]
+        assert [await idle(lane), await idle(lane)] == [1, 0]
         assert lane.state.next_offsets == (before[0] + 1, before[1] + 2)
         queue_one(lane, before[0] + 1)
         impressions.position = before[0] + 9
-        lane._at_marker = True  # it was idle a moment ago
+        lane._is_due = True  # it was idle a moment ago
         impressions.caught_up = clicks.caught_up = False
         assert await lane.step() is not None
         assert lane.state.next_offsets == (before[0] + 1, before[1] + 2)  # the record waits for the other topic
 
     asyncio.run(live())
+
+
+def test_a_lane_to_which_nothing_comes_uses_its_producer_once_a_day_so_that_no_broker_forgets_it(
+    lane: Lane, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now_ms = lane._used_ms
+
+    def wait(hours: int) -> None:
+        nonlocal now_ms
+        now_ms += hours * 3_600_000
+
+    async def live() -> list[int]:
+        slices = []
+        for hours in (1, 22, 1, 23, 1):
+            wait(hours)
+            slices.append(await idle(lane))
+        return slices
+
+    monkeypatch.setattr("streams.lanes.lane.tick_ms", lambda: now_ms)
+    assert asyncio.run(live()) == [0, 0, 1, 0, 1]
+    assert lane._outbox.did.count("commit") == 2
 
 
 def test_the_snapshot_of_a_lane_that_moved_to_another_worker_goes_while_this_one_runs_on(lane: Lane) -> None:

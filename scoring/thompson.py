@@ -44,8 +44,6 @@ _AMONG = [(count, NormalDist().inv_cdf(NormalDist().cdf(-REACH) ** (1 / count)))
 one of them lies above it as surely as a single one whose mean is `REACH` above it."""
 _EVEN = np.linspace(0.0, 1.0, NODES)
 _CUBE, _LINE = 0.07056, 1.5976
-_FAR = 8.0
-"""Distances in standard deviations are clipped to this, which keeps exponentials finite."""
 
 
 class Thompson:
@@ -129,8 +127,7 @@ class _Contest:
         self._step = np.exp(_EVEN * math.log1p((float(top.max()) - low) / doubled))
         scale = 1 / spread[:, None]
         z = doubled * (self._step - 1) * scale
-        z -= (mean[self._rivals, None] - low) * scale
-        np.clip(z, -_FAR, _FAR, out=z)
+        z -= (mean[self._rivals, None] - low) * scale  # -`REACH` at the least, so that no exponential is too large
         slope = z * z  # in place from here on: fresh arrays would take half as long again
         rest = slope * -_CUBE
         rest -= _LINE

@@ -19,7 +19,7 @@ from scoring.update import apply
 from tests.builders import START_MS, catalogue, click, columns_of, impression
 
 CATALOGUE = catalogue(20)
-USERS = 2
+USERS = 3
 MINUTE_MS = 60_000
 TIGHT = Rules(late_ms=200_000, per_minute=(20, 6), per_day=(90, 30), unshown_per_day=3)
 
@@ -81,7 +81,7 @@ class OneByOne:
 
 @st.composite
 def streams(draw: st.DrawFn) -> Events:
-    """Events of two users within minutes or a few days: repeated ids and showings, floods, claims true and false."""
+    """Events of three users within minutes or a few days: repeated ids and showings, floods, claims true and false."""
     count = draw(st.integers(1, 200))
     rng = np.random.default_rng(draw(st.integers(0, 2**32)))
     pace_ms = draw(st.sampled_from([500, 4_000, 1_000_000]))
@@ -307,6 +307,21 @@ def test_an_unproven_answer_enters_a_full_ring_and_pushes_out_its_oldest_only_if
 
     counted = ruled([*shown, newer, oldest], unshown_per_day=allowed)
     assert (counted["APPLIED"], counted.total()) == (applied, RING_SIZE + 2)
+
+
+@pytest.mark.parametrize("cuts", [[], [RING_SIZE + 1]], ids=["in one batch", "in two"])
+def test_a_batch_lets_pass_so_many_fewer_as_the_day_has_let_pass_before_it(cuts: list[int]) -> None:
+    shown = [impression("user-1", f"ad-{n}", START_MS + 1_000 * n) for n in range(RING_SIZE)]
+    passed, newer = (
+        click("user-1", "never", START_MS + 100_000 + at, event_id=f"c{at}", impression_time_ms=START_MS + 1_000 * at)
+        for at in (10, 11)
+    )
+    behind = next(name for name in map(str, range(99)) if id64(name) > id64("ad-1"))  # the oldest that is left
+    oldest = click("user-1", behind, START_MS + 100_012, impression_time_ms=START_MS + 1_000)
+
+    events = columns_of(RowStore(), [*shown, passed, newer, oldest])
+    outcomes = outcomes_of(events, cuts, Rules(unshown_per_day=1))[1]
+    assert outcomes[RING_SIZE:] == [Outcome.APPLIED, Outcome.UNSHOWN, Outcome.UNSHOWN]
 
 
 def test_an_event_is_late_by_the_lanes_time_and_not_by_its_users_own() -> None:

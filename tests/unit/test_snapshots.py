@@ -36,6 +36,14 @@ def lane_with(users: int) -> LaneState:
     return LaneState(3, ("a", "b"), 4, store=store)
 
 
+def save_as_before(kept: Snapshots, state: LaneState, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Save as the version before would, whose rows were shorter."""
+    with monkeypatch.context() as then:
+        then.setattr(snapshots, "LAYOUT_VERSION", LAYOUT_VERSION - 1)
+        then.setattr(state.store, "_rows", np.zeros(len(state.store.rows), dtype=f"V{ROW_BYTES - 64}"))
+        kept.save(state, OFFSET, wall_ms())
+
+
 class Opened(list[BinaryIO]):
     """Files that snapshots have opened to write."""
 
@@ -79,6 +87,7 @@ def test_a_snapshot_holds_whose_row_or_whose_lift_it_has(kept: Snapshots) -> Non
         False,
     ]
     assert holds(path, [b"nobody", b"user-2"])  # not the first of those that stand together
+    assert not holds(path, [b"user"])  # with whose name others' begin
     assert person_key(b"lift-only") in kept.load(3, 0, 100).parts
     path.write_bytes(path.read_bytes()[:12])
     assert not holds(path, [b"lift-only"])
@@ -91,10 +100,7 @@ def test_a_snapshot_of_a_former_layout_whose_rows_were_shorter_holds_whomever_it
 ) -> None:
     state = lane_with(3_000)
     state.clicks.layer.people.put(np.array([id64(b"lift-only")], dtype=np.uint64), np.array([[1.0, 2.0, 0.0]]))
-    with monkeypatch.context() as then:
-        then.setattr(snapshots, "LAYOUT_VERSION", LAYOUT_VERSION - 1)
-        then.setattr(state.store, "_rows", np.zeros(len(state.store.rows), dtype=f"V{ROW_BYTES - 64}"))
-        kept.save(state, OFFSET, wall_ms())
+    save_as_before(kept, state, monkeypatch)
     path = kept.path(3)
     asked = ([b"user-0"], [b"user-2999"], [b"nobody", b"lift-only"], [b"nobody"])
     assert [holds(path, users) for users in asked] == [True, True, True, False]
@@ -207,7 +213,7 @@ def test_rows_newer_than_the_end_of_the_changelog_are_refused(kept: Snapshots) -
     assert writing.advance(state.store, OFFSET + 20)
     assert len(kept.load(3, 0, OFFSET + 19).store) == 0
     kept.save(state, OFFSET, wall_ms())
-    assert len(kept.load(3, 0, OFFSET).store) == 4
+    assert len(kept.load(3, OFFSET, OFFSET).store) == 4  # where the changelog begins, and ends
 
 
 def test_one_that_was_not_finished_leaves_the_one_before(kept: Snapshots, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -232,11 +238,18 @@ def test_a_file_cut_short_anywhere_is_no_snapshot(kept: Snapshots) -> None:
 def test_a_snapshot_of_another_layout_is_refused_and_deleted_with_whom_it_names(
     kept: Snapshots, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with monkeypatch.context() as former:
-        former.setattr(snapshots, "LAYOUT_VERSION", LAYOUT_VERSION - 1)
-        kept.save(lane_with(5), OFFSET, wall_ms())
+    save_as_before(kept, lane_with(5), monkeypatch)
     assert (kept.load(3, 0, 100).offset, len(kept.load(3, 0, 100).store)) == (0, 0)  # the changelog from its beginning
     assert not kept.path(3).exists()
+
+
+def test_one_of_another_format_is_no_snapshot_whatever_follows_its_number(
+    kept: Snapshots, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as then:
+        then.setattr(snapshots, "_MAGIC", b"salience-3")
+        kept.save(lane_with(5), OFFSET, wall_ms())
+    assert (kept.load(3, 0, 100).offset, len(kept.load(3, 0, 100).store)) == (0, 0)
 
 
 def test_one_that_is_given_up_leaves_nothing_of_itself_and_the_one_before(kept: Snapshots, opened: Opened) -> None:

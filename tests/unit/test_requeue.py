@@ -216,6 +216,16 @@ def test_what_was_noted_is_not_sent_again_and_a_note_is_of_its_header_alone(
     assert [record["headers"][0] for record in producer.to(NOTES)] == [(NOTE, b"3:6")]
 
 
+def test_names_that_are_no_text_do_not_keep_other_letters_from_being_sent_back(
+    producer: Producer, send_back: Any
+) -> None:
+    """Anyone who can write to an input chooses its keys; and who can write letters chooses what a note says."""
+    odd = replace(read_back(), offset=6, key=b"\xff")
+    note = replace(read_back(), offset=7, headers=((NOTE, b"\xff"),))
+    assert send_back([odd, note, read_back()]) == Requeued(2, {})
+    assert [record["key"] for record in producer.to("shop-clicks")] == [b"\xff", b"user-1"]
+
+
 def test_letters_that_are_named_are_sent_back_alone(producer: Producer, send_back: Any) -> None:
     letters = [replace(read_back(), offset=offset) for offset in (5, 6)]
     missing = {"9:9": "no such letter, or not of what else was asked for"}
@@ -270,6 +280,12 @@ def test_letters_of_who_refuses_or_was_erased_after_they_were_sent_stay_where_th
     letter = read_back()
     assert send_back([letter], control=control) == Requeued(int(not why), {letter.name: why} if why else {})
     assert len(producer.to("shop-clicks")) == (not why)
+
+
+def test_an_ad_of_the_name_of_somebody_who_refuses_is_sent_back(producer: Producer, send_back: Any) -> None:
+    control = Control()
+    control.take([told(refusal("user-1"), 0)])
+    assert send_back([of_ad(b"user-1", 3, 5)], ads=on_ads((b"user-1", 3, b"{")), control=control).sent == 1
 
 
 def test_a_letter_whose_records_time_is_not_known_was_sent_by_its_own(producer: Producer, send_back: Any) -> None:

@@ -104,8 +104,9 @@ def test_nothing_is_wrong_with_events_that_lack_nothing_and_with_none() -> None:
     assert [*none.values()] == [Check("events", ok=True, found="none yet")]
 
 
-def test_too_few_say_nothing_of_fields() -> None:
-    assert [*found(replace(HEALTHY, clicks=99, answers=0, pairs=0))] == ["events"]
+@pytest.mark.parametrize("few", [{"clicks": 99}, {"impressions": 99}])
+def test_too_few_say_nothing_of_fields(few: dict[str, int]) -> None:
+    assert [*found(replace(HEALTHY, answers=0, pairs=0, **few))] == ["events"]  # type: ignore[arg-type] # counts
 
 
 def test_too_few_pairs_of_a_click_and_its_impression_are_told_as_too_few() -> None:
@@ -140,6 +141,21 @@ def test_what_is_wrong_is_told_with_what_helps(wrong: dict[str, object], check: 
     checks = found(replace(HEALTHY, **wrong))  # type: ignore[arg-type] # counts, and a text
     assert [name for name, each in checks.items() if not each.ok] == [check]
     assert fix in checks[check].fix
+
+
+@pytest.mark.parametrize(
+    "some",
+    [
+        {"refused": 10, "misplaced": 10, "late": 10},
+        {"looks": 150, "overlong": 15},
+        {"placed": 126, "apart": 14},
+    ],
+    ids=["one event of a hundred", "one look of ten", "one pair of ten"],
+)
+def test_a_few_that_are_wrong_are_no_fault_of_a_sender(some: dict[str, int]) -> None:
+    checks = found(replace(HEALTHY, **some))  # type: ignore[arg-type] # counts
+    assert {"events", "joins", "answers", "surfaces", *(["looks"] if "looks" in some else [])} == checks.keys()
+    assert all(check.ok and not check.fix for check in checks.values())
 
 
 def test_events_that_are_dated_long_before_they_were_sent_are_counted_with_what_the_first_says() -> None:

@@ -1,8 +1,11 @@
 """Campaigns on the console: a day's sums of all lanes' cells, beside the plan of each campaign's hours."""
 
+from collections import Counter
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from scoring.pacing import DAY_MS, FINISH
 from streams.console.campaigns import Campaigns
@@ -11,7 +14,7 @@ from tests.builders import Record
 
 
 def cell(campaign: str, day: int, spent: int, lane: int = 0, arm: str = "", **fields: Any) -> Record:
-    today = Figures(impressions=10, clicks=2, spent_micros=spent)
+    today = Figures(impressions=10, clicks=2, spent_micros=spent, unpriced=1)
     told = {"lane": lane, "campaign_id": campaign, "arm": arm, "time_ms": day * DAY_MS + DAY_MS // 2, "day": day}
     metrics = CampaignMetrics(**{**told, **fields}, today=today, total=today)
     return Record("campaign-metrics", lane, 0, 0, f"{lane}/{campaign}/{arm}".encode(), encode_json(metrics))
@@ -40,6 +43,32 @@ def test_a_campaign_of_half_a_day_is_compared_with_the_plan_of_its_own_hours() -
     assert [one.planned for one in campaigns.day().campaigns] == pytest.approx([2 / 14 / FINISH, 1], abs=1e-4)
 
 
+CELLS = st.tuples(st.sampled_from("ab"), st.integers(6, 8), st.integers(1, 9), st.integers(0, 2), st.booleans())
+
+
+@given(st.lists(st.lists(CELLS, max_size=4), max_size=6))
+def test_a_day_is_the_sum_of_the_cells_that_stand_however_they_came(reads: list[list[Any]]) -> None:
+    campaigns, stand = Campaigns(), dict[bytes | None, tuple[str, int, int]]()
+    for read in reads:
+        told = []
+        for campaign, day, spent, lane, gone in read:
+            record = cell(campaign, day, spent, lane)
+            stand.pop(record.key, None)
+            if not gone:
+                stand[record.key] = (campaign, day, spent)
+            told.append(Record("campaign-metrics", lane, 0, 0, record.key, None) if gone else record)
+        campaigns.take(told)
+    spent, cells = Counter[str](), Counter[str]()
+    for campaign, day, micros in stand.values():
+        if day == max(each for _, each, _ in stand.values()):
+            spent[campaign] += micros
+            cells[campaign] += 1
+    found = {one.campaign: one for one in campaigns.day().campaigns if one.impressions}
+    assert {name: one.spent_micros for name, one in found.items()} == spent
+    for name, one in found.items():
+        assert (one.impressions, one.clicks, one.unpriced) == (10 * cells[name], 2 * cells[name], cells[name])
+
+
 @pytest.mark.parametrize("turn", [1, -1])
 def test_a_campaigns_budget_is_that_of_its_newest_cell_in_whatever_order_partitions_are_read(turn: int) -> None:
     former = cell("a", 7, 60, time_ms=7 * DAY_MS, budget_micros=100, level=0.9)
@@ -48,6 +77,7 @@ def test_a_campaigns_budget_is_that_of_its_newest_cell_in_whatever_order_partiti
     campaigns.take([former, newest][::turn])
     (one,) = campaigns.day().campaigns
     assert (one.spent_micros, one.budget_micros, one.level) == (80, 400, 0.2)
+    assert campaigns.day().now_ms == 7 * DAY_MS + DAY_MS // 2
 
 
 def test_a_campaigns_day_goes_back_where_the_cells_of_a_day_ahead_are_taken_away() -> None:
@@ -67,6 +97,8 @@ def test_a_cell_that_finds_no_room_is_counted_once_however_often_it_is_told(monk
     campaigns.take(
         [cell("z", 7, 1), cell("a", 7, 1), *(cell(name, 7, spent) for spent in range(3) for name in ("b", "c"))]
     )
+    assert campaigns.day().untold == 2
+    campaigns.take([cell("d", 7, 1)])  # no more of them are remembered than cells are held
     assert campaigns.day().untold == 2
     campaigns.take([Record("campaign-metrics", 0, 1, 0, cell(name, 7, 1).key, None) for name in ("a", "b")])
     campaigns.take([cell("c", 7, 9)])

@@ -60,8 +60,8 @@ def drift(time_ms: int) -> Drift:
     )
 
 
-def tone(turned_ms: int | None) -> Tone:
-    return Tone(of="brand", name="acme", reviews=90, tone=0.312, turned_ms=turned_ms, time_ms=START_MS)
+def tone(turned_ms: int | None, name: str = "acme") -> Tone:
+    return Tone(of="brand", name=name, reviews=90, tone=0.312, turned_ms=turned_ms, time_ms=START_MS)
 
 
 WELL = group(partition(0))
@@ -75,7 +75,14 @@ CASES: list[tuple[dict[str, Any], list[tuple[str, bool]]]] = [
     ({"group": group(partition(0, Status.REWIND))}, [("SalienceOffsetsRewound", True)]),
     ({"group": group(partition(0, time_lag_s=31.0))}, [("SalienceTimeLag", True)]),
     ({"group": group(partition(0, time_lag_s=6.0, catch_up_s=None))}, [("SalienceLagGrowing", False)]),
+    ({"group": group(partition(0, time_lag_s=6.0))}, []),  # it catches up
+    ({"group": group(partition(0, catch_up_s=None))}, []),  # half a second behind for ever
+    ({"group": group(partition(0, time_lag_s=None, catch_up_s=None))}, []),
     ({"group": group(partition(0, Status.WARN))}, [("SalienceLagGrowing", False)]),
+    (
+        {"group": group(partition(0, Status.WARN), partition(1, Status.STALL))},
+        [("SaliencePartitionStuck", True), ("SalienceLagGrowing", False)],
+    ),
     ({"models": [model(clicks=12_500, expected=10_000.0)]}, []),
     ({"models": [model(clicks=12_501, expected=10_000.0)]}, [("SalienceCalibrationOff", False)]),
     ({"models": [model(clicks=148)]}, []),  # what chance may make of 100
@@ -97,6 +104,8 @@ CASES: list[tuple[dict[str, Any], list[tuple[str, bool]]]] = [
     ({"tones": [tone(START_MS - 3_600_000)]}, []),
     ({"letters": [letter()] * 90}, [("SalienceDeadLetters", False)]),
     ({"letters": [letter()] * 30}, []),  # half a record a second of a hundred
+    ({"letters": [letter()] * 59 + [letter(topic="ads")] * 5}, [("SalienceDeadLetters", False)]),  # of ads alone
+    ({"letters": [letter()] * 9, "group": None}, [("SalienceGroupEmpty", True), ("SalienceDeadLetters", False)]),
     ({"letters": [letter(at_ms=START_MS - 120_000)] * 90}, []),
 ]
 
@@ -154,6 +163,12 @@ def test_a_figure_of_a_model_that_is_unknown_is_told_as_such() -> None:
         assert alarm.about == {"model": "m", "calibration": known.get("calibration"), "auc": known.get("auc")}
 
 
+def test_an_order_that_only_a_day_shows_to_be_of_chance_is_told_by_the_days_figure() -> None:
+    blind = model(auc=0.7, day_auc=0.4, day_clicks=1_000)
+    (alarm,) = alarms(news(WELL), WELL, [blind], [], [], [], START_MS, START_MS)
+    assert alarm.about["auc"] == 0.4
+
+
 @pytest.mark.parametrize(("letters", "told"), [(30_000, []), (30_001, [30_001])])
 def test_letters_of_a_fast_topic_are_an_alarm_from_a_hundredth_of_it_on(letters: int, told: list[int]) -> None:
     refused, fast = Refused(), group(partition(0), produced_per_s=50_000.0)
@@ -188,6 +203,8 @@ def test_of_a_stopped_cluster_the_partitions_that_waited_longest_are_told_and_th
     assert [(alarm.about["partition"], alarm.more) for alarm in found] == [
         ("clicks[63]", 0), ("clicks[62]", 0), ("clicks[61]", 61),
     ]  # fmt: skip
+    told = {"partition": "clicks[63]", "status": "STOP", "behind": 10, "seconds": 83.0, "owner": "w@host"}
+    assert found[0].about == told
 
 
 def test_alarms_of_partitions_that_are_late_by_turns_keep_their_places_until_one_is_twice_as_late() -> None:
@@ -207,12 +224,14 @@ def test_alarms_of_partitions_that_are_late_by_turns_keep_their_places_until_one
 
 def test_of_many_that_have_drifted_or_turned_the_newest_are_told_and_the_rest_counted() -> None:
     drifts = [drift(START_MS - at) for at in range(13)]
-    turned = [tone(START_MS - 5 + at) for at in range(5)]
+    turned = [tone(START_MS - 5 + at, f"brand-{at}") for at in range(5)]
     found = alarms(news(WELL), WELL, [model()], drifts, [], turned, START_MS, START_MS)
     assert [(alarm.name, alarm.about["time_ms"], alarm.more) for alarm in found if alarm.name == "SalienceDrift"] == [
         ("SalienceDrift", START_MS, 0), ("SalienceDrift", START_MS - 1, 0), ("SalienceDrift", START_MS - 2, 10),
     ]  # fmt: skip
-    assert [alarm.more for alarm in found if alarm.name == "SalienceToneTurned"] == [0, 0, 2]
+    assert [(alarm.about["name"], alarm.more) for alarm in found if alarm.name == "SalienceToneTurned"] == [
+        ("brand-4", 0), ("brand-3", 0), ("brand-2", 2),
+    ]  # fmt: skip
 
 
 def test_an_outcome_that_is_dated_far_ahead_silences_no_drift() -> None:

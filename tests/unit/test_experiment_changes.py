@@ -1,6 +1,7 @@
 """Experiments that several people change at once: one change stands, for every reader, and whose does not is told."""
 
 import itertools
+import math
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 
@@ -8,9 +9,9 @@ import msgspec
 import pytest
 
 from streams.control import Control
-from streams.control_wire import ControlMessage, ExperimentSetting
+from streams.control_wire import Allocation, ControlMessage, ExperimentSetting
 from streams.experiments.changes import alter, settled
-from streams.experiments.registry import ExperimentError, ramp_to, start, stop
+from streams.experiments.registry import Bandit, ExperimentError, next_cohort, ramp_to, start, stop
 from streams.wire import encode_json
 from tests.builders import Record
 from tests.unit.test_experiment_numbers import Topic, asked
@@ -280,3 +281,28 @@ def test_a_draft_without_room_is_taken_back_though_another_has_written_it_again(
     with pytest.raises(ExperimentError, match=r"no 0\.800 of the layer is free, .* smaller --width$"):
         settled(asked("heat", width=0.8), second, topic.read, topic.write)
     assert topic.known() == {"warmth": first}
+
+
+@pytest.mark.parametrize("ramp", [0.0, 1.01, math.nan])
+def test_what_is_no_share_of_users_is_no_ramp(ramp: float) -> None:
+    draft = asked("warmth")({})
+    with pytest.raises(ExperimentError, match="expected above 0, 1 at most"):
+        start(draft, ramp, 2)
+    with pytest.raises(ExperimentError, match=r"expected above 0, 1 at most|a ramp only grows"):
+        ramp_to(start(draft, 0.1, 2), ramp, 3)
+
+
+def test_a_reason_of_any_length_stops_an_experiment_for_every_reader() -> None:
+    topic, running = Topic(), start(asked("warmth")({}), 1.0, 2)
+    topic.write([running, stop(running, "x" * 600, 3)])
+    assert topic.known()["warmth"].status == "stopped"
+
+
+def test_cohorts_stand_each_after_those_before_and_of_a_bandit_that_is_made_anew_they_begin_anew() -> None:
+    topic, running = Topic(), start(asked("warmth")({}, bandit=Bandit(0.1, 60)), 0.25, 0)
+    anew = msgspec.structs.replace(running, number=2)
+    for setting, at_ms, count in ((running, 60_000, 1), (running, 120_000, 2), (anew, 60_000, 1), (anew, 120_000, 2)):
+        made = next_cohort(setting, topic.read().get(Allocation, "warmth"), (0.3, 0.7), at_ms)
+        assert made is not None
+        topic.write([made])
+        assert (topic.read().get(Allocation, "warmth"), len(made.cohorts)) == (made, count)

@@ -16,7 +16,7 @@ from streams.control_changes import TRIES_MAX
 from streams.control_wire import Allocation, ArmSetting, CohortSetting, ControlMessage, ExperimentSetting
 from streams.experiments.changes import settled
 from streams.experiments.referee import Referee
-from streams.experiments.registry import ExperimentError, ExperimentSwitch, create, start, stop
+from streams.experiments.registry import ExperimentError, ExperimentSwitch, create, objections, start, stop
 from streams.experiments.store import load, save
 from streams.wire import encode_json
 from tests.builders import Record
@@ -167,6 +167,24 @@ def test_a_draft_with_the_number_of_another_is_not_started_and_the_command_tells
 
     assert (told.exit_code, topic.known()["fewer"]) == (1, second)
     assert f"fewer: {WORDS}" in told.output
+
+
+def test_a_number_that_another_was_started_with_and_no_other_speaks_against_a_draft() -> None:
+    topic = Topic()
+    first, twin = asked("warmth")({}), asked("fewer", "slots", 5, layer="size")({})
+    beside = asked("heat")({"warmth": first})
+    topic.write([first, twin, beside])
+    assert [objections(each, topic.read()) for each in (first, twin, beside)] == [[], [], []]
+    topic.write([start(first, 1.0, 2)])
+    assert [objections(each, topic.read()) for each in (twin, beside)] == [[WORDS], []]
+
+
+def test_an_experiment_that_is_made_anew_under_its_name_ends_the_one_before() -> None:
+    experiments, former = Experiments(), start(asked("warmth")({}), 1.0, 2)
+    switch = ExperimentSwitch(experiments)
+    switch.follow("warmth", former)
+    switch.follow("warmth", msgspec.structs.replace(former, number=2))
+    assert [experiments.name_of(number) for number in (1, 2)] == [None, "warmth"]
 
 
 @pytest.mark.parametrize("over", [False, True])

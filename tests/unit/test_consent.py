@@ -189,6 +189,12 @@ def test_an_erased_person_may_come_back_as_somebody_new(bench: Bench) -> None:
     assert (int(row["clicks"]), int(row["time_ms"])) == (1, START_MS + 6)
 
 
+def test_a_consent_of_somebody_who_was_never_forgotten_holds_nothing_back(bench: Bench) -> None:
+    bench.tell(grant("a", START_MS + 10))
+    assert bench.run([record(click("a"), 0)]).counts["applied"] == 1
+    assert not bench.state.erased.until_ms
+
+
 def test_a_standing_refusal_holds_until_the_person_agrees_again(bench: Bench) -> None:
     bench.run(records([click("a")]))
     bench.tell(refusal("a", START_MS + 5))

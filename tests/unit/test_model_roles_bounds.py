@@ -47,6 +47,14 @@ def test_a_promotion_leaves_others_their_roles() -> None:
     assert (live.shadow, live.shadow_share, live.canary, live.canary_share) == (NEW, 0.2, "", 0.0)
 
 
+def test_a_model_may_have_a_role_for_everybody_and_leaves_its_former_one() -> None:
+    canary = with_canary(ModelRoles(), NEW, 1.0, 1)
+    shadow = with_shadow(canary, NEW, 1.0, 2)
+    assert (shadow.canary, shadow.canary_share, shadow.shadow, shadow.shadow_share) == ("", 0.0, NEW, 1.0)
+    again = with_canary(shadow, NEW, 1.0, 3)
+    assert (again.canary, again.canary_share, again.shadow, again.shadow_share) == (NEW, 1.0, "", 0.0)
+
+
 def test_workers_play_what_the_message_says() -> None:
     message = ModelRoles(
         live=NEW, former=(OTHER, ""), canary=FORMER, canary_share=0.1, shadow="s-00000004", shadow_share=0.25

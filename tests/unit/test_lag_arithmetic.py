@@ -160,6 +160,7 @@ def test_offsets_that_went_back_are_a_rewind_until_all_is_read_again() -> None:
 
     assert watched(rewound).status is Status.REWIND
     assert watched([*rewound, (60, 100)]).status is Status.REWIND
+    assert watched([*rewound, (60, 100), (100, 100)]).status is Status.OK
     assert watched([*rewound, (60, 100), (100, 100), (100, 110)]).status is Status.OK
 
 

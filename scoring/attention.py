@@ -139,6 +139,11 @@ class AttentionModel:
 def load(directory: Path | None = None) -> AttentionModel:
     """The model in ``directory``, or the packaged demo model. Raises `ModelError` where it breaks its contract."""
     place = resources.files("onnx_models") / "artifacts" / "demo" if directory is None else directory
+    return opened(place)[0]
+
+
+def opened(place: Traversable) -> tuple[AttentionModel, Arrays, float]:
+    """The model in ``place``, its golden arrays, and the largest difference to them. Raises `ModelError` as `load`."""
     model, golden = open_unproven(place)
     difference = golden_difference(model, golden)
     if not difference <= GOLDEN_TOLERANCE:  # NaN, too, is not within
@@ -147,7 +152,7 @@ def load(directory: Path | None = None) -> AttentionModel:
             f"at most {GOLDEN_TOLERANCE:g}",
             f"see where with: salience verify --model {place}",
         )
-    return model
+    return model, golden, difference
 
 
 def open_unproven(place: Traversable) -> tuple[AttentionModel, Arrays]:

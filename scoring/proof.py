@@ -12,7 +12,7 @@ from importlib.resources.abc import Traversable
 
 import numpy as np
 
-from scoring.attention import GOLDEN_TOLERANCE, Arrays, AttentionModel, golden_difference, open_unproven
+from scoring.attention import Arrays, AttentionModel, opened
 from scoring.inputs import ModelInputs, empty_inputs
 from scoring.manifest import ModelError
 from scoring.probes import CANDIDATES, PEOPLE, probed_ads, probes
@@ -43,11 +43,7 @@ class Proof:
 def prove(place: Traversable, clock: Clock, score_ms_max: float = SCORE_MS_MAX) -> tuple[AttentionModel, Proof]:
     """The model in ``place``, shown to keep its contract, and what it has shown. Raises `ModelError`."""
     fix = f"see where with: salience verify --model {place}"
-    model, golden = open_unproven(place)
-    parity = golden_difference(model, golden)
-    if not parity <= GOLDEN_TOLERANCE:  # true for NaN, too
-        reason = f"{place}: outputs differ from the golden ones by {parity:.3g}"
-        raise ModelError(reason, f"at most {GOLDEN_TOLERANCE:g}", fix)
+    model, golden, parity = opened(place)
     for inputs in (empty_inputs(1, 1, model.dim), empty_inputs(3, 2, model.dim)):
         _check_sense(place, model, inputs, "people of whom nothing is known", fix)
     score_ms = _score_ms(place, model, _many(golden), clock, score_ms_max)

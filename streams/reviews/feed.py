@@ -25,7 +25,7 @@ from streams.dead_letters import Filter, read
 from streams.decode import Record
 from streams.fetching import Batches, fetch
 from streams.followed import Followed
-from streams.lanes.outbox import Outbox
+from streams.lanes.outbox import UNUSED_MAX_MS, Outbox
 from streams.leaving import at_work
 from streams.message import Message
 from streams.reading import log_ends, partitions_of, read_topic
@@ -70,7 +70,9 @@ class ReviewFeed:
         self.reviewer = Reviewer()
         self._answers: list[int | None] = []
         """When each partition was answered about, by a clock of aiokafka's that may go back: a change is an answer."""
-        self._answered_ms = tick_ms()
+        self._answered_ms = self._wrote_ms = tick_ms()
+        self._at: list[Message] = []
+        """The last record of the state as it stands; empty before there is one."""
 
     def unwell(self) -> str:
         """Why reviews are not read now; empty while they are."""
@@ -135,6 +137,7 @@ class ReviewFeed:
             return
         try:
             self.reviewer.go_on(await asyncio.to_thread(known, standing, self._reviews_id, self.end))
+            self._at = [Message(AT, standing[AT])]
         except StateError as error:
             log.warning("what was learnt of reviews is refused, it begins anew", reason=str(error))
             keys = sorted(standing, key=lambda key: key != AT)  # first the record that names the others
@@ -210,6 +213,9 @@ class ReviewFeed:
             tones = self.reviewer.news()
             told += [Message(tone.key, encode_json(tone)) for tone in tones]
             state = await asyncio.to_thread(self.reviewer.state, self._reviews_id)
+            self._at = [record for record in state if record.key == AT] or self._at
+            if tick_ms() - self._wrote_ms >= UNUSED_MAX_MS:
+                state = state or self._at
         await self._write({DEAD_LETTERS: letters, REVIEW_STATE: state, TONES: told})
         if tones:
             self._on_news(tones)
@@ -224,6 +230,7 @@ class ReviewFeed:
                 await self._outbox.send(self._prefix + name, 0, of_topic)
                 await self._outbox.delivered()
             await self._outbox.commit()
+            self._wrote_ms = tick_ms()
         except ProducerFenced as error:
             raise ReviewError(
                 "another reader of reviews has begun, or this one stood still for SALIENCE_TRANSACTION_TIMEOUT_MS; "

@@ -15,6 +15,7 @@ from streams.reviews.reviewer import STAGE, Reviewer
 from streams.settings import Settings
 from streams.wire import Review, Tone, encode_json
 from tests.builders import START_MS, Record, ad
+from tests.unit.lanes import Outbox
 
 GOOD, BAD = "light and comfortable, would buy again", "broke after two days, a waste of money"
 
@@ -367,3 +368,25 @@ def test_a_review_of_a_topic_made_anew_has_its_dead_letter_though_one_of_the_for
     one.take_letter("first", str(START_MS + 9))
     (letter,) = one.take([Record("reviews", 0, 7, START_MS + 1, b"shoe", b"{")])
     assert dict(letter.headers)[f"{PREFIX}offset"] == b"7"
+
+
+def test_a_reader_to_whom_nothing_comes_uses_its_producer_once_a_day_so_that_no_broker_forgets_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    now_ms, outbox = 0, Outbox()
+    monkeypatch.setattr("streams.reviews.feed.tick_ms", lambda: now_ms)
+    feed = ReviewFeed(Settings(), lambda _: None)
+    feed._outbox, feed.reviewer = outbox, reviewer()  # type: ignore[assignment]  # stands in for one on a broker
+    assert list(feed.reviewer.take(records(stream(10)))) == []
+
+    def tell(hours: int) -> list[str]:
+        nonlocal now_ms
+        now_ms += hours * 3_600_000
+        outbox.did.clear()
+        asyncio.run(feed._tell([], caught_up=True))
+        return [did for did in outbox.did if did != "delivered"]
+
+    assert tell(0) == ["begin", "review-state", "tones", "commit"]
+    assert [tell(hours) for hours in (1, 22)] == [[], []]
+    assert tell(1) == ["begin", "review-state", "commit"]
+    assert tell(23) == []

@@ -250,7 +250,7 @@ def _told(control: "Control", version: str) -> dict[str, Any]:
         "score_ms": pushed.score_ms if pushed else None,
         "lanes": record.lanes,
         "told": [
-            {"lane": lane, "age_s": max(0, wall_ms() - time_ms) / 1_000}
+            {"lane": lane, "age_s": max(0, wall_ms() - time_ms) / 1_000 if time_ms else None}
             for lane, time_ms in sorted(record.told_ms.items(), key=lambda each: each[1])
         ],
         "outcomes": evidence.outcomes,
@@ -273,8 +273,13 @@ def _last_told(told: list[dict[str, Any]]) -> str:
     if not told:
         return "never"
     oldest, newest = told[0], told[-1]
-    others = f", lane {oldest['lane']} {_age(oldest['age_s'])} ago" if len(told) > 1 else ""
-    return f"{_age(newest['age_s'])} ago{others}"
+    others = f", lane {oldest['lane']} {_ago(oldest['age_s'])}" if len(told) > 1 else ""
+    return f"{_ago(newest['age_s'])}{others}"
+
+
+def _ago(age_s: float | None) -> str:
+    """When a lane told, by its own time, which begins with its first event."""
+    return "before any event" if age_s is None else f"{_age(age_s)} ago"
 
 
 def _age(seconds: float) -> str:

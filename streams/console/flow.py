@@ -46,7 +46,12 @@ class Flow:
         self._ticks: list[tuple[int, npt.NDArray[np.int64]]] = []
 
     def take(self, lane: int, placed: Sequence[Placed], written_ms: Sequence[int]) -> None:
-        """Take placements of a lane, oldest first, each with the time of its record."""
+        """Take placements of a lane, oldest first, each with the time of its record.
+
+        Those in a partition that clicks do not have, as where these were made anew with fewer, are not counted.
+        """
+        if lane >= len(self._totals):
+            return
         late = np.array(written_ms, dtype=np.float64) - np.array([one.time_ms for one in placed], dtype=np.float64)
         latest = late[-LATENCIES_KEPT:]
         end = int(self._totals[lane]) + len(placed)

@@ -61,6 +61,18 @@ def test_a_placement_of_no_time_is_malformed_and_the_console_goes_on() -> None:
     assert desk.malformed == 2
 
 
+def test_placements_in_partitions_that_clicks_do_not_have_are_of_no_lane_and_the_console_goes_on() -> None:
+    """As where clicks were made anew with fewer, and what was placed before is there."""
+    desk = Desk(Settings(), 4)
+    (tail,) = [tail for tail in desk.tails() if tail.topic == "placements"]
+    for lane in (3, 4):
+        value = encode_json(placed(f"of-{lane}"))
+        tail.take([Record("placements", lane, 0, START_MS, b"u", value)])
+    snapshot = desk.tick(news(group()), START_MS, caught_up=True, skipped=0)
+    assert [lane.placements for lane in snapshot.lanes] == [0, 0, 0, 1]
+    assert snapshot.people == ["of-4", "of-3"]
+
+
 @pytest.mark.parametrize(
     ("name", "wrong"),
     [

@@ -111,6 +111,20 @@ def test_a_model_that_tells_as_much_as_ever_asks_for_none_however_little_that_is
     assert Detector.GAIN not in {alarm.detector for alarm in learnt(40_000, 4, 40_000, mean, spread)}
 
 
+def test_predictions_that_fade_step_by_step_ask_once_when_they_tell_less_than_half_of_what_they_once_did() -> None:
+    """Though they stay true, tell something still, and no step loses half of the one before."""
+    watch, model, found = Watch(), a_model(), list[Alarm]()
+    for part, spread in enumerate((1.6, 1.6, 1.3, 1.1, 0.9, 0.7)):
+        rng = np.random.default_rng(part)
+        predicted = 1 / (1 + np.exp(-rng.normal(0, spread, GOOD_EVERY)))
+        clicked = (rng.random(GOOD_EVERY) < predicted).astype(int)
+        some = list(zip(clicked.tolist(), predicted.tolist(), strict=True))
+        found += run(watch, model, some, learned=part * GOOD_EVERY)
+    assert [alarm.detector for alarm in found] == [Detector.GAIN]
+    assert 0 < found[0].now < found[0].was / 2
+    assert found[0].learned > 4 * GOOD_EVERY
+
+
 def test_a_gain_that_has_come_back_may_be_lost_again() -> None:
     watch, model, found = Watch(), a_model(), []
     for part, turned in enumerate((0.0, 0.5, 0.0, 0.5)):

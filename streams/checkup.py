@@ -65,17 +65,22 @@ def checkup(settings: Settings) -> Iterator[Check]:
     if not broker.ok:
         yield Check("topics", ok=False, found="not looked at: no broker", fix=broker.fix)
         return
-    yield from _topics(settings)
+    yield from _all_guarded("topics", _topics(settings))
     yield _guarded("control", _control, settings)
-    yield from _events(settings)
+    yield from _all_guarded("events", _events(settings))
     yield _guarded("guarantee", _guarantee, settings)
 
 
 def _guarded(name: str, check: Callable[[Settings], Check], settings: Settings) -> Check:
+    (found,) = _all_guarded(name, map(check, [settings]))
+    return found
+
+
+def _all_guarded(name: str, checks: Iterator[Check]) -> Iterator[Check]:
     try:
-        return check(settings)
+        yield from checks
     except Exception as error:  # noqa: BLE001 - a check that fails is a finding, whatever it was
-        return Check(name, ok=False, found=f"{type(error).__name__}: {error}", fix=_remedy(error))
+        yield Check(name, ok=False, found=f"{type(error).__name__}: {error}", fix=_remedy(error))
 
 
 def _versions() -> Check:

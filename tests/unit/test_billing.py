@@ -389,7 +389,7 @@ def test_arms_beyond_the_bound_count_with_their_campaigns_and_those_before_it_go
 
 
 def test_bytes_that_are_no_cell_are_refused() -> None:
-    with pytest.raises(ValueError, match="reshape"):
+    with pytest.raises(ValueError, match="cell has 80 bytes"):
         Ledger().restore(("one", ""), bytes(80))
 
 

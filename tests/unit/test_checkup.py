@@ -4,9 +4,10 @@ from collections.abc import Mapping
 
 import pytest
 
-from streams import topics
+from streams import checkup, latest_events, topic_admin, topics
 from streams.checkup import Check, ads, of_topics
 from streams.latest_ads import Stock
+from streams.settings import Settings
 from streams.topic_admin import Seen, compare
 
 MADE = {topic.name: Seen(topic.partitions(4), topic.cleanup) for topic in topics.TABLE}
@@ -110,3 +111,18 @@ def test_what_another_number_of_partitions_means_is_told_once_whatever_the_numbe
 
 def test_where_nothing_is_wrong_one_row_says_so() -> None:
     assert told(MADE) == [Check("topics", ok=True, found=f"all {len(MADE)} there, 4 lanes")]
+
+
+def test_a_check_that_fails_in_an_unforeseen_way_takes_none_of_the_others_with_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def breaks(*_: object) -> object:
+        raise KeyError("lane 3")
+
+    monkeypatch.setattr(topic_admin, "partition_counts", lambda *_: {})
+    monkeypatch.setattr(topic_admin, "found", breaks)
+    monkeypatch.setattr(latest_events, "sample", breaks)
+    told = {check.name: check for check in checkup.checkup(Settings(guarantee="at_least_once"))}
+    for name in ("topics", "events"):
+        assert (told[name].ok, told[name].found) == (False, "KeyError: 'lane 3'")
+    assert "guarantee" in told

@@ -5,6 +5,7 @@ models that learn one example at a time. *online*: the click layer on top, which
 fitted in a process of its own, as many at once as asked for.
 """
 
+import gc
 import math
 import multiprocessing
 import signal
@@ -91,6 +92,15 @@ class Comparison:
     """What the chosen model gains from mode to mode: AUC and log loss."""
 
 
+def _begin_fits() -> None:
+    """In a forked process: leave Ctrl-C to the one that forked it, and let no collection look at what it had then.
+
+    That would copy its pages, and end what works by threads that are not here, as Kafka clients do.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    gc.freeze()
+
+
 def fit_all(
     models: Sequence[Alternative], trial: Trial, chosen: str, jobs: int, done: Callable[[Outcome], None]
 ) -> dict[str, Outcome]:
@@ -103,7 +113,7 @@ def fit_all(
     _SHARED.update(trial=trial, chosen=chosen, models={model.name: model for model in models})
     try:
         # A forked process sees the trial without a copy. Ctrl-C reaches all processes; only this one answers it.
-        with ProcessPoolExecutor(jobs, fork, signal.signal, (signal.SIGINT, signal.SIG_IGN)) as pool:
+        with ProcessPoolExecutor(jobs, fork, _begin_fits) as pool:
             try:
                 pending: list[Future[Outcome]] = [pool.submit(_outcome, model.name) for model in models]
                 for future in as_completed(pending):

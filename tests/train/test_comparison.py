@@ -7,6 +7,7 @@ import os
 import signal
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -358,3 +359,24 @@ def test_whoever_interrupts_a_comparison_waits_for_no_model_and_leaves_no_proces
 def test_an_interrupt_is_answered_by_the_command_and_not_by_the_processes_that_fit(trial: Trial) -> None:
     models = [Taking("interrupted", lambda: os.kill(os.getpid(), signal.SIGINT))]
     assert fit_all(models, trial, "none", 1, lambda _: None).keys() == {"interrupted"}
+
+
+def test_what_the_command_has_left_is_not_ended_by_the_processes_that_fit(trial: Trial, tmp_path: Path) -> None:
+    """A Kafka client whose threads are not in that process crashes it."""
+
+    class Client:
+        def __init__(self) -> None:
+            self.itself = self
+
+        def __del__(self) -> None:
+            (tmp_path / f"ended by {os.getpid()}").touch()
+
+    gc.collect()
+    gc.disable()
+    try:
+        Client()
+        assert fit_all([Taking("collects", gc.collect)], trial, "none", 1, lambda _: None).keys() == {"collects"}
+    finally:
+        gc.enable()
+    gc.collect()
+    assert [path.name for path in tmp_path.iterdir()] == [f"ended by {os.getpid()}"]

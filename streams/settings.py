@@ -21,6 +21,8 @@ PLACEHOLDER = "replace me"
 """What stands for every secret in `deploy/k8s/secrets.yaml.example`: everybody knows it."""
 NEAR = 0.85
 """From this share of common letters on, a variable is a misspelt setting: a few letters are wrong, no whole word."""
+FORMER = {"CLICK_FEEDBACK": "CLICK_WAIT_MS"}
+"""What has taken the place of a setting."""
 CENTURY_MS = 100 * 365 * 86_400_000
 """A longer time is a mistake, and added to today's time may not fit in 64 bits."""
 BYTES_MAX = 2**63 - 1
@@ -365,14 +367,14 @@ def is_loopback(host: str) -> bool:
 
 
 def misspelt(environment: Mapping[str, str]) -> dict[str, str]:
-    """Misspelt variables, which have no effect, each with the nearest setting.
+    """Misspelt and former variables, which have no effect, each with the setting that is meant.
 
     Other variables with the prefix may be legitimate: Kubernetes makes some per Service, such as SALIENCE_LAG_PORT.
     """
     prefix = Settings.model_config["env_prefix"]
     known = [name.upper() for name in Settings.model_fields | Security.model_fields]
     names = (name.removeprefix(prefix) for name in map(str.upper, environment) if name.startswith(prefix))
-    near = {name: get_close_matches(name, known, 1, NEAR) for name in names if name not in known}
+    near = {name: get_close_matches(FORMER.get(name, name), known, 1, NEAR) for name in names if name not in known}
     return {prefix + name: prefix + found[0] for name, found in near.items() if found}
 
 

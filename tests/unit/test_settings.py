@@ -220,6 +220,10 @@ def test_a_variable_that_is_almost_a_setting_is_found_and_others_of_the_prefix_a
     }
 
 
+def test_a_setting_of_former_versions_is_told_with_the_one_that_has_taken_its_place() -> None:
+    assert misspelt({"SALIENCE_CLICK_FEEDBACK": "immediate"}) == {"SALIENCE_CLICK_FEEDBACK": "SALIENCE_CLICK_WAIT_MS"}
+
+
 def test_doctor_names_the_setting_that_a_variable_was_meant_for(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SALIENCE_SEAL_SECRETS", "hush")
     (check,) = [one for one in checkup(Settings(bootstrap="127.0.0.1:1")) if one.name == "settings"]

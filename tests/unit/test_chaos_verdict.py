@@ -87,6 +87,16 @@ def last_slice_is_missing(evidence: Evidence) -> None:
     evidence.recorded.lane_rows[0].pop()
 
 
+def slice_ends_elsewhere_than_its_records(by: int) -> Callable[[Evidence], None]:
+    def ends(evidence: Evidence) -> None:
+        rows = evidence.recorded.lane_rows[0]
+        offset, row = rows[2]
+        first, second = row.next_offsets
+        rows[2] = offset, msgspec.structs.replace(row, next_offsets=(first + by, second))
+
+    return ends
+
+
 def row_was_lost(evidence: Evidence) -> None:
     del evidence.recorded.rows[b"user-1"]
 
@@ -146,6 +156,8 @@ def recorder_came_late(evidence: Evidence) -> None:
         (slice_is_missing, "lost"),
         (slice_is_there_twice, "doubled"),
         (last_slice_is_missing, "lost"),
+        (slice_ends_elsewhere_than_its_records(-1), "reordered"),
+        (slice_ends_elsewhere_than_its_records(1), "reordered"),
         (row_was_lost, "lost"),
         (row_is_of_an_older_slice, "other"),
         (placement_is_there_twice, "doubled"),

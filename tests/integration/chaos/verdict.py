@@ -164,7 +164,7 @@ def _check_replay(evidence: Evidence, verdict: Verdict) -> None:
             except IndexError:
                 verdict.add("other", 1, f"slice of lane {lane} from {row.from_offsets} has more records than are there")
                 return
-            if _between(evidence, lane, effects.lane_row.next_offsets, row.next_offsets):
+            if _apart(evidence, lane, effects.lane_row.next_offsets, row.next_offsets):
                 verdict.add("reordered", 1, f"slice of lane {lane} from {row.from_offsets} did not end where it says")
         for place, user in enumerate(state.store.users):
             if user is not None:
@@ -263,8 +263,13 @@ def _check_committed(evidence: Evidence, verdict: Verdict) -> None:
     for lane, committed in evidence.committed.items():
         rows = evidence.recorded.lane_rows.get(lane, [])
         delivered = rows[-1][1].next_offsets if rows else (0, 0)
-        apart = _between(evidence, lane, delivered, committed) + _between(evidence, lane, committed, delivered)
+        apart = _apart(evidence, lane, delivered, committed)
         verdict.add("other", apart, f"records of lane {lane} lie between the group's offsets and the lane row's")
+
+
+def _apart(evidence: Evidence, lane: int, one: tuple[int, int], other: tuple[int, int]) -> int:
+    """Records of a lane that one of two positions is before and the other is not."""
+    return _between(evidence, lane, one, other) + _between(evidence, lane, other, one)
 
 
 def _between(evidence: Evidence, lane: int, first: tuple[int, int], last: tuple[int, int]) -> int:

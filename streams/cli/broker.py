@@ -41,7 +41,9 @@ NodesOption = Annotated[int, typer.Option("--nodes", help="1, or 3 to survive th
 
 
 app = typer.Typer(help="Run a Kafka broker on this machine.", no_args_is_help=True)
-embedded = typer.Typer(help="Tansu: in memory, starts in milliseconds, no transactions.", no_args_is_help=True)
+embedded = typer.Typer(
+    help="Tansu: in memory, starts in milliseconds, for minutes of traffic; no transactions.", no_args_is_help=True
+)
 apache = typer.Typer(
     help="Apache Kafka 4: keeps its data, has transactions; needs Java 17 and Maven.", no_args_is_help=True
 )

@@ -7,6 +7,7 @@ from deploy.brokers import BrokerError
 from streams.cli import app
 from streams.demo.meter import Meter
 from streams.demo.report import Report
+from streams.demo.shopping import Plan
 
 
 def test_a_demo_in_which_nothing_was_shown_has_unknown_click_rates_and_fails(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -28,3 +29,19 @@ def test_a_demo_whose_broker_dies_says_so_in_a_line_of_its_own_and_to_machines(m
     assert told.exit_code == 1
     assert json.loads(told.stdout) == {"error": "The embedded broker ended with code -9."}
     assert told.stderr.splitlines()[-1] == "Error: The embedded broker ended with code -9."
+
+
+def test_a_demo_ends_by_itself_and_is_not_longer_than_its_broker_bears(monkeypatch: pytest.MonkeyPatch) -> None:
+    plans: list[Plan] = []
+
+    def planned(plan: Plan, *_: object) -> Report:
+        plans.append(plan)
+        raise BrokerError("not now")
+
+    monkeypatch.setattr("streams.demo.run.run_demo", planned)
+    for arguments in ([], ["--seconds", "300"]):
+        assert CliRunner().invoke(app, ["demo", *arguments]).exit_code == 1
+    assert [plan.seconds for plan in plans] == [120, 300]
+    refused = CliRunner().invoke(app, ["demo", "--seconds", "301"])
+    assert refused.exit_code == 2
+    assert "less than or equal to 300" in refused.stderr

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Iterable, Sequence
+from types import SimpleNamespace
 from typing import Any, Self
 
 import msgspec
@@ -11,7 +12,9 @@ from aiokafka.structs import OffsetAndTimestamp
 
 from scoring.rows import RowStore, decode_rows
 from streams.identity import TopicIdentity
-from streams.lanes.adopt import _adopt_lane
+from streams.lag.board import GroupSeen
+from streams.lag.poller import Poller
+from streams.lanes.adopt import WorkersRunError, _adopt_lane, _check_nobody_runs
 from streams.lanes.recovery import Recovered
 from streams.message import Message
 from streams.settings import Settings
@@ -24,8 +27,6 @@ READ_MS = (1_700_000_000_000, 1_700_000_001_000)
 """Up to when the lane had read them."""
 BEGINS = (30, 7)
 """Where the topics begin that are there."""
-
-
 NEWER = {"ad-impressions": 480, "clicks": None}
 """The first record later than what the lane had read; of clicks none is there."""
 
@@ -33,13 +34,16 @@ NEWER = {"ad-impressions": 480, "clicks": None}
 class Consumer:
     """A reader that knows where topics begin, and from where on they are newer than a moment."""
 
+    def __init__(self, begins: tuple[int, int]) -> None:
+        self.begins = begins
+
     async def __aenter__(self) -> Self:
         return self
 
     async def __aexit__(self, *_: object) -> None: ...
 
     async def beginning_offsets(self, partitions: list[TopicPartition]) -> dict[TopicPartition, int]:
-        return dict(zip(partitions, BEGINS, strict=True))
+        return dict(zip(partitions, self.begins, strict=True))
 
     async def offsets_for_times(self, since: dict[TopicPartition, int]) -> dict[TopicPartition, Any]:
         assert list(since.values()) == [READ_MS[0] + 1, READ_MS[1] + 1]
@@ -50,12 +54,21 @@ Written = dict[bytes | None, bytes | None]
 
 
 def adopting(
-    monkeypatch: pytest.MonkeyPatch, former: tuple[str, str] = IDENTITY.inputs, ends: tuple[int, int] = (1_000, 1_000)
+    monkeypatch: pytest.MonkeyPatch,
+    former: tuple[str, str] = IDENTITY.inputs,
+    ends: tuple[int, int] = (1_000, 1_000),
+    begins: tuple[int, int] = BEGINS,
+    people: Sequence[bytes] = (b"ann",),
+    did: list[str] | None = None,
 ) -> tuple[Any, Written]:
-    """What becomes of a lane that stands at 500 and 100 of ``former`` topics, and what it writes of itself and ann."""
+    """What becomes of a lane that stands at 500 and 100 of ``former`` topics, and what it writes of itself and people.
+
+    ``did``: what it asks of its producer.
+    """
     store, written = RowStore(), Written()
-    at = store.row_of(b"ann")
-    store.rows["offset"][at] = (499, 99)
+    for user in people:
+        at = store.row_of(user)
+        store.rows["offset"][at] = (499, 99)
     row = LaneRow(
         version=1, from_offsets=(0, 0), next_offsets=(500, 100), records=0, order=b"", watermarks_ms=READ_MS,
         stream_ms=0, topic_ids=former, lanes=4, totals={},
@@ -75,8 +88,8 @@ def adopting(
 
     monkeypatch.setattr("streams.lanes.adopt.recover", recover)
     monkeypatch.setattr("streams.lanes.adopt.log_ends", log_ends)
-    monkeypatch.setattr("streams.lanes.adopt.AIOKafkaConsumer", lambda **_: Consumer())
-    monkeypatch.setattr("streams.lanes.adopt.Outbox", lambda *_: Writing())
+    monkeypatch.setattr("streams.lanes.adopt.AIOKafkaConsumer", lambda **_: Consumer(begins))
+    monkeypatch.setattr("streams.lanes.adopt.Outbox", lambda *_: Writing(did))
     return asyncio.run(_adopt_lane(Settings(), IDENTITY, 0)), written
 
 
@@ -121,5 +134,38 @@ def test_of_a_topic_that_lost_its_end_what_is_newer_than_the_lane_had_read_is_re
     assert stands(*adopting(monkeypatch, former, ends)) == (next_offsets, applied)
 
 
-def test_a_lane_that_stands_at_the_end_of_its_topics_has_nothing_to_adopt(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert adopting(monkeypatch, ends=(500, 100)) == (None, {})
+@pytest.mark.parametrize("places", [{"ends": (500, 100)}, {"begins": (500, 100)}])
+def test_a_lane_that_stands_where_its_topics_begin_or_end_has_nothing_to_adopt(
+    places: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert adopting(monkeypatch, **places) == (None, {})
+
+
+def test_where_retention_has_deleted_what_was_not_read_a_lane_goes_on_behind_it_and_rows_keep_their_offsets(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    found, written = adopting(monkeypatch, begins=(501, 7))
+    assert (found.next_offsets, [*written]) == ((501, 100), [LANE_KEY])
+
+
+def test_all_rows_are_committed_part_by_part_each_delivered_before_and_the_lane_row_after_all_of_them(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("streams.lanes.adopt.ROWS_PER_TRANSACTION", 2)
+    did: list[str] = []
+    _, written = adopting(monkeypatch, ("another", "another"), people=[b"ann", b"bob", b"carl"], did=did)
+    part = ["begin", "state-changelog", "delivered", "commit"]
+    assert did == ["start", "begin", "abort", *part, *part, "begin", "lane row", "delivered", "commit", "stop"]
+    rows = decode_rows(value for user, value in written.items() if user != LANE_KEY and value is not None)
+    assert [*written] == [b"ann", b"bob", b"carl", LANE_KEY]
+    assert rows["offset"].tolist() == [[-1, -1]] * 3
+
+
+@pytest.mark.parametrize("state", ["stable", "preparing_rebalancing", "completing_rebalancing", "unknown"])
+def test_lanes_are_adopted_from_under_no_group_that_has_or_may_have_members(
+    state: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    groups = {"salience": GroupSeen(state, {}, {}, True)}
+    monkeypatch.setattr(Poller, "poll", lambda _: SimpleNamespace(groups=groups))
+    with pytest.raises(WorkersRunError, match="stop them first"):
+        _check_nobody_runs(Settings(group="salience"))

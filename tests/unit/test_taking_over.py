@@ -134,6 +134,20 @@ def test_letters_of_refused_ads_go_on_where_they_ended_and_begin_anew_with_the_t
     assert (lane.state.ads_next, lane.state.ads_id) == (begin, "ads-1")
 
 
+@pytest.mark.parametrize(("control_id", "begin"), [("control-1", 40), ("control-0", 0), ("", 0)])
+def test_peoples_requests_go_on_where_they_were_met_and_are_all_met_again_where_their_topic_was_made_anew(
+    control_id: str, begin: int, did: list[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    async def recover(_settings: object, _changelog: object, base: Recovered) -> Recovered:
+        base.lane_row = replace(ROW, control_id=control_id, control_next=40)
+        return base
+
+    monkeypatch.setattr("streams.lanes.lane.recover", recover)
+    lane = lane_of(tmp_path, Member(did))
+    asyncio.run(lane.take_over())
+    assert (lane.state.control_next, lane.state.control_id) == (begin, "control-1")
+
+
 @pytest.mark.parametrize("size", [0, 7, 216, 8 * (2 + 3 * 11)], ids=["none", "torn", "short", "of a later version"])
 def test_a_ledger_that_another_version_wrote_is_refused_with_the_way_out(
     size: int, did: list[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path

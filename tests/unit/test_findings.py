@@ -82,7 +82,7 @@ def test_a_trial_has_one_finding_and_its_sentence(code: str) -> None:
 
 
 def test_what_is_known_of_one_arm_is_told_though_one_person_decides_another() -> None:
-    for arms, code in (((OPEN, None), "open"), ((None, BETTER), "better")):
+    for arms, code in (((OPEN, None), "open"), ((None, BETTER), "better"), ((WORSE, None), "worse")):
         assert trial_finding(of_arms("a", "b", "c"), look(*arms, heaviest={1: 0.3, 2: 0.9})).code == code
 
 
@@ -127,10 +127,12 @@ def test_of_an_experiment_that_was_stopped_without_a_reason_it_is_found_that_it_
         assert (found.code, found.reason, found.sentence) == ("stopped", "", "stopped: no reason given")
 
 
-def told(users: int, clicked: int, *, impressions: bool = True, arms: tuple[float, float] = (0.5, 0.5)) -> str:
-    """What is told of two arms of so many users in turn, of whom the first so many of each arm clicked once."""
+def told(
+    users: int, clicked: int, *, impressions: bool = True, arms: tuple[float, float] = (0.5, 0.5), turns: int = 2
+) -> str:
+    """What is told of two arms, of which every so many-th user has the second; the first so many pairs clicked once."""
     trial, totals = Trial(np.array(arms)), np.zeros((users, len(SUMS)))
-    trial.expose(np.arange(users), np.arange(users) % 2, totals.copy())
+    trial.expose(np.arange(users), (np.arange(users) % turns == turns - 1).astype(int), totals.copy())
     totals[:, SUMS.index("impressions")] = 10 * impressions
     totals[: 2 * clicked, SUMS.index("clicks")] = 1
     return trial_finding(running(), trial.look(totals)).sentence
@@ -141,6 +143,7 @@ def test_what_is_too_little_is_told_by_how_many_of_how_many() -> None:
     assert told(400, 20, impressions=False) == "too little yet (as-is has 0 of 10 users who saw an ad)"
     assert told(400, 3) == "too little yet (as-is has 3 of 5 users who clicked)"
     assert told(400, 0) == "too little yet (as-is has 0 of 5 users who clicked)"
+    assert told(400, 20, arms=(0.8, 0.2), turns=5) == "too little yet (warmer has 80 of 100 users)"
 
 
 def test_what_is_open_is_told_with_how_much_it_may_still_be() -> None:

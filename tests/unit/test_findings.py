@@ -1,18 +1,20 @@
 """What an experiment shows: one code for each case, and the sentence that it makes."""
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import pytest
 
 from scoring.interleaving import Preference, Score
 from scoring.trial import SUMS, Difference, Look, Trial
 from streams.cli.experiment_report import show
-from streams.control_wire import ExperimentSetting
+from streams.control_wire import ExperimentSetting, Guardrail
 from streams.experiments.findings import SENTENCES, Finding, duel_finding, trial_finding
 from streams.experiments.registry import start, stop
-from streams.experiments.report import decode_report, duel_report, encode_report, report
+from streams.experiments.report import breached, decode_report, duel_report, encode_report, report
 from tests.unit.test_duels import draft as duel_draft
 from tests.unit.test_experiments import running
 
@@ -171,3 +173,23 @@ def test_a_rate_of_nothing_is_no_rate(capsys: pytest.CaptureFixture[str]) -> Non
     assert line.split() == ["cvr", "as-is", "–"]
     nobody = duel_report(start(duel_draft(), 1.0, 2), Score(0, (0.0, 0.0), None), 9)
     assert [arm.metrics["preference"] for arm in nobody.arms] == [None, None]
+
+
+@pytest.mark.parametrize(
+    ("first", "against", "why"),
+    [
+        (0.5, [between(-0.5, -0.125), None], "guardrail cvr: b loses 62.5%, surely more than 20.0%"),
+        (0.5, [None, between(-0.5, -0.125)], "guardrail cvr: c loses 62.5%, surely more than 20.0%"),
+        (0.5, [between(-0.5, -0.0625), between(0.0, 0.1)], None),
+        (0.0, [between(-0.5, -0.125), None], None),
+    ],
+    ids=["second", "third", "not surely", "of nothing"],
+)
+def test_a_guardrail_is_broken_by_who_surely_loses_more_of_its_own_metric_than_it_allows_whatever_is_judged(
+    first: float, against: list[Difference | None], why: str | None
+) -> None:
+    rail, seen = Guardrail(metric="cvr", most_loss=0.2), look(BETTER, BETTER)
+    setting = msgspec.structs.replace(of_arms("a", "b", "c"), guardrails=(rail,))
+    values, differences = {"ctr": [0.05] * 3, "cvr": [first, 0.1, 0.1]}, {"cvr": look(*against).differences["ctr"]}
+    assert setting.primary == "ctr"
+    assert breached(setting, replace(seen, values=values, differences=seen.differences | differences)) == why

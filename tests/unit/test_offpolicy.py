@@ -81,12 +81,14 @@ def test_intervals_cover_the_truth_as_often_as_they_say_where_people_come_again_
     assert {name: np.mean(hits) >= 0.9 for name, hits in covered.items()} == dict.fromkeys(covered, True)
 
 
-def test_choices_of_as_many_people_have_the_interval_of_independent_ones():
+def test_choices_of_as_many_people_have_the_interval_of_independent_ones_though_each_made_theirs_again_and_again():
     log = _choices()
-    beside = Logged(log.reward, log.weight, log.model_chosen, log.model_policy, person=np.arange(CHOICES)[::-1])
+    columns = log.reward, log.weight, log.model_chosen, log.model_policy
+    beside = Logged(*columns, person=np.arange(CHOICES)[::-1])
+    thrice = Logged(*(np.tile(column, 3) for column in columns), person=np.tile(np.arange(CHOICES), 3))
     for name, estimate in evaluate(log).items():
-        spread = evaluate(beside)[name].standard_error
-        assert spread == pytest.approx(estimate.standard_error), name
+        spreads = [evaluate(same)[name].standard_error for same in (beside, thrice)]
+        assert spreads == pytest.approx([estimate.standard_error] * 2), name
     assert evaluate(log)["ips"].standard_error == pytest.approx((log.weight * log.reward).std(ddof=1) / CHOICES**0.5)
 
 

@@ -66,6 +66,12 @@ def test_the_arm_that_was_shown_first_counts_first_whichever_impression_comes_fi
     assert found(referee) == ([0, 0, 0], 1)
 
 
+def test_who_saw_another_arm_twice_counts_for_neither_from_the_row_that_holds_the_first_time() -> None:
+    referee = referee_of(shown(1, 0, 10), shown(1, 1, 20), shown(1, 1, 50))
+    referee.take_rows([b"u1"], row(20, 2, 0))
+    assert found(referee) == ([0, 0, 0], 1)
+
+
 @pytest.mark.parametrize("later", [False, True])
 def test_an_impression_of_another_arm_that_is_dated_in_the_future_crosses_nobody(later: bool) -> None:
     told = [shown(1, 0, FUTURE_MS), shown(1, 1, 30)]
@@ -80,10 +86,14 @@ def test_an_impression_of_another_arm_that_is_dated_in_the_future_crosses_nobody
     assert found(referee) == ([0, 0, 0], 1)
 
 
-def test_who_takes_the_place_of_somebody_who_was_about_to_cross_does_not() -> None:
-    referee = referee_of(shown(1, 0, 10), shown(1, 1, 20))
+@pytest.mark.parametrize("seen_before", [False, True])
+def test_who_takes_the_place_of_somebody_who_was_about_to_cross_does_not(seen_before: bool) -> None:
+    referee = referee_of(shown(3, 0, 10), shown(1, 0, 10), shown(1, 1, 20))
+    referee.take_rows([b"u3"], row(10, 1, 0))
     referee.settle([erasure("u1", 30)], 1)
+    if seen_before:
+        referee.take_rows([b"u2"], row(35, 0, 0))
     see(referee, [shown(2, 0, 40)])
     referee.take_rows([b"u2"], row(40, 1, 0))
-    assert referee.people.number == 1
-    assert found(referee) == ([1, 0, 0], 0)
+    assert referee.people.number == 2
+    assert found(referee) == ([2, 0, 0], 0)

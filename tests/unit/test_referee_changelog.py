@@ -63,6 +63,13 @@ def test_who_is_idle_stays_though_they_were_forgotten_once_before() -> None:
     assert (read.forgotten, read.rows, read.idle) == ([b"a"], {b"a": b"1"}, [b"a"])
 
 
+def test_whose_row_begins_anew_in_a_slice_that_was_tried_twice_is_not_idle() -> None:
+    read = Read()
+    read.take((b"a", b"1"), LANE)
+    read.take((b"a", None), (b"b", b"1"), (b"a", b"2"), LANE)  # without transactions, the first try stays on the topic
+    assert (read.forgotten, read.rows, read.idle) == ([], {b"a": b"2", b"b": b"1"}, [])
+
+
 def test_a_watermark_that_the_lane_gives_up_forgets_nobody() -> None:
     read = Read()
     read.take((b"a", None), (watermark_key(b"a"), None), LANE)

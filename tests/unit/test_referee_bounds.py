@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from scoring.interleaving import Duel
-from streams.experiments.duels import Credits, Drafted
+from streams.experiments.duels import Credits, Drafted, showing_of
 from streams.experiments.people import People
 from streams.experiments.referee import Referee
 from streams.wire import encode_json
@@ -83,3 +83,12 @@ def test_of_outcomes_that_come_before_their_impressions_clicks_are_credited_once
     for event in (5, 5, 6):
         credits_.show(duel, event, Drafted(1, 0, 1))
     assert duel.credit.sum() == 1
+
+
+def test_an_outcome_is_credited_to_whose_impression_it_is_of_those_that_share_an_id_or_a_moment() -> None:
+    credits_, duel = Credits(), Duel()
+    told = [("e1", "ad-1", 5), ("e1", "ad-2", 5), ("e1", "ad-1", 6), ("e2", "ad-1", 5)]
+    for person, one in enumerate(told):
+        credits_.show(duel, showing_of(*one), Drafted(1, person, person % 2))
+    won = [credits_.settle(showing_of(*one), clicked=True) for one in told]
+    assert won == [Drafted(1, person, person % 2) for person in range(4)]

@@ -118,6 +118,7 @@ class Books:
             "sums": referee.people.totals.sum() - referee.people.totals[referee.people.ids == id64("other")].sum(),
             "an arm": look.users.sum(),
             "an exposure": (metrics.exposed_arm >= 0).sum(),
+            "when it was": metrics.exposed_ms.sum(),
             "people of a duel": turns.score.people,
             "clicks of a duel": sum(turns.score.clicks),
             "what waits": referee.credits.pending,
@@ -125,7 +126,7 @@ class Books:
         return [name for name, there in found.items() if there]
 
 
-ALL = ["an id", "sums", "an arm", "people of a duel", "clicks of a duel", "what waits"]
+ALL = ["an id", "sums", "an arm", "when it was", "people of a duel", "clicks of a duel", "what waits"]
 
 
 def watermark(user: bytes, until_ms: int) -> tuple[bytes, bytes]:

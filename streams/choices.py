@@ -17,14 +17,13 @@ import numpy as np
 import numpy.typing as npt
 
 from scoring.ids import id64
-from scoring.market import Fate
 from scoring.offpolicy import Logged, Weighted
 from scoring.policies import CONTROL_ARM
 from scoring.ranking import first_chances, slot_chances
 from streams.decode import Record
 from streams.oldest import give_up_oldest
 from streams.reading import Progress, log_begins, read_topic
-from streams.receipts import check_receipt
+from streams.receipts import check_receipt, fates_of, may_be_shown, worth_of
 from streams.topics import CLICKS, DECISIONS
 from streams.wire import UNREADABLE, Decision
 
@@ -263,18 +262,14 @@ def _modelled(placed: list[tuple[str, _Placed]]) -> tuple[Floats, Floats]:
 def _judged(decision: Decision) -> tuple[Floats, Floats, npt.NDArray[np.int64]]:
     """Predicted click rates and worth ``[C]`` of the candidates that the rules left in, and which were chosen.
 
-    A candidate that a slot shuts out for the slots below it counts as open: the target policy is judged by its first
-    slots.
+    The target policy is judged by its first slots.
     """
-    pctr = np.frombuffer(decision.pctr, dtype="<f4").astype(float)
-    bids = np.frombuffer(decision.bids_micros, dtype="<i8")
-    worth = np.frombuffer(decision.worth, dtype="<f4").astype(float) if decision.worth else pctr * bids
-    fates = np.frombuffer(decision.fates, dtype=np.uint8) if decision.fates else np.zeros(len(pctr), dtype=np.uint8)
-    stays = np.isin(fates, [Fate.OUTBID, Fate.KEPT_APART]) | (fates >= Fate.WON)
+    stays = may_be_shown(fates_of(decision))
     chosen = np.array(decision.chosen, dtype=np.int64)
     if not stays[chosen].all():
         raise ValueError(f"chosen {decision.chosen}; expected places of candidates whom the rules left in")
-    return pctr[stays], worth[stays], (np.cumsum(stays) - 1)[chosen]
+    pctr = np.frombuffer(decision.pctr, dtype="<f4").astype(float)
+    return pctr[stays], worth_of(decision)[stays], (np.cumsum(stays) - 1)[chosen]
 
 
 async def read_choices(

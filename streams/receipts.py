@@ -14,6 +14,7 @@ from msgspec.structs import astuple
 from pybase64 import b64encode
 
 from scoring.ids import id64, uniform
+from scoring.market import Fate
 from scoring.rows import LAYOUT_VERSION, ROW
 from streams.wire import Decision, Interleaved, encode_json
 
@@ -39,6 +40,27 @@ def encode_decision(decision: Decision) -> bytes:
 
 def _encoded(value: object) -> object:
     return Raw(b'"%b"' % b64encode(value)) if isinstance(value, bytes) else value
+
+
+def worth_of(told: Decision) -> npt.NDArray[np.float64]:
+    """What each candidate was worth, ``[C]`` micros of an impression: bid times pCTR where the receipt says no more."""
+    if told.worth:
+        return np.frombuffer(told.worth, dtype="<f4").astype(np.float64)
+    return np.frombuffer(told.bids_micros, dtype="<i8") * np.frombuffer(told.pctr, dtype="<f4").astype(np.float64)
+
+
+def fates_of(told: Decision) -> npt.NDArray[np.uint8]:
+    """What became of each candidate, ``[C]`` of `Fate`; receipts of former versions tell only who won."""
+    if told.fates:
+        return np.frombuffer(told.fates, dtype=np.uint8)
+    fates = np.full(len(told.candidates) // 8, Fate.OUTBID, dtype=np.uint8)
+    fates[list(told.chosen)] = Fate.WON
+    return fates
+
+
+def may_be_shown(fates: npt.NDArray[np.uint8]) -> npt.NDArray[np.bool_]:
+    """Whether the rules left each candidate in, ``[C]``; one that a slot shuts out for the slots below it counts."""
+    return np.isin(fates, (Fate.OUTBID, Fate.KEPT_APART)) | (fates >= Fate.WON)
 
 
 def check_receipt(told: Decision) -> None:

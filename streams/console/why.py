@@ -23,6 +23,7 @@ from scoring.rows import KIND_MASK, ROW, SHOWN_BIT
 from scoring.thompson import chances_of_most
 from streams.console.tastes import Taste, Vocabulary
 from streams.explain import Recomputed, recompute
+from streams.receipts import fates_of, may_be_shown, worth_of
 from streams.wire import Decision, Placement, Slot
 
 LOST_SHOWN = 20
@@ -225,18 +226,11 @@ class Judged:
 
     @classmethod
     def of(cls, decision: Decision) -> Self:
-        """From a receipt. Without recorded worth, it ranked by bid × pCTR; without fates, all losers were outbid."""
-        bids = np.frombuffer(decision.bids_micros, dtype=np.int64).astype(np.float64)
-        worth = np.frombuffer(decision.worth, dtype=np.float32).astype(np.float64)
-        if not decision.worth:
-            worth = bids * np.frombuffer(decision.pctr, dtype=np.float32)
-        fates = np.frombuffer(decision.fates, dtype=np.uint8)
-        if not decision.fates:
-            fates = np.zeros(len(worth), dtype=np.uint8)
-            fates[list(decision.chosen)] = Fate.WON
+        """From a receipt."""
+        worth = worth_of(decision)
         return cls(
             worth,
-            fates,
+            fates_of(decision),
             np.frombuffer(decision.candidates, dtype=np.uint64),
             float(worth[list(decision.chosen)].min()) if decision.chosen else 0.0,
             decision.arm == CONTROL_ARM,
@@ -255,7 +249,7 @@ class Judged:
 
     def chances(self) -> npt.NDArray[np.float64]:
         """Probability of the first slot before the draw; 0 for candidates that must not be shown."""
-        may = np.isin(self.fates, (Fate.OUTBID, Fate.KEPT_APART)) | (self.fates >= Fate.WON)
+        may = may_be_shown(self.fates)
         chances = np.zeros(len(self.worth))
         if not may.any():
             return chances

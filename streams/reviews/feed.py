@@ -71,8 +71,8 @@ class ReviewFeed:
         self._answers: list[int | None] = []
         """When each partition was answered about, by a clock of aiokafka's that may go back: a change is an answer."""
         self._answered_ms = self._wrote_ms = tick_ms()
-        self._at: list[Message] = []
-        """The last record of the state as it stands; empty before there is one."""
+        self._at = [Message(AT, None)]
+        """The last record of the state as it stands; before there is one, that there is none."""
 
     def unwell(self) -> str:
         """Why reviews are not read now; empty while they are."""

@@ -9,8 +9,11 @@ import ssl
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
+import structlog
 from pydantic import BeforeValidator, Field, SecretStr, ValidationError, ValidationInfo, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
+
+log = structlog.get_logger()
 
 BROKER = re.compile(r"(?:[\w.-]+|\[[0-9a-fA-F:.]+(?:%[\w.-]+)?\])(?::(?P<port>[0-9]{1,5}))?")
 PORT_MAX = 65_535
@@ -170,7 +173,7 @@ def aiokafka_options(bootstrap: str) -> dict[str, Any]:
     secure = security()
     options: dict[str, Any] = {"bootstrap_servers": bootstrap, "security_protocol": secure.security_protocol}
     if secure.encrypts:
-        options["ssl_context"] = _ssl_context(secure)
+        options["ssl_context"] = _Renewed(secure)
     if secure.authenticates:
         options |= {
             "sasl_mechanism": secure.sasl_mechanism,
@@ -201,6 +204,46 @@ def librdkafka_options(bootstrap: str) -> dict[str, Any]:
             "sasl.password": secure.password,
         }
     return options
+
+
+class _Renewed(ssl.SSLContext):
+    """A TLS context by which each connection is made with what the files hold by then.
+
+    Certificates are renewed under running processes. A client with those of its start could not connect again once they
+    have expired, or once a broker has a certificate of a new authority; it would try for ever.
+    """
+
+    def __new__(cls, _: Security) -> Self:
+        """A context of the client's side."""
+        return super().__new__(cls, ssl.PROTOCOL_TLS_CLIENT)
+
+    def __init__(self, secure: Security) -> None:
+        self.check_hostname = secure.ssl_check_hostname
+        self._secure, self._stamps = secure, _stamps(secure)
+        self._latest = _ssl_context(secure)
+
+    def wrap_bio(self, *args: Any, **kwargs: Any) -> ssl.SSLObject:
+        """A connection's TLS, as asyncio asks for it; by the former files while the new ones do not fit together."""
+        if (stamps := _stamps(self._secure)) != self._stamps:
+            self._stamps = stamps
+            try:
+                self._latest = _ssl_context(self._secure)
+                log.info("certificates read again")
+            except ConnectionSettingsError as error:
+                log.warning("certificates have changed and cannot be used, the former ones are", error=str(error))
+        return self._latest.wrap_bio(*args, **kwargs)
+
+
+def _stamps(secure: Security) -> list[tuple[int, ...]]:
+    """What changes when a file of certificates does; nothing for one that is not there."""
+    stamps: list[tuple[int, ...]] = []
+    for path in (secure.ssl_ca_file, secure.ssl_cert_file, secure.ssl_key_file):
+        try:
+            told = path.stat() if path is not None else None
+        except OSError:
+            told = None
+        stamps.append((told.st_ino, told.st_size, told.st_ctime_ns) if told else ())
+    return stamps
 
 
 def _ssl_context(secure: Security) -> ssl.SSLContext:

@@ -2,10 +2,13 @@
 
 import json
 import ssl
+import subprocess
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
+from structlog.testing import capture_logs
 from typer.testing import CliRunner
 
 from streams.cli import app, main
@@ -175,3 +178,66 @@ def test_a_command_ends_with_status_2_and_the_setting_that_is_wrong(
         main()
     assert end.value.code == 2
     assert "SALIENCE_SASL_USERNAME" in capsys.readouterr().err
+
+
+@pytest.fixture
+def servers(tmp_path: Path) -> list[Path]:
+    """Two servers' files: a key and a certificate of localhost that is its own authority, which the other's is not."""
+    made = []
+    for name in ("former", "renewed"):
+        made.append(file := tmp_path / name)
+        ask = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]
+        ask += ["-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost", "-days", "2"]
+        subprocess.run([*ask, "-keyout", str(file), "-out", f"{file}.crt"], check=True, capture_output=True)
+        file.write_text(file.read_text() + Path(f"{file}.crt").read_text())
+    return made
+
+
+def connect(client: ssl.SSLContext, server: Path) -> None:
+    """Shake hands with a server that has these files."""
+    there = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    there.load_cert_chain(server)
+    to, back = ssl.MemoryBIO(), ssl.MemoryBIO()
+    ours = client.wrap_bio(back, to, server_hostname="localhost")
+    theirs = there.wrap_bio(to, back, server_side=True)
+    for side in (ours, theirs, ours):
+        with suppress(ssl.SSLWantReadError):
+            side.do_handshake()
+    assert ours.version()
+
+
+@pytest.fixture
+def authority(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, servers: list[Path]) -> Path:
+    """The file of who signs the brokers' certificates, which holds the former."""
+    monkeypatch.setenv("SALIENCE_SECURITY_PROTOCOL", "SSL")
+    monkeypatch.setenv("SALIENCE_SSL_CA_FILE", str(file := tmp_path / "ca.pem"))
+    file.write_text(servers[0].read_text())
+    return file
+
+
+def test_a_client_connects_again_by_what_its_files_hold_by_then(authority: Path, servers: list[Path]) -> None:
+    former, renewed = servers
+    context = aiokafka_options("b:1")["ssl_context"]
+    connect(context, former)
+    with pytest.raises(ssl.SSLCertVerificationError):
+        connect(context, renewed)
+    authority.write_text(renewed.read_text())
+    connect(context, renewed)
+    with pytest.raises(ssl.SSLCertVerificationError):
+        connect(context, former)
+
+
+def test_a_client_connects_by_its_former_files_while_they_are_renewed(authority: Path, servers: list[Path]) -> None:
+    former, renewed = servers
+    context = aiokafka_options("b:1")["ssl_context"]
+    with capture_logs() as said:
+        for half in ("", "-----BEGIN"):
+            authority.write_text(half)
+            connect(context, former)
+            connect(context, former)
+        authority.unlink()
+        connect(context, former)
+        authority.write_text(renewed.read_text())
+        connect(context, renewed)
+    assert [line["log_level"] for line in said] == ["warning", "warning", "warning", "info"]
+    assert "SALIENCE_SSL_CA_FILE" in said[0]["error"]

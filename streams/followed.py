@@ -14,6 +14,7 @@ from collections.abc import Collection, Mapping
 import structlog
 
 from streams.aside import aside
+from streams.connection import ConnectionSettingsError
 from streams.mendable import MendableError
 
 log = structlog.get_logger()
@@ -76,13 +77,19 @@ class Followed:
             await asyncio.gather(self._checking, return_exceptions=True)
 
     async def check(self) -> None:
-        """Raises `MadeAnewError` and `MorePartitionsError`. While no broker answers, it concludes nothing."""
+        """Raises `MadeAnewError` and `MorePartitionsError`. While no broker answers, it concludes nothing.
+
+        Nor while files of the connection do not fit together, as in the middle of a renewal: the reader is connected.
+        """
         from streams import topic_admin  # noqa: PLC0415 - librdkafka, which takes an ad server a while to load
 
         self._due_s = time.monotonic() + LOOK_S
         try:
             there = await aside(topic_admin.found, self._bootstrap, self._topics)
         except topic_admin.TopicsError:  # the reader waits for the broker, too
+            return
+        except ConnectionSettingsError as error:
+            log.warning("whether topics are made anew is not looked at", error=str(error))
             return
         unknown = sorted(name for name, topic in there.items() if topic.id == NO_ID)
         if unknown and not self._said:

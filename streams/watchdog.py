@@ -19,7 +19,7 @@ from mode import Service
 from streams import topic_admin
 from streams.aside import aside
 from streams.clock import tick_ms
-from streams.connection import aiokafka_options
+from streams.connection import ConnectionSettingsError, aiokafka_options
 from streams.fatal import end_now, guarded
 from streams.identity import TopicIdentity, check_topics
 from streams.lanes.recovery import RecoveryError
@@ -119,7 +119,7 @@ class Watchdog(Service):
                     self._consumer = consumer
                 ends: dict[TopicPartition, int] = await self._consumer.end_offsets(partitions)
                 return ends
-        except (KafkaError, TimeoutError) as error:
+        except (KafkaError, TimeoutError, ConnectionSettingsError) as error:
             log.warning("log ends unknown", error=f"{type(error).__name__}: {error}")
             return {}
 
@@ -127,7 +127,7 @@ class Watchdog(Service):
         """Raises `RecoveryError` where a topic was deleted or recreated since the worker started."""
         try:
             there = await aside(check_topics, self._settings, self._identity)
-        except topic_admin.TopicsError as error:
+        except (topic_admin.TopicsError, ConnectionSettingsError) as error:  # the latter in the middle of a renewal
             log.warning("topic ids unknown", error=str(error))
             return
         self._gone = 0 if there else self._gone + 1

@@ -7,17 +7,18 @@ import pytest
 from confluent_kafka import Uuid
 from structlog.testing import capture_logs
 
+from streams.connection import ConnectionSettingsError
 from streams.followed import GONE_LOOKS, NO_ID, Followed, MadeAnewError, MorePartitionsError
 from streams.topic_admin import Found, TopicsError
 
 HERE = {"ads": Found("id-1", 1), "clicks": Found("id-2", 1)}
 
 
-def check(followed: Followed, there: dict[str, Found] | TopicsError, monkeypatch: pytest.MonkeyPatch) -> None:
+def check(followed: Followed, there: dict[str, Found] | Exception, monkeypatch: pytest.MonkeyPatch) -> None:
     """A look at what a broker tells, or at none."""
 
     def found(_: str, names: list[str]) -> dict[str, Found]:
-        if isinstance(there, TopicsError):
+        if isinstance(there, Exception):
             raise there
         return {name: there[name] for name in names if name in there}
 
@@ -30,6 +31,17 @@ def test_an_outage_from_the_first_look_on_concludes_nothing(monkeypatch: pytest.
     for there in (TopicsError("silent"), HERE, TopicsError("silent"), HERE):
         check(followed, there, monkeypatch)
     assert followed.ids == {"ads": "id-1", "clicks": "id-2"}
+
+
+def test_while_certificates_are_renewed_one_that_is_connected_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    followed = Followed("b", list(HERE))
+    half = ConnectionSettingsError("SALIENCE_SSL_CERT_FILE: key values mismatch")
+    with capture_logs() as said:
+        for there in (HERE, half, HERE):
+            check(followed, there, monkeypatch)
+    assert [line["error"] for line in said] == [str(half)]
+    with pytest.raises(MadeAnewError):
+        check(followed, HERE | {"ads": Found("id-of-another", 1)}, monkeypatch)
 
 
 def test_a_topic_is_gone_once_a_broker_has_not_known_it_at_several_looks(monkeypatch: pytest.MonkeyPatch) -> None:

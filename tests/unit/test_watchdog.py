@@ -6,8 +6,10 @@ from typing import Never
 from unittest.mock import Mock
 
 import pytest
+from aiokafka import TopicPartition
 
 from streams import topic_admin
+from streams.connection import ConnectionSettingsError
 from streams.fatal import guarded
 from streams.identity import TopicIdentity, check_topics
 from streams.lanes.recovery import RecoveryError
@@ -149,3 +151,16 @@ def test_a_worker_that_does_not_get_on_is_ended(watchdog: Watchdog, monkeypatch:
     found = found_by(watchdog)
     assert isinstance(found, WatchdogError)
     assert str(found) == "the poll loop is silent"
+
+
+def test_a_worker_goes_on_while_its_certificates_are_renewed(
+    watchdog: Watchdog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def half(*_: object) -> Never:
+        raise ConnectionSettingsError("SALIENCE_SSL_CERT_FILE: key values mismatch")
+
+    monkeypatch.setattr(topic_admin, "found", half)
+    monkeypatch.setattr("streams.watchdog.aiokafka_options", half)
+    asyncio.run(watchdog._check_identity())
+    monkeypatch.setattr(watchdog, "_partitions", lambda: [TopicPartition("clicks", 0)])
+    assert asyncio.run(watchdog._log_ends()) == {}

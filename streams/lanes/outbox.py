@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from aiokafka import AIOKafkaProducer
-from aiokafka.errors import IllegalOperation, KafkaError
+from aiokafka.errors import IllegalOperation, KafkaError, MessageSizeTooLargeError
 
 from streams.connection import aiokafka_options
 from streams.leaving import leave
@@ -49,7 +49,8 @@ class Outbox:
         self._largest = {settings.topic_prefix + topic: size for topic, size in sizes.items()}
         self.transactional = transactional_id is not None
         self._who = f"producer {transactional_id or 'without transactions'}"
-        self._pending: list[asyncio.Future[Any]] = []
+        self._pending: dict[asyncio.Future[Any], str] = {}
+        """The topic of each delivery to await."""
         self._producer = AIOKafkaProducer(
             transactional_id=transactional_id,
             transaction_timeout_ms=settings.transaction_timeout_ms,
@@ -89,7 +90,7 @@ class Outbox:
 
     async def _send(self, builder: Any, topic: str, partition: int) -> None:
         try:
-            self._pending.append(await self._producer.send_batch(builder, topic, partition=partition))
+            self._pending[await self._producer.send_batch(builder, topic, partition=partition)] = topic
         except (KafkaError, IllegalOperation):
             await self.delivered()  # raises why the producer takes no more, such as that it was fenced
             raise
@@ -99,10 +100,19 @@ class Outbox:
 
         Raises the first failure after all have ended, so that none is left unawaited.
         """
-        pending, self._pending = self._pending, []
+        pending, self._pending = self._pending, {}
         await asyncio.gather(*pending, return_exceptions=True)
-        results = [delivery.result() for delivery in pending]
-        return {(result.topic, result.partition): result.offset for result in results}
+        begun = {}
+        for delivery, topic in pending.items():
+            try:
+                result = delivery.result()
+            except MessageSizeTooLargeError as error:
+                raise MessageSizeTooLargeError(
+                    f"{topic} takes no batch of this size, {self._batch_bytes:,} bytes at most: raise its "
+                    "max.message.bytes (salience topics create --configure), or lower SALIENCE_BATCH_BYTES"
+                ) from error
+            begun[result.topic, result.partition] = result.offset
+        return begun
 
     def _append(self, builder: Any, topic: str, message: Message) -> bool:
         size, most = message.size, self._largest.get(topic, self._batch_bytes - 1_024)

@@ -6,6 +6,7 @@ from pathlib import Path
 import msgspec
 import numpy as np
 import pytest
+from aiokafka.errors import MessageSizeTooLargeError
 
 from deploy.brokers import Broker
 from streams.lanes.lane import LaneLostError
@@ -122,7 +123,8 @@ def test_a_broker_that_refuses_a_batch_ends_the_step_with_nothing_committed(
         await shop.publish(events())
         owner = Owner(shop, ADS)
         await owner.take_over()
-        with pytest.raises(Exception, match="MessageSizeTooLarge"):
+        help_ = r"raise its max.message.bytes \(salience topics create --configure\)"
+        with pytest.raises(MessageSizeTooLargeError, match=f"{topic_prefix}decisions takes no batch .*{help_}"):
             await owner.step_all()
         await owner.vanish()
         await bury(shop)

@@ -16,7 +16,7 @@ from typing import Self
 
 import structlog
 from aiokafka import AIOKafkaConsumer, TopicPartition
-from aiokafka.errors import KafkaConnectionError, KafkaError, ProducerFenced
+from aiokafka.errors import KafkaConnectionError, KafkaError, OffsetOutOfRangeError, ProducerFenced
 
 from streams.aside import aside
 from streams.clock import tick_ms
@@ -44,6 +44,8 @@ RECORDS_PER_READ = 1_000
 """At most a second's work: a review takes a fifth of a millisecond."""
 SILENT_MS = 30_000
 """Without an answer for so long, reviews count as not read. A broker answers twice a second, also without records."""
+OVERTAKEN = "reviews have left their topic before they were learnt from"
+ANOTHER = "{} is another topic of that name: start again, what was learnt begins anew"
 
 
 class ReviewError(RuntimeError):
@@ -156,7 +158,7 @@ class ReviewFeed:
         reader = AIOKafkaConsumer(
             isolation_level="read_committed",
             enable_auto_commit=False,
-            auto_offset_reset="earliest",
+            auto_offset_reset="none",  # else it would skip in silence what retention takes from a reader that is behind
             **aiokafka_options(bootstrap),
         )
         async with at_work(reader) as consumer:
@@ -177,14 +179,27 @@ class ReviewFeed:
         await consumer.seek_to_beginning(*ads)
         first, wanted = (await consumer.beginning_offsets([self._reviews]))[self._reviews], self.reviewer.begin
         if first > wanted > 0:
-            log.warning("reviews have left their topic before they were learnt from", first=first, expected=wanted)
+            log.warning(OVERTAKEN, first=first, expected=wanted)
         consumer.seek(self._reviews, max(first, wanted))
+
+    async def _seek_anew(self, consumer: AIOKafkaConsumer, beyond: Mapping[TopicPartition, int]) -> None:
+        """Go on where topics begin now that no longer hold the offsets that they were asked for."""
+        for tp, first in (await consumer.beginning_offsets([*beyond])).items():
+            if tp == self._reviews:
+                if first <= beyond[tp]:
+                    raise ReviewError(ANOTHER.format(tp.topic))
+                log.warning(OVERTAKEN, first=first, expected=beyond[tp])
+            consumer.seek(tp, first)
 
     async def _read(self, consumer: AIOKafkaConsumer, partitions: Sequence[TopicPartition], *, follow: bool) -> Batches:
         """What has come; who follows waits for brokers for ever."""
         bootstrap = self._settings.bootstrap
         self._followed.look()
-        batches = await fetch(consumer, partitions, bootstrap, timeout_ms=POLL_MS, max_records=RECORDS_PER_READ)
+        try:
+            batches = await fetch(consumer, partitions, bootstrap, timeout_ms=POLL_MS, max_records=RECORDS_PER_READ)
+        except OffsetOutOfRangeError as error:
+            batches = {}
+            await self._seek_anew(consumer, error.args[0])
         answers = [consumer.last_poll_timestamp(tp) for tp in partitions]
         if answers != self._answers:
             self._answers, self._answered_ms = answers, tick_ms()
@@ -198,7 +213,7 @@ class ReviewFeed:
             if tp != self._reviews:
                 self.reviewer.take_ads(records)
             elif records[0].offset < self.reviewer.next_offset:
-                raise ReviewError(f"{tp.topic} is another topic of that name: start again, what was learnt begins anew")
+                raise ReviewError(ANOTHER.format(tp.topic))
             else:
                 letters += self.reviewer.take(records)
         return letters

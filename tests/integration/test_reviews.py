@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 from aiokafka.errors import KafkaConnectionError
 from confluent_kafka import Producer
+from structlog.testing import capture_logs
 
 from deploy.brokers import Broker
 from deploy.brokers.embedded import EmbeddedBroker
@@ -27,7 +28,7 @@ from streams.lanes.outbox import Outbox
 from streams.letters import PREFIX
 from streams.message import Message
 from streams.reading import read_topic
-from streams.reviews.feed import ReviewError, ReviewFeed
+from streams.reviews.feed import OVERTAKEN, ReviewError, ReviewFeed
 from streams.reviews.reviewer import Reviewer
 from streams.wire import Decision, Review, Tone, encode_json
 from tests.builders import START_MS, ad, impression
@@ -362,3 +363,36 @@ def test_a_worker_goes_by_reviews_and_its_receipt_holds_when_they_have_changed(
     told_again = salience("explain", decision.placement_id, *at(shop), "--json")
     assert told_again.returncode == 0, told_again.stdout + told_again.stderr
     assert json.loads(told_again.stdout)["identical"] is True
+
+
+def test_a_reader_that_retention_overtakes_says_what_it_did_not_learn_from_and_goes_on(
+    kafka: Broker, topic_prefix: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("streams.reviews.feed.RECORDS_PER_READ", 5)
+    reviews, all_read = stream(30), asyncio.Event()
+
+    async def scenario() -> None:
+        shop = shop_on(kafka, topic_prefix, tmp_path, "at_least_once")
+        await shop.publish([*SHOP, *raw(reviews[:10])])
+        async with ReviewFeed(shop.settings, lambda _: None) as feed:
+            tell = feed._tell
+
+            async def behind(letters: Sequence[Message], *, caught_up: bool) -> None:
+                if feed.reviewer.next_offset == 5:  # the next five are fetched, and no others are until those are taken
+                    await shop.publish(raw(reviews[10:]))
+                    await asyncio.to_thread(delete_before, kafka.bootstrap, f"{topic_prefix}reviews", 20)
+                await tell(letters, caught_up=caught_up)
+
+            monkeypatch.setattr(feed, "_tell", behind)
+            with capture_logs() as said:
+                reading = asyncio.create_task(feed.run(on_read=lambda at: all_read.set() if at == 30 else None))
+                await asyncio.wait(
+                    [reading, asyncio.ensure_future(all_read.wait())], timeout=DEADLINE_S, return_when="FIRST_COMPLETED"
+                )
+                reading.cancel()
+                await asyncio.wait([reading])
+            assert feed.reviewer.reviews == 20
+        overtaken = [line for line in said if line["event"] == OVERTAKEN]
+        assert [(line["expected"], line["first"]) for line in overtaken] == [(10, 20)]
+
+    play(scenario)

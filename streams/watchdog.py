@@ -79,8 +79,7 @@ class Watchdog(Service):
     async def on_stop(self) -> None:
         """Stop watching."""
         self._pulse.stop()
-        if self._consumer is not None:
-            await end_reading(self._consumer)
+        await self._leave()
 
     async def _beat(self) -> None:
         while not self.should_stop:
@@ -121,7 +120,13 @@ class Watchdog(Service):
                 return ends
         except (KafkaError, TimeoutError, ConnectionSettingsError) as error:
             log.warning("log ends unknown", error=f"{type(error).__name__}: {error}")
+            await self._leave()  # the next may be let in, as where it has another password: then the lanes are judged
             return {}
+
+    async def _leave(self) -> None:
+        consumer, self._consumer = self._consumer, None
+        if consumer is not None:
+            await end_reading(consumer)
 
     async def _check_identity(self) -> None:
         """Raises `RecoveryError` where a topic was deleted or recreated since the worker started."""

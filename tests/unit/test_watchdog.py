@@ -7,6 +7,7 @@ from unittest.mock import Mock
 
 import pytest
 from aiokafka import TopicPartition
+from aiokafka.errors import KafkaConnectionError
 
 from streams import topic_admin
 from streams.connection import ConnectionSettingsError
@@ -151,6 +152,40 @@ def test_a_worker_that_does_not_get_on_is_ended(watchdog: Watchdog, monkeypatch:
     found = found_by(watchdog)
     assert isinstance(found, WatchdogError)
     assert str(found) == "the poll loop is silent"
+
+
+class Stale:
+    """A client that no broker lets in any more; the one made after it is let in."""
+
+    made = 0
+
+    def __init__(self, **_: object) -> None:
+        Stale.made += 1
+        self._is_let_in = Stale.made > 1
+
+    async def start(self) -> None: ...
+
+    async def stop(self) -> None: ...
+
+    async def end_offsets(self, partitions: list[TopicPartition]) -> dict[TopicPartition, int]:
+        if not self._is_let_in:
+            raise KafkaConnectionError("no connection to node with id 0")
+        return dict.fromkeys(partitions, 7)
+
+
+def test_lanes_are_judged_again_where_brokers_let_in_only_clients_that_begin_now(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    clicks = TopicPartition("clicks", 0)
+    out = Watchdog(Settings(), IDENTITY, lambda _: Vitals(), lambda: [clicks], Mock())
+    monkeypatch.setattr("streams.watchdog.AIOKafkaConsumer", Stale)
+    monkeypatch.setattr(Stale, "made", 0)
+
+    async def scenario() -> list[dict[TopicPartition, int]]:
+        return [await out._log_ends() for _ in range(3)]
+
+    assert asyncio.run(scenario()) == [{}, {clicks: 7}, {clicks: 7}]
+    assert Stale.made == 2
 
 
 def test_a_worker_goes_on_while_its_certificates_are_renewed(

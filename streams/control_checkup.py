@@ -31,6 +31,19 @@ def refused_experiments(control: Control) -> dict[str, str]:
     return found
 
 
+def without_people(control: Control) -> dict[str, str]:
+    """Running experiments in which workers let nobody take part, by name, and why: they refuse it, or an arm's model.
+
+    Whoever has met its arms has the shop's policy now, so that what they do from here on tells nothing of the arms.
+    """
+    found, models = refused_experiments(control), refused_models(control)
+    for name, setting in control.all(ExperimentSetting).items():
+        refused = [models[arm.model] for arm in setting.arms if arm.model in models]
+        if setting.status == "running" and refused:
+            found.setdefault(name, refused[0])
+    return found
+
+
 def refused_models(control: Control) -> dict[str, str]:
     """Models with a role, or in an experiment's arm, whose manifests workers refuse, by version, and why.
 

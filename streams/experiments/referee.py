@@ -336,14 +336,21 @@ class Referee:
 
     # --- what it shows -------------------------------------------------------------------------------------
 
-    def look(self, judged_ms: int = 0) -> list[Watched]:
+    def look(self, judged_ms: int = 0, idle: Collection[str] = ()) -> list[Watched]:
         """Judge every running experiment; a stopped one keeps its last look. Returns those that have a look.
 
         ``judged_ms``: the time up to which all that people did has been read, which reports tell; 0: not known.
+        ``idle``: names of experiments in which workers let nobody take part, which are neither judged nor returned
+        while they run.
 
         What users do after the end counts for the shop's own policy. An experiment that ended before any look has none.
         """
-        for watched in self.watched.values():
+        found = {
+            number: one
+            for number, one in self.watched.items()
+            if one.setting.status != "running" or one.setting.experiment not in idle
+        }
+        for watched in found.values():
             if watched.setting.status == "running":
                 watched.judged_ms = judged_ms
                 watched.unwatched = self.people.unwatched - watched.unwatched_before
@@ -353,4 +360,4 @@ class Referee:
                 )
                 totals = self.people.totals[: self.people.number]
                 watched.last = watched.trial.look(totals, cohort, watched.days(self.now_ms))
-        return [self.watched[number] for number in sorted(self.watched) if self.watched[number].last is not None]
+        return [found[number] for number in sorted(found) if found[number].last is not None]

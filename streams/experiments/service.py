@@ -23,6 +23,7 @@ from streams.aside import aside
 from streams.clock import tick_ms, wall_ms
 from streams.connection import aiokafka_options
 from streams.control import Control, publish
+from streams.control_checkup import without_people
 from streams.control_wire import Allocation, ControlMessage, ExperimentSetting
 from streams.decode import Record
 from streams.experiments.changelog import Changelog
@@ -78,6 +79,8 @@ class RefereeService:
         """Number of looks in a row at which the brokers failed."""
         self._over: set[int] = set()
         """Numbers of stopped experiments whose last report has been published by this process."""
+        self._idle: dict[str, str] = {}
+        """Experiments that were not judged at the last look, since workers let nobody take part in them, and why."""
         self._unwatched = 0
         """`People.unwatched` when it was logged last."""
         self._unsaved = 0
@@ -282,9 +285,10 @@ class RefereeService:
         if people.unwatched > self._unwatched:
             log.warning("people beyond the bound count in no experiment", times=people.unwatched, bound=people.most)
             self._unwatched = people.unwatched
+        self._note_idle()
         now_ms, reports = wall_ms(), []
         judged_ms = now_ms if read_all else min(now_ms, self._referee.now_ms)
-        for looked in await asyncio.to_thread(self._referee.look, judged_ms):
+        for looked in await asyncio.to_thread(self._referee.look, judged_ms, self._idle):
             watched = await self._guarded(looked, now_ms)
             setting = watched.setting
             cohorts = self._control.get(Allocation, setting.experiment)
@@ -303,6 +307,16 @@ class RefereeService:
         self.vitals.unwatched = people.unwatched
         self.vitals.judged(reports, now_ms, caught_up=caught_up)
         self._on_reports(reports)
+
+    def _note_idle(self) -> None:
+        """Note in which experiments workers let nobody take part: as may be after an upgrade, former ones allowed more.
+
+        They are left to whoever is to make them anew: workers of a former version may go on with them.
+        """
+        idle = without_people(self._control)
+        for name, why in idle.items() - self._idle.items():
+            log.warning("experiment not judged: workers refuse it", experiment=name, error=why)
+        self._idle = idle
 
     async def _save(self, *, last: bool) -> None:
         """Save the referee. A failure is logged when it begins and ends; at the ``last`` look it raises."""

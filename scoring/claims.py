@@ -101,6 +101,25 @@ def one_by_one(ring: Rows, events: Events, day: Ints, allowed: Ints) -> list[boo
     return unproven
 
 
+def pushed_out(ring: Rows, events: Events) -> list[bool]:
+    """Whether the ring is full of newer entries once each event of one row, in order, has come; all enter the ring.
+
+    ``ring``: the row before them. As in `one_by_one`, the rank of the oldest only rises.
+    """
+    _, rank = _ranked(ring, events)
+    entered = bytearray(max(rank) + 1)
+    for at in rank[:RING_SIZE]:
+        entered[at] = True
+    oldest = entered.index(True)
+    out = []
+    for at in rank[RING_SIZE:]:
+        if at > oldest and not entered[at]:
+            entered[at] = True
+            oldest = entered.index(True, oldest + 1)
+        out.append(at < oldest)
+    return out
+
+
 def _ranked(ring: Rows, events: Events) -> tuple[list[int], list[int]]:
     """`ring_key` by rank, and the ranks of the ring's places and then of ``events [E]``; the oldest rank first.
 

@@ -53,7 +53,7 @@ ROW = np.dtype(
         ("carts", "<u4"),
         ("purchases", "<u4"),
         ("long_views", "<u4"),
-        ("answered_clicks", "<u4"),
+        ("answered_clicks", "<u4"),  # impressions that led to one, as in the next (`scoring.answers`)
         ("answered_purchases", "<u4"),
         ("interest", "<f4", (HORIZONS, FEATURE_DIM)),
         ("seen", "<u8", (2, SEEN_SIZE)),  # per source: ids of the latest events

@@ -11,6 +11,7 @@ from typing import Self
 import numpy as np
 import numpy.typing as npt
 
+from scoring.answers import Firsts, firsts
 from scoring.catalogue import Catalogue
 from scoring.cleaning import Rules, clean
 from scoring.events import FILTERED, VIEWED_LONG_MS, Events, Kind, Outcome, only
@@ -74,12 +75,13 @@ def apply(store: RowStore, events: Events, catalogue: Catalogue, rules: Rules = 
 def take(rows: Rows, events: Events, slots: npt.NDArray[np.int64], catalogue: Catalogue) -> None:
     """Let ``events [E]`` that passed the rules change rows, in place; ``slots [E]``: their ads' catalogue slots."""
     row = events["row"].astype(np.int64)
+    first = firsts(rows, events)  # of what the rings knew before
     meet(rows, row, events)
-    _count(rows, row, events)
+    _count(rows, row, events, first)
     _learn(rows, row, events, slots, catalogue)
 
 
-def _count(rows: Rows, row: npt.NDArray[np.int64], events: Events) -> None:
+def _count(rows: Rows, row: npt.NDArray[np.int64], events: Events, first: Firsts) -> None:
     for kind in _COUNTERS.keys() & set(events["kind"].tolist()):
         np.add.at(rows[_COUNTERS[kind]], row[events["kind"] == kind], 1)
     # A click may carry a viewing time, too: a long view counts as one whatever else happened.
@@ -87,20 +89,23 @@ def _count(rows: Rows, row: npt.NDArray[np.int64], events: Events) -> None:
     np.add.at(rows["long_views"], row[long], 1)
     np.add.at(rows["viewed_ms"], row, events["viewed_ms"])
     np.add.at(rows["value_micros"], row, events["value_micros"])
-    _count_answers(rows, row, events)
+    _count_answers(rows, row, events, first)
     np.maximum.at(rows["time_ms"], row, events["time_ms"])
     placed = events["surface"] > 0
     rows["surface"][row[placed]] = events["surface"][placed]  # of several, the last in order stays
 
 
-def _count_answers(rows: Rows, row: npt.NDArray[np.int64], events: Events) -> None:
-    """Count answers to impressions separately: experiments are judged by them. The model's inputs count all alike."""
+def _count_answers(rows: Rows, row: npt.NDArray[np.int64], events: Events, first: Firsts) -> None:
+    """Count answers to impressions separately: experiments are judged by them. The model's inputs count all alike.
+
+    Of clicks and purchases the impressions count that led to one; value and viewing time count event by event.
+    """
     answers = np.flatnonzero(events["answers"])
     if not len(answers):
         return
-    row, kind = row[answers], events["kind"][answers]
-    np.add.at(rows["answered_clicks"], row[kind == Kind.CLICKED], 1)
-    np.add.at(rows["answered_purchases"], row[kind == Kind.PURCHASED], 1)
+    row = row[answers]
+    np.add.at(rows["answered_clicks"], first.clicked, 1)
+    np.add.at(rows["answered_purchases"], first.bought, 1)
     whose, of = np.unique(row, return_inverse=True)
     viewed_cs = rows["answered_viewed_cs"][whose].astype(np.int64)
     np.add.at(viewed_cs, of, np.minimum(events["viewed_ms"][answers], VIEWED_MS_MAX) // 10)

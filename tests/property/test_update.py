@@ -131,8 +131,6 @@ def test_every_event_has_one_outcome_and_is_counted_once_as_what_it_was(history:
         bought = [event for event in done if event.kind == "purchase"]
         assert row["value_micros"] == sum(event.value_micros for event in bought)
         answers = [event for event in done if event.impression_time_ms is not None]
-        kinds = Counter(event.kind for event in answers)
-        assert (row["answered_clicks"], row["answered_purchases"]) == (kinds["click"], kinds["purchase"])
         assert row["answered_viewed_cs"] == 100 * sum(event.viewed_s or 0 for event in answers)
         assert row["answered_value_micros"] == sum(event.value_micros for event in bought if event in answers)
     by_id = {event.event_id: event for event in history}

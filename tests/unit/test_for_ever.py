@@ -1,8 +1,11 @@
-"""What hashes decide is on disk and in flight, so every version decides it alike: arms, coins, orders, keys.
+"""What hashes decide is on disk and in flight, so every version decides it alike: arms, roles, coins, orders, keys.
 
 Where a change of the code changes one of these numbers, the test is not what is to be mended: people would be in other
 arms in the middle of an experiment, receipts recompute to other placements, and clicks miss what is open.
 """
+
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 
@@ -10,12 +13,14 @@ from scoring.assignment import OUTSIDE, Arm, Experiment, in_holdout
 from scoring.dedup import mark_repeats
 from scoring.ids import id64s
 from scoring.interleaving import picks
+from scoring.models import Models, Roles, Served
 from scoring.pending import keys_of
 from scoring.policies import in_control
 from scoring.ranking import rank
 from scoring.rows import RowStore
 from scoring.slate import Limits, Wanted, fill
-from tests.builders import START_MS, columns_of, impression
+from streams.receipts import kept
+from tests.builders import START_MS, catalogue, columns_of, impression
 
 USERS = id64s([f"user-{number}" for number in range(16)])
 ARMS = Experiment("price", "layer", 0.25, 0.75, 1, (Arm("a", 0.5), Arm("b", 0.3), Arm("c", 0.2)))
@@ -27,6 +32,24 @@ def test_a_user_stays_in_the_arm_that_they_are_in() -> None:
     there, out = [0, 0, 1, 0, 0, 0, 0, 0, 1], [1, 3, 7, 8, 9, 10, 11]
     arms = ARMS.allocate(USERS)[0]
     assert (arms[arms != OUTSIDE].tolist(), np.flatnonzero(arms == OUTSIDE).tolist()) == (there, out)
+
+
+def served(version: str) -> Served:
+    """A model of which only the version is known."""
+    model: Any = SimpleNamespace(version=version)
+    return Served(model, catalogue(1))
+
+
+def test_people_stay_with_the_canary_and_the_shadow_and_placements_in_the_sample_that_leaves_receipts() -> None:
+    base, canary, shadow = (served(version) for version in ("live-0", "demo-1a2b3c4d", "demo-5e6f7a8b"))
+    roles = Roles(canary=canary.version, canary_share=0.3, shadow=shadow.version, shadow_share=0.3)
+    models = Models(base, canary=canary, shadow=shadow, roles=roles)
+    assert [(by.version, people.tolist()) for by, people in models.split(USERS)] == [
+        ("live-0", [at for at in range(16) if at not in (3, 12)]),
+        ("demo-1a2b3c4d", [3, 12]),
+    ]
+    assert models.shadowed(USERS).tolist() == [2, 6, 15]
+    assert np.flatnonzero(kept(USERS, 0.3)).tolist() == [2, 3, 4, 7, 15]
 
 
 def test_a_placement_is_drawn_again_from_its_seed_as_it_was() -> None:

@@ -53,11 +53,13 @@ _decode_decision = msgspec.json.Decoder(Decision).decode
 
 @dataclass(frozen=True, slots=True)
 class _Placed:
-    """One placement's first slots: the person, the ads and their weights; ``model``: the pCTR of the first slot's ad;
-    ``model_asked``: the mean pCTR under the target policy; the lane, when it was made, and until when it may be shown.
+    """One placement's first slots: the person, the ads of the slots that are filled, their ``numbers`` and weights;
+    ``model``: the pCTR of the first ad; ``model_asked``: the mean pCTR under the target policy; the lane, when it was
+    made, and until when it may be shown.
     """
 
     person: int
+    numbers: tuple[int, ...]
     ads: tuple[str, ...]
     weights: Floats
     model: float
@@ -68,6 +70,7 @@ class _Placed:
 
 
 class _Shown(msgspec.Struct):
+    slot: int
     ad_id: str
 
 
@@ -191,12 +194,14 @@ class Choices:
 
     def _placed(self, decision: Decision) -> _Placed:
         pctr, worth, chosen = _judged(decision)
-        chosen = chosen[: self.slots]
-        shown = _decode_slots(decision.placement).slots
+        filled = zip(_decode_slots(decision.placement).slots, chosen.tolist(), strict=False)  # some slots may be empty
+        shown = [one for one, _ in filled if one.slot < self.slots]
+        weighed = chosen[: len(shown)]
         return _Placed(
             person=id64(decision.user_id),
-            ads=tuple(slot.ad_id for slot in shown[: len(chosen)]),
-            weights=_weights(slot_chances(worth, chosen, self.temperature), decision.propensities[: self.slots]),
+            numbers=tuple(one.slot for one in shown),
+            ads=tuple(one.ad_id for one in shown),
+            weights=_weights(slot_chances(worth, weighed, self.temperature), decision.propensities[: len(shown)]),
             model=float(pctr[chosen[0]]),
             model_asked=float(first_chances(worth, self.temperature) @ pctr),
             lane=decision.lane,
@@ -213,7 +218,7 @@ class Choices:
         }
         beside = ", ".join(f"{count:,} {why}" for why, count in unjudged.items() if count)
         told = f"no placement with slot {slot} can be judged{beside and f': {beside}'}; "
-        awaited_ms = [self._awaits_ms(one) for one in self._with_clicks().values() if len(one.ads) > slot]
+        awaited_ms = [self._awaits_ms(one) for one in self._with_clicks().values() if slot in one.numbers]
         if not awaited_ms:
             return f"{told}is the decisions topic filled?"
         minutes = -(-min(awaited_ms) // MINUTE_MS)
@@ -228,11 +233,13 @@ class Choices:
         found: list[Weighted] = []
         known = self.known
         for slot in range(self.slots):
-            placed = [(name, one) for name, one in known.items() if len(one.ads) > slot]
+            placed = [(name, one) for name, one in known.items() if slot in one.numbers]
             if not placed:
                 raise ValueError(self._without(slot))
-            weight = np.array([one.weights[slot] for _, one in placed])
-            reward = np.array([(name, one.ads[slot]) in self.clicks for name, one in placed], dtype=float)
+            at = [one.numbers.index(slot) for _, one in placed]
+            weight = np.array([one.weights[nth] for (_, one), nth in zip(placed, at, strict=True)])
+            clicked = [(name, one.ads[nth]) in self.clicks for (name, one), nth in zip(placed, at, strict=True)]
+            reward = np.array(clicked, dtype=float)
             person = np.array([one.person for _, one in placed], dtype=np.uint64).view(np.int64)
             found.append(
                 Weighted(reward, weight, person=person)

@@ -40,6 +40,22 @@ def test_every_metric_is_what_its_name_says_divided_by_what_it_is_of() -> None:
     assert found == {"ctr": 0.4, "cvr": 0.25, "revenue_micros": 700.0, "viewed_s": 3.0, "diversity": 0.25}
 
 
+@pytest.mark.parametrize("shares", [[[0.5, 0.5], [0.5, 0.5]], [[0.5, 0.5], [0.8, 0.2]]], ids=["alike", "of a bandit"])
+def test_a_rates_variance_is_what_leaving_out_each_user_tells_of_it_however_much_each_was_shown(
+    shares: list[list[float]],
+) -> None:
+    draw, users = np.random.default_rng(8), 800
+    arm, cohort, shown = np.arange(users) % 2, draw.integers(0, 2, users), draw.integers(1, 60, users).astype(float)
+    clicked = shown * np.where(shown > 30, 0.3, 0.1) + draw.integers(0, 2, users)  # who is shown more clicks more often
+    look = exposed(arm, nothing(users), np.array(shares)).look(did(clicked, shown), cohort)
+    for at in (0, 1):
+        weight = 1 / np.array(shares)[cohort, at] * (arm == at)
+        above, below = weight * clicked, weight * shown
+        without = ((above.sum() - above) / (below.sum() - below))[arm == at]
+        assert look.values["ctr"][at] == pytest.approx(above.sum() / below.sum())
+        assert look.variances["ctr"][at] == pytest.approx(without.var() * (len(without) - 1), rel=0.02)
+
+
 @pytest.mark.parametrize(
     ("metric", "does", "of"),
     [("ctr", "clicks", "impressions"), ("cvr", "conversions", "clicks"), ("diversity", "switches", "shown")],

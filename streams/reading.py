@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
+from typing import Any
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
@@ -43,6 +44,17 @@ class SilentLogError(MendableError):
     """No broker tells what a partition holds any more, and its end has not been reached."""
 
 
+def groupless(bootstrap: str, *topics: str, committed: bool = True, **more: Any) -> AIOKafkaConsumer:
+    """A consumer in no group, not started, that stores no offsets; ``more``: aiokafka's options."""
+    return AIOKafkaConsumer(
+        *topics,
+        isolation_level="read_committed" if committed else "read_uncommitted",
+        enable_auto_commit=False,
+        **aiokafka_options(bootstrap),
+        **more,
+    )
+
+
 def remedy(bootstrap: str, topic: str) -> str:
     """The command that creates a topic. Its prefix is what precedes one of our names in ``topic``."""
     ours = max((one.name for one in TABLE if topic.endswith(one.name)), key=len, default=topic)
@@ -65,10 +77,7 @@ async def log_ends(
 
     The embedded broker gives the first offset of the last batch, plus one; so that batch is read to find its end.
     """
-    consumer = AIOKafkaConsumer(
-        isolation_level=_isolation(committed=committed), enable_auto_commit=False, **aiokafka_options(bootstrap)
-    )
-    async with at_work(consumer):
+    async with at_work(groupless(bootstrap, committed=committed)) as consumer:
         ends: dict[TopicPartition, int] = await consumer.end_offsets(partitions)
         unread = {tp for tp, end in ends.items() if end > 0}
         if unread:
@@ -144,22 +153,12 @@ async def read_between(
                 yield told
 
 
-def _isolation(*, committed: bool) -> str:
-    return "read_committed" if committed else "read_uncommitted"
-
-
 @asynccontextmanager
 async def reader(
     bootstrap: str, partitions: Sequence[TopicPartition], committed: bool
 ) -> AsyncIterator[AIOKafkaConsumer]:
     """A consumer of these partitions, in no group, for the block."""
-    consumer = AIOKafkaConsumer(
-        isolation_level=_isolation(committed=committed),
-        enable_auto_commit=False,
-        auto_offset_reset="earliest",
-        **aiokafka_options(bootstrap),
-    )
-    async with at_work(consumer):
+    async with at_work(groupless(bootstrap, committed=committed, auto_offset_reset="earliest")) as consumer:
         consumer.assign(partitions)
         yield consumer
 

@@ -19,11 +19,12 @@ from mode import Service
 from streams import topic_admin
 from streams.aside import aside
 from streams.clock import tick_ms
-from streams.connection import ConnectionSettingsError, aiokafka_options
+from streams.connection import ConnectionSettingsError
 from streams.fatal import end_now, guarded
 from streams.identity import TopicIdentity, check_topics
 from streams.lanes.recovery import RecoveryError
 from streams.leaving import end_reading
+from streams.reading import groupless
 from streams.settings import Settings
 from streams.vitals import Judge, Vitals
 
@@ -105,11 +106,7 @@ class Watchdog(Service):
         try:
             async with asyncio.timeout(ANSWER_S):
                 if self._consumer is None:
-                    consumer = AIOKafkaConsumer(
-                        isolation_level="read_committed",
-                        enable_auto_commit=False,
-                        **aiokafka_options(self._settings.bootstrap),
-                    )
+                    consumer = groupless(self._settings.bootstrap)
                     try:
                         await consumer.start()
                     except BaseException:

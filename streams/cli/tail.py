@@ -128,17 +128,17 @@ async def _records(
     Raises `ViewError` where the topic does not exist, and `streams.followed.MadeAnewError` once it is another: of that,
     aiokafka would leave out as many records as were read of the former one.
     """
-    from aiokafka import AIOKafkaConsumer
-
     from streams.client import require_topic
     from streams.connection import aiokafka_options
     from streams.fetching import fetch
+    from streams.reading import groupless
 
     await require_topic(topic, aiokafka_options(bootstrap))
-    async with _followed(bootstrap, topic) as followed, AIOKafkaConsumer(
-        topic, isolation_level="read_committed", enable_auto_commit=False, **aiokafka_options(bootstrap),
-        auto_offset_reset="earliest" if from_beginning else "latest",
-    ) as consumer:  # fmt: skip
+    start = "earliest" if from_beginning else "latest"
+    async with (
+        _followed(bootstrap, topic) as followed,
+        groupless(bootstrap, topic, auto_offset_reset=start) as consumer,
+    ):
         told, away, heard_s = False, False, time.monotonic()
         while True:
             followed.look()

@@ -15,12 +15,11 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 
 from streams.aside import aside
 from streams.compute import Compute
-from streams.connection import aiokafka_options
 from streams.decode import Record
 from streams.fetching import fetch
 from streams.followed import Followed
 from streams.leaving import end_reading
-from streams.reading import MissingTopicError, log_ends, remedy
+from streams.reading import MissingTopicError, groupless, log_ends, remedy
 from streams.topic_admin import found
 
 POLL_MS = 200
@@ -76,12 +75,7 @@ class Tails:
             )
         self._followed.ids = {name: topic.id for name, topic in there.items()}
         counts = self._followed.partitions = {name: topic.partitions for name, topic in there.items()}
-        consumer = AIOKafkaConsumer(
-            isolation_level="read_committed",
-            enable_auto_commit=False,
-            auto_offset_reset="earliest",
-            **aiokafka_options(self._bootstrap),
-        )
+        consumer = groupless(self._bootstrap, auto_offset_reset="earliest")
         try:
             await consumer.start()
         except BaseException:

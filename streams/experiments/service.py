@@ -39,7 +39,7 @@ from streams.followed import Followed, MadeAnewError
 from streams.leaving import at_work, sending
 from streams.privacy.consent import Gate
 from streams.privacy.requests import Requests
-from streams.reading import Patience, log_ends, partitions_of
+from streams.reading import Patience, groupless, log_ends, partitions_of
 from streams.settings import Settings
 from streams.topics import AD_IMPRESSIONS, ADS, CHANGELOG, CONTROL, EXPERIMENT_REPORTS, OUTCOMES
 
@@ -132,12 +132,7 @@ class RefereeService:
         await self._followed.check()  # before anything is read
         groups = [await aside(partitions_of, settings.bootstrap, name) for name in names]
         self._ends = await log_ends(settings.bootstrap, [tp for group in groups for tp in group])
-        reader = AIOKafkaConsumer(
-            isolation_level="read_committed",
-            enable_auto_commit=False,
-            auto_offset_reset="none",
-            **aiokafka_options(settings.bootstrap),
-        )
+        reader = groupless(settings.bootstrap, auto_offset_reset="none")
         teller = AIOKafkaProducer(acks="all", **aiokafka_options(settings.bootstrap))
         async with at_work(reader) as consumer, sending(teller) as producer:
             await self._seek(consumer, groups)

@@ -13,12 +13,11 @@ from mode import Service
 
 from streams.aside import aside
 from streams.compute import Compute
-from streams.connection import aiokafka_options
 from streams.decode import Record
 from streams.fatal import guarded
 from streams.fetching import fetch
 from streams.leaving import end_reading
-from streams.reading import log_ends, partitions_of
+from streams.reading import groupless, log_ends, partitions_of
 from streams.settings import Settings
 
 log = structlog.get_logger()
@@ -80,12 +79,7 @@ class TopicFeed(Service):
         """A consumer that has read the topic to its end, and the number of records read."""
         bootstrap = self._settings.bootstrap
         partitions = self._partitions = await aside(partitions_of, bootstrap, self.topic)
-        consumer = self._consumer = AIOKafkaConsumer(
-            isolation_level="read_committed",
-            enable_auto_commit=False,
-            auto_offset_reset="earliest",
-            **aiokafka_options(bootstrap),
-        )
+        consumer = self._consumer = groupless(bootstrap, auto_offset_reset="earliest")
         await consumer.start()
         consumer.assign(partitions)
         await consumer.seek_to_beginning(*partitions)

@@ -7,17 +7,16 @@ from dataclasses import dataclass, field
 
 import msgspec
 import structlog
-from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka import TopicPartition
 from aiokafka.errors import OffsetOutOfRangeError
 
 from scoring.rows import RowError, RowStore, decode_rows
 from streams.clock import tick_ms
-from streams.connection import aiokafka_options
 from streams.decode import Record
 from streams.fetching import fetch
 from streams.leaving import at_work
 from streams.mendable import MendableError
-from streams.reading import log_ends
+from streams.reading import groupless, log_ends
 from streams.settings import Settings
 from streams.wire import LANE_KEY, RESERVED, UNREADABLE, LaneRow
 
@@ -79,13 +78,11 @@ async def _read_on(settings: Settings, changelog: TopicPartition, base: Recovere
     # changelog behind it still has the earlier one.
     base.store.rows_max = sys.maxsize
     end = base.end = (await log_ends(settings.bootstrap, [changelog]))[changelog]
-    reader = AIOKafkaConsumer(
-        isolation_level="read_committed",
-        enable_auto_commit=False,
+    reader = groupless(
+        settings.bootstrap,
         auto_offset_reset="none",
         max_partition_fetch_bytes=16 * 1024 * 1024,
         fetch_max_bytes=64 * 1024 * 1024,
-        **aiokafka_options(settings.bootstrap),
     )
     async with at_work(reader) as consumer:
         consumer.assign([changelog])

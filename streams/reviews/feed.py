@@ -20,7 +20,6 @@ from aiokafka.errors import KafkaConnectionError, KafkaError, OffsetOutOfRangeEr
 
 from streams.aside import aside
 from streams.clock import tick_ms
-from streams.connection import aiokafka_options
 from streams.dead_letters import Filter, read
 from streams.decode import Record
 from streams.fetching import Batches, fetch
@@ -28,7 +27,7 @@ from streams.followed import Followed
 from streams.lanes.outbox import UNUSED_MAX_MS, Outbox
 from streams.leaving import at_work
 from streams.message import Message
-from streams.reading import log_ends, partitions_of, read_topic
+from streams.reading import groupless, log_ends, partitions_of, read_topic
 from streams.reviews import REVIEWS_ID
 from streams.reviews.reviewer import STAGE, Reviewer
 from streams.reviews.state import AT, StateError, known
@@ -155,13 +154,8 @@ class ReviewFeed:
         bootstrap = self._settings.bootstrap
         ads = await aside(partitions_of, bootstrap, self._prefix + ADS)
         offered = await log_ends(bootstrap, ads)
-        reader = AIOKafkaConsumer(
-            isolation_level="read_committed",
-            enable_auto_commit=False,
-            auto_offset_reset="none",  # else it would skip in silence what retention takes from a reader that is behind
-            **aiokafka_options(bootstrap),
-        )
-        async with at_work(reader) as consumer:
+        # "none": else it would skip in silence what retention takes from a reader that is behind
+        async with at_work(groupless(bootstrap, auto_offset_reset="none")) as consumer:
             consumer.assign([*ads, self._reviews])
             await self._seek(consumer, ads)
             while not await _reached(consumer, offered):  # ads first: reviews of unknown ads do not count for a tone

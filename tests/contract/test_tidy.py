@@ -79,6 +79,7 @@ BROKEN: list[tuple[str, dict[str, str], str]] = [
     ("few_import_what_few_should", IMPORTED | {"streams/a.py": "from torch.nn import Linear"}, "imports torch"),
     ("few_import_what_few_should", IMPORTED | {"scoring/attention.py": ""}, "does not import onnxruntime"),
     ("few_make_consumers", MADE | {"streams/a.py": "import aiokafka\naiokafka.AIOKafkaConsumer()"}, "streams/a.py:2:"),
+    ("few_make_consumers", MADE | {"streams/a.py": "reader = groupless(b)"}, "streams/a.py:1:"),
     ("few_make_consumers", MADE | {"streams/intake.py": "c: AIOKafkaConsumer"}, "intake.py:1: makes no consumer"),
     ("clients_connect_as_the_environment_says", {"streams/a.py": "AIOKafkaProducer(bootstrap_servers=b)"}, "a.py:1"),
     ("clients_connect_as_the_environment_says", {"streams/a.py": "\nAdminClient({'bootstrap.servers': b})"}, "a.py:2"),

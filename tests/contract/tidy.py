@@ -223,7 +223,8 @@ def few_make_consumers(sources: list[Source]) -> Findings:
     makers: dict[str, int] = {}
     for source in sources:
         for node in ast.walk(source.tree):
-            if isinstance(node, ast.Call) and ast.unparse(node.func).rpartition(".")[2] == "AIOKafkaConsumer":
+            made = ast.unparse(node.func).rpartition(".")[2] if isinstance(node, ast.Call) else ""
+            if isinstance(node, ast.Call) and made in ("AIOKafkaConsumer", "groupless"):
                 makers.setdefault(source.path, node.lineno)
     for path in sorted(makers.keys() - CONSUMERS.keys()):
         yield (

@@ -217,7 +217,6 @@ class Slow:
 @pytest.mark.parametrize("began", [False, True])
 def test_a_console_that_cannot_listen_leaves_no_consumer_open(began: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     Slow.made, Slow.began = [], asyncio.Event()
-    monkeypatch.setattr("streams.console.tails.AIOKafkaConsumer", Slow)
     monkeypatch.setattr("streams.reading.AIOKafkaConsumer", Slow)
     monkeypatch.setattr("streams.console.tails.found", lambda _, names: dict.fromkeys(names, Found("an-id", 1)))
 
@@ -253,7 +252,7 @@ def test_a_console_that_is_told_to_end_while_it_starts_waits_for_no_broker(
 
 def test_a_console_whose_reader_is_cancelled_in_its_start_leaves_none_open(monkeypatch: pytest.MonkeyPatch) -> None:
     Slow.made, Slow.began = [Slow.__new__(Slow)], asyncio.Event()
-    monkeypatch.setattr("streams.console.tails.AIOKafkaConsumer", Slow)
+    monkeypatch.setattr("streams.reading.AIOKafkaConsumer", Slow)
     monkeypatch.setattr("streams.console.tails.found", lambda _, names: dict.fromkeys(names, Found("an-id", 1)))
 
     async def scenario() -> None:

@@ -153,7 +153,7 @@ def test_a_feed_that_is_closed_while_it_reads_its_topic_ends_in_order_where_the_
     tp = TopicPartition("control", 0)
     consumer = AsyncMock(assign=Mock())
     consumer.position.return_value = 0
-    monkeypatch.setattr("streams.feeds.topic.AIOKafkaConsumer", lambda **_: consumer)
+    monkeypatch.setattr("streams.reading.AIOKafkaConsumer", lambda **_: consumer)
     monkeypatch.setattr("streams.feeds.topic.partitions_of", lambda *_: [tp])
     monkeypatch.setattr("streams.feeds.topic.log_ends", AsyncMock(return_value={tp: 1}))
 

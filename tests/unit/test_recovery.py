@@ -112,9 +112,7 @@ def test_a_recovery_reads_until_its_position_is_at_the_end_and_waits_for_no_reco
     ]
     changelog = TopicPartition("state-changelog", 0)
     told: dict[str, Any] = {}
-    monkeypatch.setattr(
-        "streams.lanes.recovery.AIOKafkaConsumer", lambda **options: told.update(options) or Changelog(log)
-    )
+    monkeypatch.setattr("streams.reading.AIOKafkaConsumer", lambda **options: told.update(options) or Changelog(log))
     for end in (2, 3, 4):  # behind a record, behind another, behind a marker
         log += [None] * (end - len(log))
         monkeypatch.setattr("streams.lanes.recovery.log_ends", AsyncMock(return_value={changelog: end}))
@@ -130,7 +128,7 @@ def test_where_the_log_begins_behind_a_snapshot_it_is_read_from_there_and_the_sn
     changelog, base = TopicPartition("state-changelog", 0), Recovered(RowStore(), offset=1, lane_row_offset=1)
     base.store.row_of(b"gone since")
     base.parts[person_key(b"gone since")] = b"x"
-    monkeypatch.setattr("streams.lanes.recovery.AIOKafkaConsumer", lambda **_: Changelog(log, begins=3))
+    monkeypatch.setattr("streams.reading.AIOKafkaConsumer", lambda **_: Changelog(log, begins=3))
     monkeypatch.setattr("streams.lanes.recovery.log_ends", AsyncMock(return_value={changelog: 5}))
 
     whole = asyncio.run(recover(Settings(), changelog, base))
@@ -159,7 +157,7 @@ class Closing(Changelog):
 
 def recovering(monkeypatch: pytest.MonkeyPatch, reader: Changelog) -> asyncio.Task[Recovered]:
     changelog = TopicPartition("state-changelog", 0)
-    monkeypatch.setattr("streams.lanes.recovery.AIOKafkaConsumer", lambda **_: reader)
+    monkeypatch.setattr("streams.reading.AIOKafkaConsumer", lambda **_: reader)
     monkeypatch.setattr("streams.lanes.recovery.log_ends", AsyncMock(return_value={changelog: 1}))
     return asyncio.create_task(recover(Settings(), changelog, Recovered(RowStore())))
 
@@ -188,7 +186,7 @@ def recovered(monkeypatch: pytest.MonkeyPatch, bound: int, told: list[tuple[byte
         Record("state-changelog", 0, at, 0, user, row if there else None) for at, (user, there) in enumerate(told)
     ]
     changelog = TopicPartition("state-changelog", 0)
-    monkeypatch.setattr("streams.lanes.recovery.AIOKafkaConsumer", lambda **_: Changelog(log))
+    monkeypatch.setattr("streams.reading.AIOKafkaConsumer", lambda **_: Changelog(log))
     monkeypatch.setattr("streams.lanes.recovery.log_ends", AsyncMock(return_value={changelog: len(log)}))
     base = Recovered(RowStore(bound))
     return asyncio.run(recover(Settings(rows_per_lane_max=bound), changelog, base)).store

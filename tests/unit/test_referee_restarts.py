@@ -51,8 +51,8 @@ def test_a_referee_goes_on_where_it_was_and_reads_control_and_ads_whole(
 ) -> None:
     shop = Shop([], monkeypatch, tmp_path)
     client = Heard(shop.broker)
-    for name in ("AIOKafkaConsumer", "AIOKafkaProducer"):
-        monkeypatch.setattr(f"streams.experiments.service.{name}", lambda **_: client)
+    for name in ("reading.AIOKafkaConsumer", "experiments.service.AIOKafkaProducer"):
+        monkeypatch.setattr(f"streams.{name}", lambda **_: client)
     save(shop.service.file, Referee(), {(topic, 0): at for at, topic in enumerate(TOPICS, start=5)}, {})
 
     asyncio.run(shop.service.run(follow=False))
@@ -113,7 +113,7 @@ def test_a_referee_whose_place_is_no_longer_in_a_topic_says_what_to_do(
             raise OffsetOutOfRangeError(dict.fromkeys(partitions, 3))
 
     shop = Shop([], monkeypatch, tmp_path)
-    monkeypatch.setattr("streams.experiments.service.AIOKafkaConsumer", lambda **_: Late(shop.broker))
+    monkeypatch.setattr("streams.reading.AIOKafkaConsumer", lambda **_: Late(shop.broker))
     with pytest.raises(RefereeError, match=r"no longer hold what .* was to go on from; delete it to start anew"):
         asyncio.run(shop.service.run())
 

@@ -157,7 +157,7 @@ class Shop:
         self.reported: list[str] = []
         self.said: list[str] = []
         at = "streams.experiments.service"
-        monkeypatch.setattr(f"{at}.AIOKafkaConsumer", lambda **_: Client(self.broker))
+        monkeypatch.setattr("streams.reading.AIOKafkaConsumer", lambda **_: Client(self.broker))
         monkeypatch.setattr(f"{at}.AIOKafkaProducer", lambda **_: Client(self.broker))
         monkeypatch.setattr("streams.topic_admin.found", self._found)
         monkeypatch.setattr(f"{at}.log_ends", self._log_ends)

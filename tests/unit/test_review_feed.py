@@ -349,7 +349,7 @@ def test_what_was_there_is_read_and_told_once_though_ads_and_reviews_keep_coming
 
     async def nothing(*_: object) -> None: ...
 
-    monkeypatch.setattr("streams.reviews.feed.AIOKafkaConsumer", reader)
+    monkeypatch.setattr("streams.reading.AIOKafkaConsumer", reader)
     monkeypatch.setattr("streams.reviews.feed.partitions_of", lambda _, topic: [TopicPartition(topic, 0)])
     monkeypatch.setattr("streams.reviews.feed.log_ends", ends)
     heard: list[Tone] = []

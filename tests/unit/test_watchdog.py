@@ -178,7 +178,7 @@ def test_lanes_are_judged_again_where_brokers_let_in_only_clients_that_begin_now
 ) -> None:
     clicks = TopicPartition("clicks", 0)
     out = Watchdog(Settings(), IDENTITY, lambda _: Vitals(), lambda: [clicks], Mock())
-    monkeypatch.setattr("streams.watchdog.AIOKafkaConsumer", Stale)
+    monkeypatch.setattr("streams.reading.AIOKafkaConsumer", Stale)
     monkeypatch.setattr(Stale, "made", 0)
 
     async def scenario() -> list[dict[TopicPartition, int]]:
@@ -195,7 +195,7 @@ def test_a_worker_goes_on_while_its_certificates_are_renewed(
         raise ConnectionSettingsError("SALIENCE_SSL_CERT_FILE: key values mismatch")
 
     monkeypatch.setattr(topic_admin, "found", half)
-    monkeypatch.setattr("streams.watchdog.aiokafka_options", half)
+    monkeypatch.setattr("streams.reading.aiokafka_options", half)
     asyncio.run(watchdog._check_identity())
     monkeypatch.setattr(watchdog, "_partitions", lambda: [TopicPartition("clicks", 0)])
     assert asyncio.run(watchdog._log_ends()) == {}

@@ -14,6 +14,7 @@ from onnx_models.bootstrap import Draws, Interval, interval
 from onnx_models.comparison import MODES
 from onnx_models.examples import Examples
 from onnx_models.metrics import tells
+from scoring.units import HOUR_MS
 
 Floats = npt.NDArray[np.float64]
 
@@ -50,7 +51,7 @@ def ages(test: Examples, learnt_ms: int, chances: dict[str, Floats], seed: int) 
     """The parts of ``test`` with enough outcomes. ``learnt_ms``: time of the newest example that trained; ``chances
     [E]``: by mode, including all of `MODES`.
     """
-    part = (test.time_ms - learnt_ms) // (PART_HOURS * 3_600_000)
+    part = (test.time_ms - learnt_ms) // (PART_HOURS * HOUR_MS)
     return [
         _age(int(one), test, part == one, chances, seed) for one in np.unique(part) if tells(test.label[part == one])
     ]

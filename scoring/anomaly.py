@@ -7,9 +7,9 @@ import math
 
 from river import stats, utils
 
-from scoring.cleaning import MINUTE_MS
 from scoring.events import Source
 from scoring.rows import Rows
+from scoring.units import MINUTE_MS
 
 WINDOW = 10_000
 """Observations that the scorer knows: minutes of a busy lane, hours of a quiet one."""

@@ -23,12 +23,12 @@ from scoring.ids import MISSING, places_in
 from scoring.moments import Moments
 from scoring.rows import SHOWN_BIT, Rows, answered
 from scoring.touches import TouchWeights
+from scoring.units import DAY_MS
 
 Ints = npt.NDArray[np.int64]
 Ids = npt.NDArray[np.uint64]
 Floats = npt.NDArray[np.float64]
 
-DAY_MS = 86_400_000
 Spread = Literal["position", "time", "learned"]
 ENDS = 0.4
 """Share of a purchase that the first touch gets, and the last."""

@@ -16,9 +16,10 @@ from scoring.catalogue import FOREVER_MS, Catalogue
 from scoring.ids import MISSING, places_in
 from scoring.market import Market
 from scoring.offers import bid_for_clicks
-from scoring.pacing import DAY_MS, LEAST, Pacer
+from scoring.pacing import LEAST, Pacer
 from scoring.settlement import MICROS_MAX, Settlement
 from scoring.traffic import day_curve, unknown
+from scoring.units import DAY_MS
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]

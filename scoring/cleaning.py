@@ -21,10 +21,11 @@ from scoring.dedup import Outcomes, mark_repeats
 from scoring.events import Events, Outcome, only
 from scoring.rows import Rows
 from scoring.runs import runs
+from scoring.units import MINUTE_MS
 
 Ints = npt.NDArray[np.int64]
 
-MINUTE_MS, MINUTES_A_DAY = 60_000, 1_440
+MINUTES_A_DAY = 1_440
 COUNT_MAX = 65_535
 """Largest 16-bit count, and so the largest bound."""
 

@@ -14,6 +14,7 @@ from scoring.events import Kind
 from scoring.features import FEATURE_DIM, specification_hash
 from scoring.rates import RATES, RATES_DIM, TONED
 from scoring.rows import HORIZONS, KIND_MASK, RING_SIZE, SHOWN_BIT, Rows, place_of, places_of
+from scoring.units import DAY_MS
 
 Floats = npt.NDArray[np.float32]
 Ints = npt.NDArray[np.int64]
@@ -147,7 +148,7 @@ def context_of(rows: Rows, past: History, now_ms: Ints, surface: npt.NDArray[np.
     out[:, 0] = np.log1p(np.minimum(impressions, COUNTED_MAX)) / 5
     for column, counter in ((1, "clicks"), (2, "long_views"), (3, "views"), (6, "purchases")):
         out[:, column] = _rate(rows[counter], impressions)
-    angle = (now_ms % 86_400_000) * (2 * np.pi / 86_400_000)
+    angle = (now_ms % DAY_MS) * (2 * np.pi / DAY_MS)
     out[:, 4], out[:, 5] = np.sin(angle), np.cos(angle)
     out[:, 7] = np.log1p(rows["viewed_ms"] / 1000 / (impressions + 1)) / 5
     out[:, _RECENT:_PLACE] = recent_of(past, surface)
@@ -221,7 +222,7 @@ def stats_of(candidates: Ints, ad_age_ms: Ints, past: History, past_items: Ints,
     """
     out = np.zeros((*candidates.shape, STATS_DIM), dtype=np.float32)
     _past_of_candidates(out, candidates, past, past_items)
-    age_days = np.maximum(ad_age_ms, 0).astype(np.float32) / np.float32(86_400_000)
+    age_days = np.maximum(ad_age_ms, 0).astype(np.float32) / np.float32(DAY_MS)
     out[:, :, 6] = np.log1p(age_days) / np.float32(5)
     out[:, :, 7] = (past.kind > 0).mean(axis=1)[:, None]
     if rates is not None:

@@ -19,6 +19,7 @@ from river import base
 from scoring.events import TIME_MS_MAX, Kind
 from scoring.features import FEATURE_DIM, Vector, add_token
 from scoring.runs import runs
+from scoring.units import DAY_MS
 
 Floats = npt.NDArray[np.float32]
 Ints = npt.NDArray[np.int64]
@@ -26,7 +27,7 @@ Example = Mapping[Any, Any]
 Frame = Any
 """A pandas DataFrame, River's mini-batch; only a caller that passes one needs pandas."""
 
-HALF_LIVES_MS: tuple[int, int] = (1_800_000, 7 * 86_400_000)
+HALF_LIVES_MS: tuple[int, int] = (1_800_000, 7 * DAY_MS)
 """Half-lives of the session's interest (half an hour) and of the long one (a week)."""
 
 _WEIGHTS = {Kind.VIEWED: 0.3, Kind.VIEWED_LONG: 0.7, Kind.CLICKED: 1, Kind.CARTED: 2, Kind.PURCHASED: 3}

@@ -18,7 +18,6 @@ Ints = npt.NDArray[np.int64]
 
 PARTS = 1_000
 """A charge is an integer of thousandths of a micro: an impression at a price per thousand is one such number."""
-DAY_MS = 86_400_000
 FIGURES = (
     "impressions", "clicks", "viewed_ms", "charged", "unpriced", "last", "last_micros", "spread", "spread_micros",
     "sold",

@@ -12,11 +12,11 @@ import numpy as np
 import numpy.typing as npt
 
 from scoring.events import TIME_MS_MAX
+from scoring.units import DAY_MS
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
 
-DAY_MS = 86_400_000
 LEAST = 1e-3
 """The least multiplier: a campaign that is far ahead all but stops, and can still find out that it is behind."""
 PROPORTIONAL, INTEGRAL = 20.0, 250.0

@@ -11,6 +11,7 @@ from scoring.candidates import Shares
 from scoring.exploration import EXPLORATIONS, UCB_ALPHA, Explore
 from scoring.ids import id64, uniform
 from scoring.rows import RING_SIZE
+from scoring.units import DAY_MS
 
 Ids = npt.NDArray[np.uint64]
 
@@ -35,7 +36,7 @@ BOUNDS: Mapping[str, tuple[float, float]] = {
     "random_share": (0, 1),
     "temperature": (0, 10),
     "ucb_alpha": (0, 10),
-    "placement_ttl_ms": (1, 365 * 86_400_000),
+    "placement_ttl_ms": (1, 365 * DAY_MS),
 }
 """Bounds of the numbers among them, as in the settings; they are checked because an arm comes over a topic."""
 WHOLE = frozenset({"slots", "candidates", "placement_ttl_ms"})

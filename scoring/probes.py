@@ -23,6 +23,7 @@ from scoring.rates import EXPECTED_MAX, RateTable
 from scoring.rows import HORIZONS, INTEREST_MAX, PLACES, RING_SIZE, ROW, SHOWN_BIT, Rows, packed
 from scoring.text import TEXT_DIM
 from scoring.tones import MEMORY
+from scoring.units import HOUR_MS
 
 SEED = 1
 ROUNDS = 4
@@ -75,7 +76,7 @@ def probes(model: AttentionModel) -> Iterator[ModelInputs]:
     catalogue = _catalogue(draws, model)
     candidates = np.tile(np.arange(CANDIDATES) % ADS, (PEOPLE, 1))
     for _ in range(ROUNDS):
-        now_ms = NOW_MS + 3_600_000 * draws.of(range(24), PEOPLE)
+        now_ms = NOW_MS + HOUR_MS * draws.of(range(24), PEOPLE)
         rates = _rates(draws, catalogue).at(candidates)
         rows = _rows(draws, catalogue, now_ms)
         people = People.of(catalogue, rows, now_ms, rows["surface"])

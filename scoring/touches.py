@@ -17,11 +17,12 @@ import math
 import numpy as np
 import numpy.typing as npt
 
+from scoring.units import HOUR_MS
+
 Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
 Bools = npt.NDArray[np.bool_]
 
-HOUR_MS = 3_600_000
 AGES_MS = (HOUR_MS, 6 * HOUR_MS, 24 * HOUR_MS, 72 * HOUR_MS)
 """Bounds of the classes of age: up to the first, between two, beyond the last."""
 FEATURES = 4 + len(AGES_MS)

@@ -10,10 +10,11 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
+from scoring.units import HOUR_MS
+
 Floats = npt.NDArray[np.float64]
 
 HOURS = 24
-HOUR_MS = 3_600_000
 NEW = 0.3
 """Weight of the newest day in an hour's mean; days more than a week ago then have 8 % of it."""
 LEAST = 0.1

@@ -20,6 +20,7 @@ from scoring.ids import id64
 from scoring.offpolicy import Logged, Weighted
 from scoring.policies import CONTROL_ARM
 from scoring.ranking import first_chances, slot_chances
+from scoring.units import MINUTE_MS
 from streams.decode import Record
 from streams.oldest import give_up_oldest
 from streams.reading import Progress, log_begins, read_topic
@@ -33,7 +34,6 @@ DECISIONS_MAX = 1_000_000
 """Placements kept at once, some 700 bytes each. Of a longer log those read last stay, since the decisions topic keeps
 its records longer than the clicks topic."""
 
-MINUTE_MS = 60_000
 WEIGHT_MAX = 1e100
 """Largest weight of a slot: as good as infinite, yet the sum of a million such weights can still be squared."""
 

@@ -14,6 +14,7 @@ import numpy as np
 
 from scoring.events import EVENT, Events, Kind, Source
 from scoring.rows import RowStore
+from scoring.units import DAY_MS
 from streams.clock import wall_ms
 from streams.decode import Decoded, Record, decode, sent
 from streams.identity import partitioner
@@ -33,7 +34,7 @@ LATE_SHARE = 0.05
 """Share of a partition's impressions that may have come late, and so be dated before the time that was read."""
 ROUNDING_MS = 1_000
 """A look may be told longer than what has passed by so much: some round it to whole seconds."""
-NEVER_MS = 365 * 86_400_000
+NEVER_MS = 365 * DAY_MS
 """Nobody answers an impression this long after it: an impression time so long before its click is in another unit."""
 
 

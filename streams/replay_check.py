@@ -6,6 +6,7 @@ from pathlib import Path
 
 import msgspec
 
+from scoring.units import DAY_MS
 from streams.audit import DIFFERENCES_TOLD, Difference, Expected, Seen, audit, compare, pure_core
 from streams.demo.worker import WorkerProcess
 from streams.lag.watch import Lag, LagWatch
@@ -13,7 +14,6 @@ from streams.layer_audit import Core, prediction_difference
 from streams.layer_audit import differences as layer_differences
 from streams.logs import Log
 from streams.settings import Settings
-from streams.topics import DAY_MS
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,11 +14,11 @@ from scoring.auction import Rule
 from scoring.ids import id64
 from scoring.market import Cap, Terms
 from scoring.rows import RING_SIZE
+from scoring.units import DAY_MS, MINUTE_MS
 from scoring.variety import Method
 
 DIVERSITY = 0.2
 """Strength if a file asks for diversity without one: it costs 0.3 % of NDCG (``salience simulate diversity``)."""
-MINUTE_MS, DAY_MS = 60_000, 86_400_000
 NAMES_MAX = 10_000
 """Names in a list: each is compared with every candidate."""
 EXAMINED_MIN = 1e-6

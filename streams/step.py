@@ -25,11 +25,11 @@ from scoring.cleaning import Rules
 from scoring.engine import Engine
 from scoring.events import Events, Outcome, Source
 from scoring.feedback import NOTHING_OBSERVED, Learning, Observed
-from scoring.ledger import DAY_MS
 from scoring.order import stream_times
 from scoring.pool import Pool
 from scoring.rows import Rows, RowStore, row_bytes
 from scoring.traffic import Traffic
+from scoring.units import DAY_MS, HOUR_MS
 from scoring.update import Applied, apply
 from streams import topics
 from streams.conservation import account, tally
@@ -50,7 +50,7 @@ from streams.privacy.requests import Requests, settle
 from streams.wire import LaneRow, encode_json
 
 LANE_ROW_VERSION = 1
-EXPIRY_CHECK_MS = 3_600_000
+EXPIRY_CHECK_MS = HOUR_MS
 """Stream time between two searches for idle users, each a pass over all rows."""
 
 
@@ -142,7 +142,7 @@ class Step:
     refused: RefusedAds = field(default_factory=RefusedAds)
     requests: Requests | None = None
     consent_presumed: bool = True
-    erased_kept_ms: int = 60 * 86_400_000
+    erased_kept_ms: int = 60 * DAY_MS
     attribution: Attribution = field(default_factory=Attribution)
     budgets: Budgets | None = None
     worker: str = ""

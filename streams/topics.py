@@ -4,8 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
-HOUR_MS = 3_600_000
-DAY_MS = 24 * HOUR_MS
+from scoring.units import DAY_MS, HOUR_MS
 
 CLICKS = "clicks"
 AD_IMPRESSIONS = "ad-impressions"

@@ -10,11 +10,11 @@ from onnx_models.alternatives.features import surface_of
 from onnx_models.examples import Examples, Items
 from onnx_models.metrics import log_loss
 from scoring.ids import mix64
+from scoring.units import HOUR_MS
 
 BUCKETS = 1 << 18
 STRENGTHS = (0.02, 0.1, 0.5)
 """Inverse strengths of regularisation, tried on the latest tenth."""
-HOUR_MS = 3_600_000
 
 
 class Hashed:

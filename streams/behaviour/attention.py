@@ -4,7 +4,8 @@ import numpy as np
 from msgspec import Struct
 
 from scoring.ids import MISSING
-from streams.behaviour.joined import HOUR_MS, Behaviour
+from scoring.units import HOUR_MS
+from streams.behaviour.joined import Behaviour
 
 CATEGORIES_MAX = 20
 """Categories reported one by one: those looked at longest. The others share one line."""

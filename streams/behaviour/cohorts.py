@@ -3,6 +3,7 @@
 import numpy as np
 from msgspec import Struct
 
+from scoring.units import HOUR_MS
 from streams.behaviour.joined import Behaviour, Ints
 
 SESSION_GAP_MS = 1_800_000
@@ -51,7 +52,7 @@ def cohorts(behaviour: Behaviour) -> Cohorts:
         returned=sum(cohort.active[1] for cohort in followed) / seen if seen else None,
         visits=visits,
         visits_per_person=visits / behaviour.users,
-        hours_between_visits=float(np.median(gaps_ms)) / 3_600_000 if len(gaps_ms) else None,
+        hours_between_visits=float(np.median(gaps_ms)) / HOUR_MS if len(gaps_ms) else None,
     )
 
 

@@ -10,6 +10,7 @@ from scoring.events import Kind
 from scoring.features import FEATURE_DIM, top_category
 from scoring.ids import MISSING
 from scoring.pending import keys_of
+from scoring.units import DAY_MS, HOUR_MS, MINUTE_MS
 from streams.behaviour.gathered import Gathered, Table
 from streams.feeds.catalogue import entry_of
 
@@ -18,7 +19,6 @@ Floats = npt.NDArray[np.float32]
 
 UNKNOWN = "(unknown)"
 """Category, campaign and advertiser of an ad that was shown and is in no catalogue."""
-MINUTE_MS, HOUR_MS, DAY_MS = 60_000, 3_600_000, 86_400_000
 _WIDTHS_MS = (MINUTE_MS, 10 * MINUTE_MS, HOUR_MS, 6 * HOUR_MS, DAY_MS, 7 * DAY_MS, 28 * DAY_MS, 364 * DAY_MS)
 PERIODS_MAX = 14
 """Periods of a report: as many as a table of cohorts can show."""

@@ -13,12 +13,12 @@ import jinja2
 
 from scoring.positions import Position
 from scoring.rows import RING_SIZE
+from scoring.units import DAY_MS, HOUR_MS, MINUTE_MS
 from streams.behaviour import colours, plots
 from streams.behaviour.attention import HOURS
 from streams.behaviour.campaigns import Campaign
 from streams.behaviour.fairness import Division
 from streams.behaviour.funnels import Step
-from streams.behaviour.joined import DAY_MS, HOUR_MS, MINUTE_MS
 from streams.behaviour.plots import moment
 from streams.behaviour.report import Report
 from streams.experiments.findings import figure

@@ -18,6 +18,7 @@ from matplotlib.colors import ListedColormap, to_rgb
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, PercentFormatter
 
+from scoring.units import DAY_MS
 from streams.behaviour import colours
 from streams.behaviour.attention import HOURS, Attention
 from streams.behaviour.campaigns import Campaigns
@@ -25,7 +26,6 @@ from streams.behaviour.cohorts import Cohorts
 from streams.behaviour.drift import Drift
 from streams.behaviour.fairness import Fairness
 from streams.behaviour.funnels import Funnels, Step
-from streams.behaviour.joined import DAY_MS
 from streams.behaviour.personal import Personalisation
 from streams.behaviour.positions import Positions
 

@@ -79,7 +79,7 @@ async def _read(bootstrap: str, prefix: str) -> "tuple[list[CampaignMetrics], in
 
 
 def _table(found: "list[Campaign]", by_arm: bool) -> Table:
-    from streams.topics import DAY_MS
+    from scoring.units import DAY_MS
 
     arm, day = ["arm"] if by_arm else [], moment(found[0].day * DAY_MS, "%Y-%m-%d")
     table = Table(

@@ -10,8 +10,9 @@ from heapq import nlargest
 import msgspec
 
 from scoring.events import TIME_MS_MAX
-from scoring.pacing import DAY_MS, planned
+from scoring.pacing import planned
 from scoring.traffic import Floats, day_curve
+from scoring.units import DAY_MS
 from streams.decode import Record
 from streams.wire import UNREADABLE
 

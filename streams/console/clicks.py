@@ -10,10 +10,10 @@ import numpy as np
 import numpy.typing as npt
 
 from scoring.confidence import wilson
+from scoring.units import HOUR_MS
 from streams.control_wire import Drift
 from streams.outcomes import columns
 from streams.quality import KEPT, Quality, Settled
-from streams.topics import HOUR_MS
 from streams.wire import Outcome
 
 ARMS_MAX, MODELS_MAX = 16, 8

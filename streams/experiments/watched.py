@@ -11,11 +11,12 @@ from scoring.allocation import allocation
 from scoring.assignment import OUTSIDE, Experiment
 from scoring.interleaving import Duel, Score
 from scoring.trial import Look, Trial
+from scoring.units import DAY_MS
 from streams.control_wire import Allocation, ExperimentSetting
 from streams.experiments.people import FROM_IMPRESSIONS, SHOWN, Bools, Floats, Ints
 from streams.experiments.registry import definition, next_cohort
 
-DAY_MS, DAYS_MIN = 86_400_000, 1 / 24
+DAYS_MIN = 1 / 24
 """Least time of a person in an experiment, in days: an hour. Over a second, one purchase would be a fortune a day.
 With a whole day, the variance of value a day would grow all through the first day: intervals are not planned for that.
 """

@@ -9,7 +9,7 @@ import structlog
 
 from scoring.catalogue import Catalogue, CatalogueError, Entry
 from scoring.features import Content
-from scoring.pacing import DAY_MS
+from scoring.units import DAY_MS
 from streams.clock import wall_ms
 from streams.compute import Compute
 from streams.decode import Record, Refusal, is_plain

@@ -6,9 +6,11 @@ Times are milliseconds of one clock that never goes back.
 import math
 from collections.abc import Collection
 
+from scoring.units import HOUR_MS
+
 SETTLE_MS = 30_000
 """For some seconds neither broker lists a group that moves; then the new coordinator says that it is loading it."""
-AWAY_MS = 6 * 3_600_000
+AWAY_MS = 6 * HOUR_MS
 """After so long a broker counts as removed, and a group as deleted: its operators have known for hours."""
 MISSED_MAX = 2_000
 """Most missing groups kept, those listed last: while a broker is away, names may come and go without end."""

@@ -13,6 +13,7 @@ from typing import Any
 from aiokafka import AIOKafkaProducer
 from aiokafka.errors import IllegalOperation, KafkaError, MessageSizeTooLargeError
 
+from scoring.units import HOUR_MS
 from streams.connection import aiokafka_options
 from streams.leaving import leave
 from streams.letters import LETTER_BYTES_MAX
@@ -22,7 +23,7 @@ from streams.topics import BATCH_BYTES, DEAD_LETTERS, LANE_INPUTS, LATE_EVENTS
 
 LANE_ID = "-lane-"
 """Between the group and the lane's number in a transactional id; workers have the right to all that begin so."""
-UNUSED_MAX_MS = 24 * 3_600_000
+UNUSED_MAX_MS = 24 * HOUR_MS
 """A producer is used after so long at the latest: a broker forgets one that opens no transaction for a week
 (``transactional.id.expiration.ms``), and refuses its next."""
 

@@ -8,7 +8,7 @@ import numpy.typing as npt
 
 from scoring.events import Source
 from scoring.order import Taken, take
-from scoring.traffic import HOUR_MS
+from scoring.units import HOUR_MS
 from streams.decode import Record
 from streams.message import size_of
 from streams.step import Slice

@@ -45,6 +45,7 @@ from pathlib import Path
 import msgspec
 
 from scoring.ids import id64
+from scoring.units import DAY_MS, HOUR_MS
 from streams.logs import Event, Log, LogError, in_order
 from streams.logs.table import Row, rows
 from streams.wire import Ad, Click, Impression
@@ -68,12 +69,11 @@ IMPRESSION_COLUMNS = ("time_ms", "user_id", "video_id", "tab", "is_click", "play
 HISTORY_COLUMNS = ("user_id", "last_time_ms", "videos", "long_view")
 VIDEO_CHARS = 20
 HISTORY_MAX = 50
-HISTORY_STEP_MS = 3_600_000
+HISTORY_STEP_MS = HOUR_MS
 LONG_S = 18
 """What KuaiRand calls a long view of a long video."""
 
 BID_LEAST_MICROS, BID_MOST_MICROS = 50_000, 500_000
-DAY_MS = 86_400_000
 TIME_MAX_MS = 4_102_444_800_000 - DAY_MS
 """The wire's latest time less a day, the most that a click may come after its impression."""
 

@@ -19,8 +19,9 @@ from scoring.ids import MISSING, id64s
 from scoring.ledger import PARTS, charges, settle
 from scoring.market import Asked, Cap, Decided, Market, Terms
 from scoring.offers import Offers
-from scoring.pacing import DAY_MS, Pacer, planned
+from scoring.pacing import Pacer, planned
 from scoring.traffic import HOURS, Traffic, day_curve
+from scoring.units import DAY_MS, HOUR_MS, MINUTE_MS
 from scoring.value import BidType
 from streams.demo.catalogue import catalogue as shop_ads
 from streams.demo.shop import BASE_LOG_ODDS, REACH, SLOT_WEIGHT
@@ -31,7 +32,6 @@ Ints = npt.NDArray[np.int64]
 
 CAMPAIGNS, ADVERTISERS, LANES, WORKERS = 200, 60, 8, 2
 USERS, VISITS_PER_DAY, SLOTS, HISTORY = 3_000, 40_000, 10, 50
-MINUTE_MS, HOUR_MS = 60_000, 3_600_000
 AT_ONCE, SHOWN_WITHIN_MIN = 0.8, 10
 """Share of placements shown in the minute they are made; minutes within which the others are, their validity."""
 NOISE = 0.15

@@ -10,6 +10,7 @@ import pytest
 from typer.testing import CliRunner
 
 from deploy.brokers import Broker
+from scoring.units import DAY_MS, HOUR_MS
 from streams.app import make_engine
 from streams.cli import app
 from streams.client import priced
@@ -23,7 +24,6 @@ from tests.integration.workers import Worker, until
 
 pytestmark = pytest.mark.integration
 
-DAY_MS, HOUR_MS = 86_400_000, 3_600_000
 START_MS = 20_700 * DAY_MS + HOUR_MS
 USERS = [f"user-{number}" for number in range(12)]
 SMALL = 60_000

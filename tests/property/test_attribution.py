@@ -14,12 +14,12 @@ from scoring.events import Kind, Outcome
 from scoring.moments import Moments
 from scoring.rows import RING_SIZE, RowStore
 from scoring.touches import FEATURES, PURCHASES_MIN, TouchWeights
+from scoring.units import HOUR_MS, MINUTE_MS
 from scoring.update import apply
 from streams.columns import columns
 from streams.logs import Event
 from tests.builders import START_MS, click, columns_of, entry, impression
 
-HOUR_MS, MINUTE_MS = 3_600_000, 60_000
 SHOP = Catalogue()
 SHOP.upsert([entry(f"ad-{n}", campaign_id=f"c-{n}", advertiser_id="arco") for n in range(3)])
 TOUCHED = st.lists(st.tuples(st.integers(0, 160), st.integers(0, 2)), max_size=10, unique_by=lambda told: told[0])

@@ -15,12 +15,12 @@ from scoring.cleaning import Rules
 from scoring.events import EVENT, Events, Kind, Outcome, Source
 from scoring.ids import id64
 from scoring.rows import RING_SIZE, SEEN_SIZE, SHOWN_BIT, RowStore
+from scoring.units import MINUTE_MS
 from scoring.update import apply
 from tests.builders import START_MS, catalogue, click, columns_of, impression
 
 CATALOGUE = catalogue(20)
 USERS = 3
-MINUTE_MS = 60_000
 TIGHT = Rules(late_ms=200_000, per_minute=(20, 6), per_day=(90, 30), unshown_per_day=3)
 
 

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from scoring.events import Source
 from scoring.rows import RowStore
+from scoring.units import MINUTE_MS
 from streams.control import Control
 from streams.decode import decode
 from streams.learnable import Learnable
@@ -19,7 +20,6 @@ from streams.privacy.requests import Requests, settle
 from tests.builders import START_MS, Record, click, record
 from tests.unit.consenting import erasure, grant, refusal, told
 
-MINUTE_MS = 60_000
 LATER_MS = START_MS + 60 * MINUTE_MS
 TOLERANCE_MS = 300_000
 ASKED = {"grant": grant, "refuse": refusal, "erase": erasure}

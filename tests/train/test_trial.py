@@ -6,12 +6,14 @@ import numpy as np
 import pytest
 from msgspec import structs
 
+from scoring.units import MINUTE_MS
+
 pytest.importorskip("torch", reason="PyTorch is not installed: pip install 'salience[train]'")
 
 from onnx_models.alternatives.nets import without_reviews
 from onnx_models.cold import segments, unmet
 from onnx_models.trial import Trial
-from scoring.cleaning import MINUTE_MS, Rules
+from scoring.cleaning import Rules
 from scoring.events import Source
 from scoring.ids import MISSING
 from scoring.inputs import RATED, REVIEWED, SESSION_S

@@ -9,6 +9,7 @@ from scoring.attention import load
 from scoring.candidates import Shares
 from scoring.catalogue import Catalogue
 from scoring.engine import Engine, Policy
+from scoring.units import DAY_MS
 from streams.control import Control
 from streams.control_wire import Consent, ControlMessage, Erasure
 from streams.privacy.consent import digest_of
@@ -17,8 +18,6 @@ from streams.step import Effects, Step
 from streams.wire import RESERVED, Placement, encode_json
 from tests.builders import START_MS, Record, entry
 from tests.unit.slices import NOW_MS, new_state, slice_of
-
-DAY_MS = 86_400_000
 
 
 def told(message: ControlMessage, offset: int, came_ms: int | None = None) -> Record:

@@ -8,11 +8,11 @@ from scoring.events import EVENT, Events, Kind, Source
 from scoring.feedback import Learning
 from scoring.impressions import Impressions
 from scoring.inputs import CONTEXT_DIM
+from scoring.units import MINUTE_MS
 from streams.lanes.clicks import LaneClicks
 from streams.lanes.learner_rows import WatchRow
 from tests.builders import catalogue
 
-MINUTE_MS = 60_000
 LEARNING = Learning(window_ms=20 * MINUTE_MS, wait_ms=5 * MINUTE_MS, pending_max=60)
 """Of what is clicked a third is while it waits."""
 SHOP = catalogue(20)

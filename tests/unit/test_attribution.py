@@ -7,18 +7,18 @@ from typing import Any
 import numpy as np
 import pytest
 
-from scoring.attribution import DAY_MS, MILLI, Attribution, by_position, credit, earn, learn
+from scoring.attribution import MILLI, Attribution, by_position, credit, earn, learn
 from scoring.catalogue import Catalogue
 from scoring.events import Kind, Outcome
 from scoring.ids import id64
 from scoring.moments import Moments
 from scoring.rows import RowStore
 from scoring.touches import TouchWeights
+from scoring.units import DAY_MS, HOUR_MS
 from scoring.update import apply
 from streams.logs import Event
 from tests.builders import START_MS, click, columns_of, entry, impression
 
-HOUR_MS = 3_600_000
 SHOP = Catalogue()
 SHOP.upsert([
     entry("a", campaign_id="one", advertiser_id="arco"), entry("c", campaign_id="six", advertiser_id="belle"),

@@ -12,13 +12,14 @@ from scoring.confidence import student_95, wilson
 from scoring.events import Source
 from scoring.policies import CONTROL_ARM, ENGINE_ARM
 from scoring.seal import Seal
+from scoring.units import DAY_MS, HOUR_MS, MINUTE_MS
 from streams.behaviour.attention import attention
 from streams.behaviour.cohorts import cohorts
 from streams.behaviour.drift import drift
 from streams.behaviour.fairness import fairness, gini, lorenz
 from streams.behaviour.funnels import STEPS, funnels
 from streams.behaviour.gathered import Gatherer, ReportError
-from streams.behaviour.joined import DAY_MS, HOUR_MS, MINUTE_MS, PERIODS_MAX, Behaviour, Periods, by_rank, join
+from streams.behaviour.joined import PERIODS_MAX, Behaviour, Periods, by_rank, join
 from streams.behaviour.personal import Personalisation, personalisation
 from streams.logs import Event, Log
 from streams.wire import Ad, Click, Impression, encode_json

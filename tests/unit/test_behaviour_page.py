@@ -13,6 +13,8 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
+from scoring.units import DAY_MS
+
 pytest.importorskip("matplotlib", reason="matplotlib is not installed: pip install 'salience[report]'")
 
 import msgspec
@@ -23,7 +25,6 @@ from streams.behaviour import colours, plots
 from streams.behaviour.attention import HOURS, Attention, Looked
 from streams.behaviour.drift import Drift, Turn
 from streams.behaviour.gathered import Gatherer
-from streams.behaviour.joined import DAY_MS
 from streams.behaviour.page import page
 from streams.behaviour.positions import Positions
 from streams.behaviour.report import Report, report

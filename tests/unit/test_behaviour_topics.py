@@ -6,9 +6,10 @@ from collections.abc import AsyncIterator, Iterable, Sequence
 import pytest
 
 from scoring.policies import CONTROL_ARM, ENGINE_ARM
+from scoring.units import DAY_MS
 from streams.behaviour import gathered
 from streams.behaviour.gathered import Gatherer, read_topics
-from streams.behaviour.joined import DAY_MS, PERIODS_MAX
+from streams.behaviour.joined import PERIODS_MAX
 from streams.behaviour.page import page
 from streams.behaviour.report import Report, report
 from streams.topics import AD_IMPRESSIONS

@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 from scoring.budgets import EVERY_MS, Budgets, Spending
 from scoring.catalogue import Catalogue
 from scoring.market import Market
-from scoring.pacing import DAY_MS, planned
+from scoring.pacing import planned
 from scoring.traffic import day_curve
+from scoring.units import DAY_MS
 from streams.feeds.campaigns import tell
 from tests.builders import Record, entry
 

@@ -11,8 +11,8 @@ from scoring.budgets import EVERY_MS, Budgets, Spending
 from scoring.catalogue import Catalogue
 from scoring.ids import id64
 from scoring.market import Market
-from scoring.pacing import DAY_MS
 from scoring.settlement import DAYS, Settlement
+from scoring.units import DAY_MS
 from streams.feeds import catalogue as feed
 from streams.feeds.campaigns import tell
 from streams.feeds.catalogue import apply_ads

@@ -14,6 +14,7 @@ from typer.testing import CliRunner
 from scoring.offpolicy import Logged, evaluate
 from scoring.policies import CONTROL_ARM, ENGINE_ARM
 from scoring.ranking import rank
+from scoring.units import DAY_MS, MINUTE_MS
 from streams import choices
 from streams.choices import Choices, temperature_of
 from streams.cli import app
@@ -164,9 +165,6 @@ def test_a_receipt_whose_places_or_chances_do_not_fit_its_candidates_says_nothin
     assert told_of(choices, "temperature=1.0")
 
 
-DAY_MS = 86_400_000
-
-
 def _all_begin_at(offset: int) -> Callable[[str, str], Awaitable[dict[int, int]]]:
     """What tells where the two partitions of a topic begin."""
 
@@ -240,9 +238,6 @@ def test_a_partition_that_never_had_a_click_tells_of_all_its_placements_beside_o
         found.decided([encode_json(replace(_decision(1, 1.0)[0], placement_id=f"p-{lane}", lane=lane))])
     found.begun({0: 9, 1: 0})
     assert [*found.known] == ["p-1"]
-
-
-MINUTE_MS = 60_000
 
 
 def test_placements_that_may_still_be_clicked_are_left_out_and_told():

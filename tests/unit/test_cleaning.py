@@ -3,9 +3,10 @@
 import numpy as np
 import pytest
 
-from scoring.cleaning import COUNT_MAX, MINUTE_MS, MINUTES_A_DAY, Rules, clean
+from scoring.cleaning import COUNT_MAX, MINUTES_A_DAY, Rules, clean
 from scoring.events import EVENT, Events, Kind, Outcome, Source
 from scoring.rows import ROW, Rows
+from scoring.units import MINUTE_MS
 from tests.builders import START_MS
 
 FIRST_MS = START_MS // (MINUTES_A_DAY * MINUTE_MS) * MINUTES_A_DAY * MINUTE_MS

@@ -11,13 +11,14 @@ from hypothesis import strategies as st
 from scoring.engine import Engine
 from scoring.examination import assumed
 from scoring.rows import RowStore
+from scoring.units import DAY_MS
 from streams.audit import State, compare
 from streams.control_wire import Consent, Erasure
 from streams.privacy.consent import ERASED_KEY, Gate, Verdict, Watermarks
 from streams.privacy.guests import tombstones
 from streams.step import LaneState
 from tests.builders import START_MS, Record, click, entry, impression, record, records
-from tests.unit.consenting import DAY_MS, Bench, by_digest, erasure, grant, opened, placements, refusal
+from tests.unit.consenting import Bench, by_digest, erasure, grant, opened, placements, refusal
 from tests.unit.slices import slice_of
 
 

@@ -14,6 +14,7 @@ from typer.testing import CliRunner
 
 from scoring.events import Kind
 from scoring.feedback import JUDGED
+from scoring.units import HOUR_MS
 from streams.cli import app
 from streams.console.alarms import AUC_LEAST, CALIBRATION, ERRORS, alarms
 from streams.console.clicks import HOURS, SERVES_MS, Accuracy, Clicks, ModelQuality, _accuracy
@@ -28,7 +29,6 @@ from streams.lag.board import GroupLag, Report
 from streams.lag.monitor import News
 from streams.quality import Quality
 from streams.settings import Settings
-from streams.topics import HOUR_MS
 from streams.wire import Outcome, Tone
 from tests.builders import START_MS, Record
 from tests.unit.consoles import group, letter, outcome, partition

@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from scoring.pacing import DAY_MS, FINISH
+from scoring.pacing import FINISH
+from scoring.units import DAY_MS
 from streams.console.campaigns import Campaigns
 from streams.wire import CampaignMetrics, Figures, encode_json
 from tests.builders import Record

@@ -6,7 +6,8 @@ import pytest
 from scoring.budgets import Budgets
 from scoring.catalogue import Catalogue
 from scoring.market import Market
-from scoring.pacing import DAY_MS, FINISH, planned
+from scoring.pacing import FINISH, planned
+from scoring.units import DAY_MS
 from streams.console.desk import Desk
 from streams.control_wire import HourlyTraffic
 from streams.feeds.campaigns import learn

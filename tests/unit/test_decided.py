@@ -10,9 +10,9 @@ from scoring.exploration import EXPLORATIONS, Explore
 from scoring.ids import MISSING, id64, id64s
 from scoring.market import Asked, Cap, Fate, Market, Terms
 from scoring.ranking import EMPTY_SLOT
+from scoring.units import HOUR_MS
 from tests.builders import entry
 
-HOUR_MS = 3_600_000
 PEOPLE, ADS, SLOTS = 7, 12, 4
 STOCK = Catalogue()
 STOCK.upsert([

@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 import pytest
 
 from scoring.engine import Engine
+from scoring.units import MINUTE_MS
 from streams.control import Control
 from streams.control_wire import Consent, Erasure
 from streams.experiments.referee import Referee
@@ -15,8 +16,6 @@ from tests.unit.consenting import Bench, erasure, opened, refusal, told
 from tests.unit.showing import placed
 from tests.unit.slices import NOW_MS
 from tests.unit.test_experiments import running
-
-MINUTE_MS = 60_000
 
 
 @pytest.fixture(scope="module")

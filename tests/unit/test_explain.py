@@ -21,8 +21,8 @@ from scoring.catalogue import Catalogue
 from scoring.engine import Engine
 from scoring.ids import id64, id64s
 from scoring.market import Cap, Fate, Market, Terms
-from scoring.pacing import DAY_MS
 from scoring.policies import Policy, arms_of
+from scoring.units import DAY_MS
 from scoring.variety import Method
 from streams.cli.explain import _answer, _show, _Told
 from streams.explain import recompute

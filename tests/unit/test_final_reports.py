@@ -7,6 +7,7 @@ import msgspec
 import numpy as np
 import pytest
 
+from scoring.units import DAY_MS
 from streams.cli.experiment_report import show
 from streams.experiments.findings import SPLIT_P_MIN
 from streams.experiments.referee import Referee
@@ -21,7 +22,6 @@ from streams.experiments.report import (
     report_of,
 )
 from streams.experiments.store import load, save
-from streams.experiments.watched import DAY_MS
 from streams.wire import encode_json
 from tests.unit.showing import see
 from tests.unit.test_duels import draft as duel_draft

@@ -7,10 +7,11 @@ import pytest
 
 from scoring.feedback import WINDOW_MS
 from scoring.ids import id64
+from scoring.units import DAY_MS
 from streams.lanes.clicks import LaneClicks, person_key
 from streams.wire import RESERVED
 from tests.builders import START_MS, Record, click, impression, record
-from tests.unit.consenting import DAY_MS, Bench, erasure, opened, refusal
+from tests.unit.consenting import Bench, erasure, opened, refusal
 
 LATER_MS = START_MS + WINDOW_MS + 100_000
 """When the windows of all that was shown have ended."""

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from scoring.engine import Engine
+from scoring.units import DAY_MS, HOUR_MS
 from streams.clock import wall_ms
 from streams.lanes.snapshots import Snapshots, holds
 from streams.privacy.consent import ERASED_KEY, watermark_key
@@ -12,9 +13,7 @@ from streams.privacy.guests import Guests, guest_key
 from streams.privacy.held import Search
 from streams.settings import Settings
 from tests.builders import START_MS, Record, click, record, records
-from tests.unit.consenting import DAY_MS, Bench, erasure, opened, placements
-
-HOUR_MS = 3_600_000
+from tests.unit.consenting import Bench, erasure, opened, placements
 
 
 @pytest.fixture(scope="module")

@@ -33,12 +33,12 @@ from scoring.inputs import (
     stats_of,
 )
 from scoring.rows import HORIZONS, PLACES, RING_SIZE, ROW, SHOWN_BIT, Rows, packed, place_of
+from scoring.units import DAY_MS
 from tests.builders import START_MS
 
 NOW = np.array([START_MS])
 NOWHERE = np.zeros(1, dtype=np.uint16)
 FEED, SEARCH = np.array([3], dtype=np.uint16), np.array([5], dtype=np.uint16)
-DAY_MS = 86_400_000
 
 
 def row(**values: Any) -> Rows:

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from scoring.events import Source
+from scoring.units import DAY_MS
 from tests.builders import START_MS, impression, record
 from tests.unit.lanes import (
     CHANGELOG_OFFSET,
@@ -18,8 +19,6 @@ from tests.unit.lanes import (
     taken_over,
     within_deadline,
 )
-
-DAY_MS = 86_400_000
 
 
 def test_a_record_dated_in_the_future_moves_its_lanes_time_no_further_than_the_tolerance(

@@ -6,6 +6,7 @@ from dataclasses import replace
 import pytest
 
 from scoring.events import Source
+from scoring.units import HOUR_MS
 from streams import latest_events
 from streams.checkup import Check, events
 from streams.identity import partitioner
@@ -14,7 +15,7 @@ from streams.settings import Settings
 from streams.wire import Click, Impression
 from tests.builders import START_MS, Record, click, impression, records
 
-LANES, HOUR_MS = 4, 3_600_000
+LANES = 4
 LATE_MS = 7 * 24 * HOUR_MS
 HEALTHY = Sample(
     records=1_000,

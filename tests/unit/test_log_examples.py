@@ -8,10 +8,11 @@ import pytest
 
 from onnx_models.examples import Examples, collect, in_time_order
 from onnx_models.trial import Stream
-from scoring.cleaning import MINUTE_MS, Rules
+from scoring.cleaning import Rules
 from scoring.events import Source
 from scoring.feedback import Learning
 from scoring.rows import RowStore
+from scoring.units import MINUTE_MS
 from streams.logs import Event, in_order
 from tests.builders import START_MS, catalogue, click, columns_of, impression
 

@@ -5,8 +5,9 @@ from dataclasses import replace
 import pytest
 
 from scoring.feedback import Learning
+from scoring.units import MINUTE_MS
 from streams.lanes.clicks import LaneClicks
-from tests.unit.keeping import MINUTE_MS, keep, observe, state, stream
+from tests.unit.keeping import keep, observe, state, stream
 
 SHORT = Learning(window_ms=20 * MINUTE_MS, wait_ms=5 * MINUTE_MS)
 LONG = replace(SHORT, window_ms=60 * MINUTE_MS)

@@ -12,14 +12,14 @@ from scoring.features import Content
 from scoring.ids import MISSING, id64, id64s
 from scoring.ledger import PARTS, charges, settle
 from scoring.market import Asked, Cap, Fate, Market, Terms
-from scoring.pacing import DAY_MS, LEAST, Pacer, planned
+from scoring.pacing import LEAST, Pacer, planned
 from scoring.ranking import EMPTY_SLOT, TEMPERATURE_MIN
 from scoring.slate import Limits, Wanted, fill
+from scoring.units import DAY_MS, HOUR_MS
 from scoring.value import BID_TYPES, BidType
 from scoring.variety import Variety, intra_list_distance
 from tests.builders import entry
 
-HOUR_MS = 3_600_000
 SEED = np.ones(1, dtype=np.uint64)
 
 

@@ -7,12 +7,13 @@ import msgspec
 import pytest
 
 from scoring.engine import Engine
+from scoring.units import DAY_MS
 from streams.control_wire import Consent, Erasure
 from streams.privacy.consent import ERASED_KEY, Watermarks, watermark_key
 from streams.step import Effects
 from streams.wire import Placement
 from tests.builders import START_MS, Record, click, impression, record, records
-from tests.unit.consenting import DAY_MS, Bench, erasure, grant, opened, refusal, told
+from tests.unit.consenting import Bench, erasure, grant, opened, refusal, told
 from tests.unit.slices import NOW_MS
 
 YEAR_MS = 365 * DAY_MS

@@ -10,11 +10,11 @@ from hypothesis import strategies as st
 from scoring.budgets import Budgets, Spending
 from scoring.catalogue import Catalogue
 from scoring.market import Market
-from scoring.pacing import DAY_MS, FINISH, Pacer, planned
+from scoring.pacing import FINISH, Pacer, planned
+from scoring.units import DAY_MS, HOUR_MS
 from tests.builders import entry
 
 DAY = 20_000
-HOUR_MS = 3_600_000
 
 
 def share_wanted(now_ms: int) -> float:

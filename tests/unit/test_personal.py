@@ -9,12 +9,13 @@ import pytest
 
 from scoring.confidence import Z_95
 from scoring.policies import CONTROL_ARM, ENGINE_ARM
+from scoring.units import HOUR_MS
 from streams.behaviour.personal import Personalisation, personalisation
 from streams.logs import Event
 from tests.builders import START_MS, ad, impression
 from tests.unit.test_behaviour import _groups, behaviour_of
 
-HOUR_MS, LOOKS = 3_600_000, 12
+LOOKS = 12
 KINDS = [ad(f"ad-{at}", category=f"c{at}") for at in range(4)]
 
 

@@ -14,7 +14,8 @@ from scoring.attention import load
 from scoring.budgets import EVERY_MS, Budgets, Spending
 from scoring.catalogue import Catalogue
 from scoring.market import Market
-from scoring.pacing import DAY_MS, FINISH, planned
+from scoring.pacing import FINISH, planned
+from scoring.units import DAY_MS, HOUR_MS
 from streams.console.campaigns import Campaigns
 from streams.feeds.campaigns import tell
 from streams.wire import CampaignMetrics, Figures, encode_json
@@ -22,7 +23,6 @@ from tests.builders import START_MS, Record, entry, impression
 from tests.unit.test_lane_ledger import Played, metrics, step_of
 
 DAY = 20_000
-HOUR_MS = 3_600_000
 MIDNIGHT_MS, NOON_MS = DAY * DAY_MS, DAY * DAY_MS + DAY_MS // 2
 BUDGET = 1_000_000
 AD = entry("a", campaign_id="one", budget_micros=BUDGET)

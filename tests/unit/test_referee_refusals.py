@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 from aiokafka import TopicPartition
 
+from scoring.units import DAY_MS
 from streams.clock import wall_ms
 from streams.experiments.service import RefereeService
 from streams.settings import Settings
@@ -16,7 +17,6 @@ from tests.unit.showing import placed
 from tests.unit.test_experiments import running
 
 SHOWN = {"event_id": "e", "user_id": "u", "ad_id": "a", "time_ms": 10, "slot": 0, "placement_id": placed("u", (1, 0))}
-DAY_MS = 86_400_000
 
 
 def exposed(home: Path, key: bytes | None, fields: dict[str, Any]) -> tuple[int, int]:

@@ -11,10 +11,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from scoring.units import DAY_MS
 from streams.reviews import reviewer
 from streams.reviews.reviewer import Reviewer
 from streams.reviews.state import known
-from streams.topics import DAY_MS
 from streams.wire import Tone, encode_json
 from tests.builders import START_MS, Record, ad
 from tests.unit.test_review_feed import records, review, stream

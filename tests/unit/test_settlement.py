@@ -9,8 +9,8 @@ from scoring.budgets import EVERY_MS, Budgets, Spending
 from scoring.catalogue import Catalogue
 from scoring.ledger import FIGURES, PARTS
 from scoring.market import Market
-from scoring.pacing import DAY_MS
 from scoring.settlement import DAYS, MICROS_MAX, Settlement
+from scoring.units import DAY_MS
 from streams.campaigns import campaigns
 from streams.feeds.campaigns import tell
 from streams.lanes.ledger import LaneLedger

@@ -5,13 +5,13 @@ import msgspec
 import numpy as np
 import pytest
 
+from scoring.units import DAY_MS, MINUTE_MS
 from streams.demo.catalogue import LOG_START_MS, catalogue
 from streams.demo.shop import SHOP, Shoppers, simulate_log
 from streams.logs import in_order
 from streams.wire import Ad, Click, Impression
 
 NOW_MS = 1_760_000_000_000
-MINUTE_MS, DAY_MS = 60_000, 86_400_000
 
 
 def clicks_per_impression(shoppers: Shoppers, *, perfect: bool) -> float:

@@ -10,9 +10,10 @@ from typer.testing import CliRunner
 
 from scoring.catalogue import Catalogue
 from scoring.market import Asked, Decided, Market, Terms
+from scoring.units import HOUR_MS
 from streams.cli import app
 from streams.simulate import diversity, experiments, market
-from streams.simulate.market import HOUR_MS, Shop, cap_violations
+from streams.simulate.market import Shop, cap_violations
 
 
 @pytest.fixture

@@ -4,12 +4,13 @@ import pytest
 from aiokafka.errors import TopicAuthorizationFailedError
 from typer.testing import CliRunner
 
+from scoring.units import MINUTE_MS
 from streams.cli import app
 from streams.experiments.registry import start
 from streams.experiments.report import ArmReport, ExperimentReport
 from tests.unit.test_experiment_numbers import Topic, asked
 
-MINUTE_MS, NOW_MS = 60_000, 1_764_500_000_000
+NOW_MS = 1_764_500_000_000
 
 
 def report(number: int, minutes_ago: int) -> ExperimentReport:

@@ -11,7 +11,8 @@ import pytest
 from scoring.budgets import EVERY_MS, Budgets
 from scoring.catalogue import Catalogue
 from scoring.market import Market
-from scoring.pacing import DAY_MS, FINISH
+from scoring.pacing import FINISH
+from scoring.units import DAY_MS
 from streams.feeds.campaigns import tell
 from streams.wire import CampaignMetrics, Figures, encode_json
 from tests.builders import Record, entry

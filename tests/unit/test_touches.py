@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from scoring.attribution import by_position
-from scoring.touches import AGES_MS, COUNT_MAX, DRIFT, FEATURES, HOUR_MS, PURCHASES_MIN, VARIANCE, TouchWeights
+from scoring.touches import AGES_MS, COUNT_MAX, DRIFT, FEATURES, PURCHASES_MIN, VARIANCE, TouchWeights
+from scoring.units import HOUR_MS
 
 TOUCHES, WEEK_MS = 12, 168 * HOUR_MS
 

@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 
 from scoring.budgets import Budgets, Spending
 from scoring.market import Market
-from scoring.pacing import DAY_MS, FINISH, planned
-from scoring.traffic import HOUR_MS, HOURS, LEAST, Traffic, day_curve, unknown
+from scoring.pacing import FINISH, planned
+from scoring.traffic import HOURS, LEAST, Traffic, day_curve, unknown
+from scoring.units import DAY_MS, HOUR_MS
 from streams.control_wire import HourlyTraffic
 from streams.feeds.campaigns import learn
 from streams.step import Effects, LaneState, Step

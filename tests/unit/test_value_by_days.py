@@ -9,13 +9,14 @@ import numpy as np
 import pytest
 
 from scoring.trial import SUMS, Look, Trial
+from scoring.units import DAY_MS
 from streams.cli import experiment_report
 from streams.control_wire import ExperimentSetting, Guardrail
 from streams.experiments.referee import Referee
 from streams.experiments.registry import ramp_to, start, stop
 from streams.experiments.report import breached, decode_report, encode_report, report
 from streams.experiments.store import VERSION, load, save
-from streams.experiments.watched import DAY_MS, DAYS_MIN, Watched
+from streams.experiments.watched import DAYS_MIN, Watched
 from streams.wire import encode_json
 from tests.unit.showing import see
 from tests.unit.test_experiments import draft, row, running, shown

@@ -145,6 +145,14 @@ def _found(settings: Settings, names: Sequence[str]) -> dict[str, Found]:
     return {name: found[prefix + name] for name in names if prefix + name in found}
 
 
+def check_partitions(lane: int, row: LaneRow, identity: TopicIdentity) -> None:
+    """Raises `RecoveryError` where the lane row was written when topics had other partitions."""
+    if row.lanes != identity.lanes:
+        raise RecoveryError(
+            f"lane {lane} was one of {row.lanes}, now there are {identity.lanes} partitions: {_REPARTITIONED}"
+        )
+
+
 def check_resume(
     lane: int, row: LaneRow, identity: TopicIdentity, begins: tuple[int, int], ends: tuple[int, int]
 ) -> None:
@@ -152,10 +160,7 @@ def check_resume(
 
     ``begins``, ``ends``: first offsets and log ends of impressions and clicks.
     """
-    if row.lanes != identity.lanes:
-        raise RecoveryError(
-            f"lane {lane} was one of {row.lanes}, now there are {identity.lanes} partitions: {_REPARTITIONED}"
-        )
+    check_partitions(lane, row, identity)
     found = []
     if row.topic_ids != identity.inputs:
         found.append(f"the topics' ids are {identity.inputs}, it was recorded from {row.topic_ids}")

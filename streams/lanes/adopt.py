@@ -20,7 +20,7 @@ from scoring.events import Source
 from scoring.rows import RowStore
 from streams.aside import aside
 from streams.connection import aiokafka_options
-from streams.identity import TopicIdentity, identify
+from streams.identity import TopicIdentity, check_partitions, identify
 from streams.lag.poller import Poller
 from streams.lanes.outbox import Outbox, transactional_id
 from streams.lanes.recovery import Recovered, recover
@@ -51,7 +51,8 @@ class Adopted:
 async def adopt(settings: Settings) -> list[Adopted]:
     """Adopt the topics in every lane that cannot go on in them. Each lane is fenced.
 
-    Raises `WorkersRunError` while the group has members: fencing would end them.
+    Raises `WorkersRunError` while the group has members: fencing would end them; `RecoveryError` where the topics have
+    other partitions than when the lanes ran: no worker would take such a lane over, whatever it is told to stand at.
     """
     identity = await aside(identify, settings)
     await aside(_check_nobody_runs, settings)
@@ -79,6 +80,7 @@ async def _adopt_lane(settings: Settings, identity: TopicIdentity, lane: int) ->
         row = recovered.lane_row
         if row is None:
             return None
+        check_partitions(lane, row, identity)
         bounds = await _bounds(settings, lane, row)
         others = [of for of in Source if row.topic_ids[of] != identity.inputs[of]]
         shorter = [of for of in Source if of not in others and bounds[of].end < row.next_offsets[of]]

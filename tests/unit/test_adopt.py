@@ -15,7 +15,7 @@ from streams.identity import TopicIdentity
 from streams.lag.board import GroupSeen
 from streams.lag.poller import Poller
 from streams.lanes.adopt import WorkersRunError, _adopt_lane, _check_nobody_runs
-from streams.lanes.recovery import Recovered
+from streams.lanes.recovery import Recovered, RecoveryError
 from streams.message import Message
 from streams.settings import Settings
 from streams.wire import LANE_KEY, LaneRow
@@ -60,10 +60,11 @@ def adopting(
     begins: tuple[int, int] = BEGINS,
     people: Sequence[bytes] = (b"ann",),
     did: list[str] | None = None,
+    lanes: int = 4,
 ) -> tuple[Any, Written]:
     """What becomes of a lane that stands at 500 and 100 of ``former`` topics, and what it writes of itself and people.
 
-    ``did``: what it asks of its producer.
+    ``did``: what it asks of its producer. ``lanes``: how many there were when it ran; now there are four.
     """
     store, written = RowStore(), Written()
     for user in people:
@@ -71,7 +72,7 @@ def adopting(
         store.rows["offset"][at] = (499, 99)
     row = LaneRow(
         version=1, from_offsets=(0, 0), next_offsets=(500, 100), records=0, order=b"", watermarks_ms=READ_MS,
-        stream_ms=0, topic_ids=former, lanes=4, totals={},
+        stream_ms=0, topic_ids=former, lanes=lanes, totals={},
     )  # fmt: skip
 
     class Writing(Outbox):
@@ -159,6 +160,16 @@ def test_all_rows_are_committed_part_by_part_each_delivered_before_and_the_lane_
     rows = decode_rows(value for user, value in written.items() if user != LANE_KEY and value is not None)
     assert [*written] == [b"ann", b"bob", b"carl", LANE_KEY]
     assert rows["offset"].tolist() == [[-1, -1]] * 3
+
+
+@pytest.mark.parametrize("former", [("another", "another"), IDENTITY.inputs], ids=["made anew", "more partitions"])
+def test_lanes_do_not_adopt_topics_of_other_partitions_in_which_no_worker_would_take_them_over(
+    former: tuple[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    did: list[str] = []
+    with pytest.raises(RecoveryError, match=r"was one of 2, now there are 4 partitions.*Begin a new set of topics"):
+        adopting(monkeypatch, former, lanes=2, did=did)
+    assert did == ["start", "begin", "abort", "stop"]
 
 
 @pytest.mark.parametrize("state", ["stable", "preparing_rebalancing", "completing_rebalancing", "unknown"])

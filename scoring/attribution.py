@@ -160,39 +160,16 @@ def earn(before: Moments, applied: Events, catalogue: Catalogue, owed: Attributi
     if not told.any():  # as in most slices; the calls below would take as long for nobody as for a few
         return Credits.none()
     rings, events = before.at(applied, told), applied[told]
-    if not owed.learns:
-        return credit(rings, events, catalogue, owed).among(np.flatnonzero(told))
     bought = events["kind"] == Kind.PURCHASED
     paths = _Paths.of(rings, events, catalogue, owed)
     learned = np.zeros(paths.touch.shape)
-    for start, end in pairwise([0, *np.flatnonzero(bought).tolist(), len(events)]):
-        learned[start : start + 1] = _learned(paths.only(slice(start, start + 1)), weights)
-        part = slice(start, end)  # up to the next purchase
-        weights.learn(paths.touch[part], paths.age_ms[part], bought[part])
+    if owed.learns:
+        for start, end in pairwise([0, *np.flatnonzero(bought).tolist(), len(events)]):
+            learned[start : start + 1] = _learned(paths.only(slice(start, start + 1)), weights)
+            part = slice(start, end)  # up to the next purchase
+            weights.learn(paths.touch[part], paths.age_ms[part], bought[part])
     found = _credits(paths.only(bought), events[bought], catalogue, owed, learned[bought])
     return found.among(np.flatnonzero(told)[bought])
-
-
-def learn(weights: TouchWeights, rings: Rows, events: Events, catalogue: Catalogue, owed: Attribution) -> None:
-    """Let ``weights`` learn from the visits and purchases among ``events [E]``, with the ``rings [E]`` after each."""
-    told = np.isin(events["kind"], (Kind.CLICKED, Kind.PURCHASED)) & (catalogue.slots_of(events["ad"]) != MISSING)
-    if told.any():
-        paths = _Paths.of(rings[told], events[told], catalogue, owed)
-        weights.learn(paths.touch, paths.age_ms, events["kind"][told] == Kind.PURCHASED)
-
-
-def credit(
-    rings: Rows, purchases: Events, catalogue: Catalogue, owed: Attribution, weights: TouchWeights | None = None
-) -> Credits:
-    """Credits of ``purchases [P]``, from the ``rings [P]`` after each: rows, or only their rings.
-
-    ``weights``: what was learned of touches; None: nothing. Items that the catalogue does not know get no credits.
-    """
-    known = catalogue.slots_of(purchases["ad"]) != MISSING  # of no ads there are no columns to look in
-    purchases = purchases[known]
-    paths = _Paths.of(rings[known], purchases, catalogue, owed)
-    learned = np.zeros(paths.touch.shape) if weights is None else _learned(paths, weights)
-    return _credits(paths, purchases, catalogue, owed, learned).among(np.flatnonzero(known))
 
 
 def _credits(paths: _Paths, purchases: Events, catalogue: Catalogue, owed: Attribution, learned: Floats) -> Credits:

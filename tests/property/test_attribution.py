@@ -8,7 +8,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from scoring.attribution import MILLI, Attribution, credit, earn, learn
+from scoring.attribution import MILLI, Attribution, earn
 from scoring.catalogue import Catalogue
 from scoring.events import Kind, Outcome
 from scoring.moments import Moments
@@ -19,6 +19,7 @@ from scoring.update import apply
 from streams.columns import columns
 from streams.logs import Event
 from tests.builders import START_MS, click, columns_of, entry, impression
+from tests.crediting import credit, learn
 
 SHOP = Catalogue()
 SHOP.upsert([entry(f"ad-{n}", campaign_id=f"c-{n}", advertiser_id="arco") for n in range(3)])
@@ -161,5 +162,5 @@ def test_credits_of_a_purchase_sum_to_it_exactly(touched, value, told, spread, p
     by_position = credit(rings[bought], batch[bought], SHOP, Attribution())
     if spread == "learned" and not purchases:
         assert found.spread_micros.tolist() == by_position.spread_micros.tolist()
-    learn(weights, rings, batch, SHOP, owed)
+    learn(weights, rings, batch, SHOP, Attribution(spread="learned"))
     assert weights.purchases == purchases + bool(touched)

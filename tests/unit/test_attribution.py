@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from scoring.attribution import MILLI, Attribution, by_position, credit, earn, learn
+from scoring.attribution import MILLI, Attribution, by_position, earn
 from scoring.catalogue import Catalogue
 from scoring.events import Kind, Outcome
 from scoring.ids import id64
@@ -18,6 +18,7 @@ from scoring.units import DAY_MS, HOUR_MS
 from scoring.update import apply
 from streams.logs import Event
 from tests.builders import START_MS, click, columns_of, entry, impression
+from tests.crediting import credit, learn
 
 SHOP = Catalogue()
 SHOP.upsert([

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from scoring import ledger as ledger_module
-from scoring.attribution import Attribution, credit, learn
+from scoring.attribution import Attribution
 from scoring.billing import bill, look
 from scoring.catalogue import Catalogue
 from scoring.events import Kind, Outcome
@@ -25,6 +25,7 @@ from streams.columns import columns
 from streams.logs import Event
 from streams.placement_ids import placement_id
 from tests.builders import START_MS, click, entry, impression
+from tests.crediting import credit, learn
 
 SEAL = Seal.of("a secret")
 PRICES = {"cpc": 500, "cpm": 2_000, "cpa": 9_000, "attention": 30}
@@ -286,12 +287,11 @@ def test_what_is_charged_and_to_which_arm_depends_neither_on_how_a_stream_is_cut
 
 
 def test_purchases_are_owed_to_the_clicks_before_them_within_their_windows() -> None:
-    shop = Catalogue()
+    shop, hour = Catalogue(), 3_600_000
     shop.upsert([
         entry("a", campaign_id="one", advertiser_id="arco"), entry("b", campaign_id="two", advertiser_id="arco"),
         entry("c", campaign_id="six", advertiser_id="belle"),
     ])  # fmt: skip
-    hour = 3_600_000
 
     def touch(ad: str, at: int) -> list[Event]:
         return [impression(ad_id=ad, time_ms=START_MS + at),

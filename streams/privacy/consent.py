@@ -61,10 +61,6 @@ class Watermarks(Deadlines):
         """The time up to which the user's events are held back; -1 where none are."""
         return self.until_ms.get(digest_of(user), -1) if self.until_ms else -1
 
-    def no_of(self, user: bytes) -> int:
-        """When the user's newest no on an event was sent; -1 where there is none."""
-        return self.no_ms.get(digest_of(user), -1) if self.no_ms else -1
-
     def raise_to(self, user: bytes, time_ms: int) -> None:
         """Hold back events up to ``time_ms``.
 

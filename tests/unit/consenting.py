@@ -12,7 +12,7 @@ from scoring.engine import Engine, Policy
 from scoring.units import DAY_MS
 from streams.control import Control
 from streams.control_wire import Consent, ControlMessage, Erasure
-from streams.privacy.consent import digest_of
+from streams.privacy.consent import Watermarks, digest_of
 from streams.privacy.requests import R, Requests
 from streams.step import Effects, Step
 from streams.wire import RESERVED, Placement, encode_json
@@ -41,6 +41,11 @@ def erasure(user: str, time_ms: int = START_MS) -> Erasure:
 def by_digest(*said: R) -> dict[bytes, R]:
     """Answers or erasures, as a gate is asked by them."""
     return {digest_of(each.user_id.encode()): each for each in said}
+
+
+def no_of(marks: Watermarks, user: bytes) -> int:
+    """When the user's newest no on an event was sent; -1 where there is none."""
+    return marks.no_ms.get(digest_of(user), -1)
 
 
 def opened(data_to_ms: int | None = None) -> Engine:

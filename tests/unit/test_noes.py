@@ -13,7 +13,7 @@ from streams.privacy.consent import ERASED_KEY, Watermarks, watermark_key
 from streams.step import Effects
 from streams.wire import Placement
 from tests.builders import START_MS, Record, click, impression, record, records
-from tests.unit.consenting import Bench, erasure, grant, opened, refusal, told
+from tests.unit.consenting import Bench, erasure, grant, no_of, opened, refusal, told
 from tests.unit.slices import NOW_MS
 
 YEAR_MS = 365 * DAY_MS
@@ -51,7 +51,7 @@ def restart(bench: Bench) -> None:
 def test_a_no_on_an_event_ends_an_older_consent_that_silence_would_lean_on(agreed: Bench, restarts: bool) -> None:
     agreed.run([record(click("a", time_ms=START_MS + 20, consent=False), 1)])
     agreed.run([record(click("z", time_ms=START_MS + YEAR_MS), 9)], now_ms=START_MS + YEAR_MS)
-    assert agreed.state.erased.no_of(b"a") == START_MS + 20  # the consent stands as long as nobody answers anew
+    assert no_of(agreed.state.erased, b"a") == START_MS + 20  # the consent stands as long as nobody answers anew
     if restarts:
         restart(agreed)
     effects = agreed.run([record(click("a", "ad-2", time_ms=START_MS + 30), 2)])
@@ -102,9 +102,9 @@ def test_a_no_goes_with_its_watermark_where_no_consent_stands_that_it_ends(
     bench.run([record(click("a", time_ms=START_MS + 20, consent=False), 1)])
     bench.tell(*answers)
     bench.run()
-    assert bench.state.erased.no_of(b"a") == START_MS + 20
+    assert no_of(bench.state.erased, b"a") == START_MS + 20
     bench.run([record(click("z", time_ms=START_MS + YEAR_MS, consent=True), 2)], now_ms=START_MS + YEAR_MS)
-    assert (bench.state.erased.no_of(b"a"), bench.state.erased.of(b"a")) == (-1, -1)
+    assert (no_of(bench.state.erased, b"a"), bench.state.erased.of(b"a")) == (-1, -1)
     assert not [key for key in bench.changelog if key.startswith(ERASED_KEY)]
 
 

@@ -11,7 +11,7 @@ from streams.decode import decode
 from streams.learnable import Learnable
 from streams.privacy.consent import Gate
 from tests.builders import START_MS, Record, click, record
-from tests.unit.consenting import Bench, opened, placements
+from tests.unit.consenting import Bench, no_of, opened, placements
 from tests.unit.slices import NOW_MS
 
 SENT_MS = START_MS + 1_000
@@ -42,7 +42,7 @@ def test_a_refusal_is_heard_besides_the_dead_letter_that_its_event_becomes(
     assert placements(effects) == {b"a": None}
     late = bench.run([record(click("a", time_ms=SENT_MS - 1), 2)])
     assert (late.counts["erased"], late.counts["applied"]) == (1, 0)
-    assert bench.state.erased.no_of(b"a") == SENT_MS
+    assert no_of(bench.state.erased, b"a") == SENT_MS
 
 
 def test_what_its_own_batch_did_before_it_goes_with_it_and_what_followed_stays(engine: Engine) -> None:

@@ -54,7 +54,7 @@ _CHUNK_LAYOUT = 5
 _MODELS_MAX = 32
 """Attention models whose names are kept for the outcomes that are open; a model lives longer than a window."""
 LAYOUT = specification_hash(FEATURES, str(PENDING.descr), "watch/2", "learners/1")
-"""A layer of another layout learns anew, in minutes, but for the three that `streams.lanes.former_clicks` reads."""
+"""A layer of another layout learns anew, in minutes, but for the one that `streams.lanes.former_clicks` reads."""
 
 Change = tuple[bytes, bytes | None]
 """Key and value; None is a tombstone."""
@@ -70,7 +70,7 @@ class LayerRow(msgspec.Struct, frozen=True, kw_only=True):
     """What stands under `KEY`. ``learners``: by number of the attention model.
 
     ``head``, ``tail``: of the queue of open impressions. ``asked``: the first of them that still waits for a click; 0
-    in rows of former layouts, which learned a non-click when its window ended. ``examined``: of slots, as
+    in rows of the former layout, which learned a non-click when its window ended. ``examined``: of slots, as
     `scoring.examination.Examination.record`; older rows lack it.
     """
 
@@ -90,8 +90,8 @@ class LayerRow(msgspec.Struct, frozen=True, kw_only=True):
 class ChunkRow(msgspec.Struct, frozen=True, kw_only=True):
     """Records numbered from ``first``, and the numbers (int64) of records that were answered.
 
-    ``settled``: once the queue's head has come this far, nothing of the chunk matters. ``layout``: of the records; 2 to
-    4 are former ones. ``window_ms``: how long the windows were when their ends were noted; 0, in older rows: unknown.
+    ``settled``: once the queue's head has come this far, nothing of the chunk matters. ``layout``: of the records; 4
+    is the former one. ``window_ms``: how long the windows were when their ends were noted; 0, in older rows: unknown.
     """
 
     first: int
@@ -108,7 +108,7 @@ class ChunkRow(msgspec.Struct, frozen=True, kw_only=True):
         how long a click has been waited for is computed from the time that is left.
         """
         if self.layout != _CHUNK_LAYOUT:
-            return former_clicks.opened(self.rows, self.layout)
+            return former_clicks.opened(self.rows)
         rows = np.frombuffer(self.rows, dtype=PENDING).copy()
         if self.window_ms:
             rows["due_ms"] += max(window_ms - self.window_ms, 0)
@@ -323,7 +323,7 @@ class LaneClicks:
         if KEY not in parts:
             return out
         layout = _decode_kept(parts[KEY]).layout
-        if layout not in (LAYOUT, *former_clicks.LAYOUTS):
+        if layout not in (LAYOUT, former_clicks.LAYOUT):
             log.warning("the click layer begins anew: it was kept in another layout", layout=layout)
             out._strange = {key for key in parts if key.startswith(KEY + b"/")}
             return out

@@ -3,13 +3,13 @@
 from dataclasses import replace
 
 import msgspec
+import numpy as np
 import structlog
 
 from scoring.clicks import ClickModel
 from scoring.evidence import Evidence
 from scoring.learner import Learner
 from scoring.watch import Adwin, Detector, KeptError, Watch
-from streams.lanes.former_clicks import sums, weights
 
 log = structlog.get_logger()
 
@@ -60,7 +60,7 @@ class WatchRow(msgspec.Struct, frozen=True, kw_only=True):
             except KeptError as error:
                 log.warning("a drift detector begins anew: what was kept is none", detector=name, error=str(error))
         out.means = {Detector(name): mean for name, mean in self.means.items()}
-        out.good = None if self.good is None else (weights(self.good[0]), sums(self.good[1]))
+        out.good = None if self.good is None else (np.frombuffer(self.good[0]), np.frombuffer(self.good[1]))
         out.last_alarm, out.alarms_soon = self.last_alarm, self.alarms_soon
         out.gained, out.dull = self.gained, self.dull
         if self.loss is not None:
@@ -100,5 +100,5 @@ class LearnerRow(msgspec.Struct, frozen=True, kw_only=True):
         out = Learner(ClickModel(), self.watch.watch(), self.learned, replace(self.evidence), self.known_ms)
         if self.known_ms is None:
             out.evidence.apart()
-        out.model.restore(weights(self.weights), sums(self.caution))
+        out.model.restore(np.frombuffer(self.weights), np.frombuffer(self.caution))
         return out

@@ -4,10 +4,8 @@ from dataclasses import replace
 
 import msgspec
 import numpy as np
-import pytest
 from numpy.lib import recfunctions as structured
 
-from scoring.clicks import CAUTION, FEATURES
 from scoring.pending import PENDING
 from streams.lanes.clicks import KEY, LaneClicks, person_key
 from tests.unit.keeping import LEARNING, keep, observe, state, stream
@@ -15,42 +13,30 @@ from tests.unit.keeping import LEARNING, keep, observe, state, stream
 AT_THE_END = replace(LEARNING, wait_ms=LEARNING.window_ms)
 """How non-clicks were learned then."""
 
-FORMER = {
-    2: ("516662e851ce3a32", ("person", "person_lift", "closeness", "shadow_predicted"), 128),
-    3: ("e278bd2fafa5158c", ("closeness", "shadow_predicted"), 144),
-    4: ("dafb9a2dedd950b1", ("shadow_predicted",), 148),
-}
-"""Layouts of chunks, with that of the row, and what records of what is open lacked and how long they were."""
+FORMER, SIZE = "dafb9a2dedd950b1", 148
+"""The former layout, and how long its records of what is open were."""
 
 
-def as_formerly(parts: dict[bytes, bytes], layout: int) -> dict[bytes, bytes]:
-    """``parts`` as they were kept before shadows' chances were, or closeness, or anything was learned of people."""
-    of_row, lacking, size = FORMER[layout]
-    people = "person" not in lacking
-    out = {key: value for key, value in parts.items() if people or b"/person/" not in key}
+def as_formerly(parts: dict[bytes, bytes]) -> dict[bytes, bytes]:
+    """``parts`` as they were kept before shadows' chances were."""
+    out = dict(parts)
     row = msgspec.msgpack.decode(out[KEY])
     del row["asked"]
-    for learner in row["learners"].values():
-        if "closeness" in lacking:
-            del learner["watch"]["detectors"]["interest"]
-        for name in ("weights", "caution") if not people else ():
-            learner[name] = np.delete(np.frombuffer(learner[name]), FEATURES.index("person_lift")).tobytes()
-    out[KEY] = msgspec.msgpack.encode(row | {"layout": of_row})
-    names = [name for name in PENDING.names or () if name not in lacking]
+    out[KEY] = msgspec.msgpack.encode(row | {"layout": FORMER})
+    names = [name for name in PENDING.names or () if name != "shadow_predicted"]
     for key in (key for key in out if b"/open/" in key):
         chunk = msgspec.msgpack.decode(out[key])
         rows = structured.repack_fields(np.frombuffer(chunk["rows"], dtype=PENDING)[names])
-        assert rows.itemsize == size
-        out[key] = msgspec.msgpack.encode(chunk | {"rows": rows.tobytes(), "layout": layout})
+        assert rows.itemsize == SIZE
+        out[key] = msgspec.msgpack.encode(chunk | {"rows": rows.tobytes(), "layout": 4})
     return out
 
 
-@pytest.mark.parametrize("layout", [3, 4])
-def test_a_layer_that_did_not_know_of_closeness_or_of_shadows_is_read_as_one_that_has_met_none(layout: int) -> None:
+def test_a_layer_that_did_not_know_of_shadows_is_read_as_one_that_has_met_none() -> None:
     events, users = stream(3, 200)
     clicks, kept = LaneClicks(AT_THE_END), dict[bytes, bytes]()
     keep(kept, observe(clicks, events[:100], users[:100]))
-    read = LaneClicks.restore(AT_THE_END, as_formerly(kept, layout))
+    read = LaneClicks.restore(AT_THE_END, as_formerly(kept))
     assert state(read) == state(clicks)  # nobody's was told here
     observe(clicks, events[100:], users[100:])
     observe(read, events[100:], users[100:])
@@ -61,7 +47,7 @@ def test_what_was_open_in_a_former_layout_is_learned_though_its_wait_is_over() -
     events, users = stream(3, 200)
     clicks, kept = LaneClicks(AT_THE_END), dict[bytes, bytes]()
     keep(kept, observe(clicks, events[:100], users[:100]))
-    read = LaneClicks.restore(LEARNING, as_formerly(kept, 4))
+    read = LaneClicks.restore(LEARNING, as_formerly(kept))
     pending = read.layer.pending
     assert pending.asked == pending.head < pending.tail
     expected = read.layer.lifts.arrays()[1][:, 1].sum()
@@ -74,16 +60,12 @@ def test_a_layer_of_the_former_layout_is_read_and_what_was_open_is_learned_where
     events, users = stream(3, 200)
     clicks, kept = LaneClicks(LEARNING), dict[bytes, bytes]()
     keep(kept, observe(clicks, events[:100], users[:100]))
-    old = as_formerly(kept, 2)
+    old = as_formerly(kept)
     read = LaneClicks.restore(LEARNING, old)
-    others = np.array([name != "person_lift" for name in FEATURES])
-    assert (read.layer.model.array[others] == clicks.layer.model.array[others]).all()
-    assert (read.layer.model.caution[others] == clicks.layer.model.caution[others]).all()
-    assert (read.layer.model.array[~others], read.layer.model.caution[~others]) == (1.0, CAUTION)
     pending = read.layer.pending
     rows = pending.between(pending.head, pending.tail)
     assert len(rows) == len(clicks.layer.pending) > 0
-    assert set(rows["person"]) == {0}
+    assert np.isnan(rows["shadow_predicted"]).all()
     keep(old, observe(read, events[100:105], users[100:105]))  # chunks of both layouts now
     again = LaneClicks.restore(LEARNING, old)
     assert state(again) == state(read)
@@ -91,7 +73,6 @@ def test_a_layer_of_the_former_layout_is_read_and_what_was_open_is_learned_where
         observe(layer, events[105:], users[105:])
     assert state(again) == state(read)
     assert read.layer.learned > 100 - len(rows)
-    assert len(read.layer.people) == len(set(users[100:].tolist()))
 
 
 def test_a_persons_record_that_does_not_say_since_when_counts_from_the_first() -> None:

@@ -63,6 +63,15 @@ async def end_reading(consumer: AIOKafkaConsumer) -> None:
     await leave("a reader", _stop(consumer))
 
 
+async def start_reading(consumer: AIOKafkaConsumer) -> None:
+    """Start a consumer that the caller ends by `end_reading`; here, if its start fails or is cancelled."""
+    try:
+        await consumer.start()
+    except BaseException:
+        await end_reading(consumer)
+        raise
+
+
 @asynccontextmanager
 async def at_work(consumer: AIOKafkaConsumer) -> AsyncIterator[AIOKafkaConsumer]:
     """A started consumer, stopped by `end_reading` on exit. Its own ``async with`` would stop it in another way, and

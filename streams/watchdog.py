@@ -23,7 +23,7 @@ from streams.connection import ConnectionSettingsError
 from streams.fatal import end_now, guarded
 from streams.identity import TopicIdentity, check_topics
 from streams.lanes.recovery import RecoveryError
-from streams.leaving import end_reading
+from streams.leaving import end_reading, start_reading
 from streams.reading import groupless
 from streams.settings import Settings
 from streams.vitals import Judge, Vitals
@@ -107,11 +107,7 @@ class Watchdog(Service):
             async with asyncio.timeout(ANSWER_S):
                 if self._consumer is None:
                     consumer = groupless(self._settings.bootstrap)
-                    try:
-                        await consumer.start()
-                    except BaseException:
-                        await end_reading(consumer)
-                        raise
+                    await start_reading(consumer)
                     self._consumer = consumer
                 ends: dict[TopicPartition, int] = await self._consumer.end_offsets(partitions)
                 return ends

@@ -18,7 +18,7 @@ from streams.compute import Compute
 from streams.decode import Record
 from streams.fetching import fetch
 from streams.followed import Followed
-from streams.leaving import end_reading
+from streams.leaving import end_reading, start_reading
 from streams.reading import MissingTopicError, groupless, log_ends, remedy
 from streams.topic_admin import found
 
@@ -76,11 +76,7 @@ class Tails:
         self._followed.ids = {name: topic.id for name, topic in there.items()}
         counts = self._followed.partitions = {name: topic.partitions for name, topic in there.items()}
         consumer = groupless(self._bootstrap, auto_offset_reset="earliest")
-        try:
-            await consumer.start()
-        except BaseException:
-            await end_reading(consumer)
-            raise
+        await start_reading(consumer)
         self._consumer = consumer
         self.task = asyncio.create_task(self._run(consumer, counts), name="tails")
         return self

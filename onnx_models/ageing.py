@@ -14,9 +14,8 @@ from onnx_models.bootstrap import Draws, Interval, interval
 from onnx_models.comparison import MODES
 from onnx_models.examples import Examples
 from onnx_models.metrics import tells
+from scoring.arrays import Floats
 from scoring.units import HOUR_MS
-
-Floats = npt.NDArray[np.float64]
 
 PART_HOURS = 12
 """People differ by day and by night: a part is one of the two."""

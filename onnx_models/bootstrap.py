@@ -11,9 +11,8 @@ import numpy as np
 import numpy.typing as npt
 
 from onnx_models.metrics import CLIP, rounded
+from scoring.arrays import Floats
 from scoring.confidence import Z_95, student_95
-
-Floats = npt.NDArray[np.float64]
 
 DRAWS = 200
 """Draws of users with replacement: five of them lie beyond a 95 % interval on either side."""

@@ -8,9 +8,9 @@ import numpy.typing as npt
 from onnx_models.examples import Examples
 from onnx_models.metrics import Metrics, measure, tells
 from onnx_models.trial import Trial
+from scoring.arrays import Floats
 from scoring.inputs import OF_AD, RATED, SESSION_S
 
-Floats = npt.NDArray[np.float64]
 Mask = npt.NDArray[np.bool_]
 
 

@@ -17,7 +17,6 @@ from itertools import pairwise
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from onnx_models.alternatives import Alternative
 from onnx_models.alternatives.nets import Net
@@ -26,8 +25,7 @@ from onnx_models.drill import Drills, hold
 from onnx_models.examples import Examples
 from onnx_models.metrics import auc, calibration, grouped_auc, log_loss, ndcg, normalised_entropy, rounded
 from onnx_models.trial import Trial, logit_of
-
-Floats = npt.NDArray[np.float64]
+from scoring.arrays import Floats
 
 MODES = ("frozen", "stateful", "online")
 PEOPLE, CANDIDATES = 10, 100

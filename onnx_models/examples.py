@@ -12,6 +12,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from scoring.arrays import Ints, Singles
 from scoring.catalogue import Catalogue
 from scoring.events import Events, Kind, Outcome, Source
 from scoring.features import FEATURE_DIM
@@ -26,8 +27,6 @@ from scoring.runs import begins, runs
 from scoring.tones import NOTHING_SAID, ToneHistory
 from scoring.update import apply
 
-Floats = npt.NDArray[np.float32]
-Ints = npt.NDArray[np.int64]
 Mask = npt.NDArray[np.bool_]
 ROWS_PER_CALL = 8192
 """Rows gathered at once: 12 MB."""
@@ -43,8 +42,8 @@ class Items:
     """
 
     tokens: npt.NDArray[np.uint64]
-    dense: Floats
-    features: Floats
+    dense: Singles
+    features: Singles
 
     @classmethod
     def of(cls, catalogue: Catalogue) -> "Items":
@@ -71,15 +70,15 @@ class Examples:
     item: npt.NDArray[np.int32]  # [E]
     surface: npt.NDArray[np.uint16]  # [E] the place of the impression
     known_ms: Ints  # [E] when the window has passed, and a click or none is known
-    label: Floats  # [E] 1 where a click answered the impression within the window
-    converted: Floats  # [E] 1 where a purchase did
-    viewed_s: Floats  # [E] the longest look that answered it, in seconds; 0 where none is told
+    label: Singles  # [E] 1 where a click answered the impression within the window
+    converted: Singles  # [E] 1 where a purchase did
+    viewed_s: Singles  # [E] the longest look that answered it, in seconds; 0 where none is told
     history: npt.NDArray[np.int32]  # [E, H]
-    age: Floats  # [E, H] log1p of seconds
+    age: Singles  # [E, H] log1p of seconds
     kind: npt.NDArray[np.uint8]  # [E, H] HistoryKind
-    interest: Floats  # [E, K]
-    stats: Floats  # [E, S]
-    context: Floats  # [E, X]
+    interest: Singles  # [E, K]
+    stats: Singles  # [E, S]
+    context: Singles  # [E, X]
 
     def __len__(self) -> int:
         return len(self.label)
@@ -249,7 +248,7 @@ def _names(events: Events) -> npt.NDArray[np.uint64]:
     return mix64(events["ad"] ^ mix64(events["shown_ms"].astype(np.uint64) ^ user))
 
 
-def _answers(events: Events, wanted: Mask, counts: Mask, window_ms: int) -> tuple[Floats, Mask, Floats, Floats]:
+def _answers(events: Events, wanted: Mask, counts: Mask, window_ms: int) -> tuple[Singles, Mask, Singles, Singles]:
     """Whether a click (or more) answered each wanted impression within ``window_ms``, whether one did only later,
     whether a purchase did, and seconds looked.
 

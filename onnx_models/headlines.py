@@ -15,10 +15,8 @@ import numpy as np
 import numpy.typing as npt
 
 from onnx_models.bootstrap import USERS_FEWEST, Interval, interval
+from scoring.arrays import Floats, Ints
 from scoring.ids import id64
-
-Floats = npt.NDArray[np.float64]
-Ints = npt.NDArray[np.int64]
 
 PENALTIES = tuple(10.0 ** (power / 2) for power in range(2, 14))
 """Penalties tried on the validation weeks; features have unit variance in training."""

@@ -7,14 +7,12 @@ weighted instead of corrected afterwards.
 from dataclasses import dataclass, replace
 
 import numpy as np
-import numpy.typing as npt
 
 from onnx_models.bootstrap import Draws, Interval, interval
 from onnx_models.metrics import Metrics, measure
 from onnx_models.trial import Trial, logit_of
+from scoring.arrays import Floats
 from scoring.feedback import Learning
-
-Floats = npt.NDArray[np.float64]
 
 AS_SERVED = "as a worker learns"
 

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import NamedTuple, Self
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 from torch.nn import functional
@@ -15,10 +14,8 @@ from torch.nn import functional
 from onnx_models.examples import Examples, Items
 from onnx_models.metrics import Metrics, measure
 from onnx_models.network import Network
+from scoring.arrays import Ints, Singles
 from scoring.attention import table_rows
-
-Ints = npt.NDArray[np.int64]
-Floats = npt.NDArray[np.float32]
 
 CANDIDATES_MAX = 16
 """Most candidates of one moment in a batch; a longer placement makes several moments."""
@@ -113,9 +110,9 @@ class Said(NamedTuple):
     becomes a purchase; ``viewed [E]``, log1p of the seconds that an impression is looked at.
     """
 
-    logit: Floats
-    conversion: Floats
-    viewed: Floats
+    logit: Singles
+    conversion: Singles
+    viewed: Singles
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,18 +143,18 @@ class Ready:
                 out[:, places[held]] = torch.stack([logit, conversion, viewed]).numpy()[:, held]
         return Said(*out)
 
-    def predict(self, examples: Examples) -> Floats:
+    def predict(self, examples: Examples) -> Singles:
         """Click probabilities of the examples, ``[E]``."""
         return chance(self.say(examples).logit)
 
 
-def chance(logit: Floats) -> Floats:
+def chance(logit: Singles) -> Singles:
     """The probability of each log-odds."""
-    chances: Floats = torch.sigmoid(torch.from_numpy(logit)).numpy()
+    chances: Singles = torch.sigmoid(torch.from_numpy(logit)).numpy()
     return chances
 
 
-def predict(network: Network, examples: Examples, items: Items) -> Floats:
+def predict(network: Network, examples: Examples, items: Items) -> Singles:
     """Click probabilities of the examples, ``[E]``."""
     return Ready.of(network, items).predict(examples)
 

@@ -17,7 +17,8 @@ from torch.nn import functional
 from onnx_models.examples import Examples, Items
 from onnx_models.metrics import Metrics, level, lift, line, platt
 from onnx_models.network import Attention, Linear, Network
-from onnx_models.predicting import Ints, ItemTensors, Moments, Ready, encoded, evaluate, forward
+from onnx_models.predicting import ItemTensors, Moments, Ready, encoded, evaluate, forward
+from scoring.arrays import Ints
 from scoring.events import VIEWED_LONG_MS
 
 PART = 512

@@ -20,6 +20,7 @@ from onnx_models.examples import (
     in_time_order,
     unanswered,
 )
+from scoring.arrays import Ints
 from scoring.catalogue import Catalogue
 from scoring.events import Events, Kind, Source
 from scoring.feedback import ClickLayer, Learning, Observed
@@ -30,7 +31,6 @@ from scoring.rows import RowStore
 from scoring.tones import NOTHING_SAID, ToneHistory
 
 Floats = npt.NDArray[np.floating]
-Ints = npt.NDArray[np.int64]
 PART_MIN = 0.01
 """Least share of a log's impressions on either side of the split: one wrong time could leave nothing on a side."""
 

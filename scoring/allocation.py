@@ -8,9 +8,8 @@ that they are exact: the report divides by them.
 import math
 
 import numpy as np
-import numpy.typing as npt
 
-Floats = npt.NDArray[np.float64]
+from scoring.arrays import Floats
 
 _GRID = np.linspace(-8.0, 8.0, 1_601)
 """Standard deviations from an arm's mean; beyond lies less than 1e-15. A hundredth apart."""

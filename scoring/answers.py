@@ -11,13 +11,11 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from scoring.arrays import Bools, Ints
 from scoring.claims import pushed_out, ring_key
 from scoring.events import Events, Kind
 from scoring.rows import RING_SIZE, Rows, answered
 from scoring.runs import begins
-
-Bools = npt.NDArray[np.bool_]
-Ints = npt.NDArray[np.int64]
 
 
 class Firsts(NamedTuple):

@@ -14,9 +14,8 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
+from scoring.arrays import Ids
 from scoring.ids import id64, uniform
-
-Ids = npt.NDArray[np.uint64]
 
 OUTSIDE = -1
 """The arm of a user who is not in the experiment."""

@@ -20,13 +20,13 @@ import numpy as np
 import numpy.typing as npt
 import onnxruntime
 
+from scoring.arrays import Singles
 from scoring.features import DENSE_DIM, FEATURE_DIM, TOKENS_MAX
 from scoring.graph import GraphError, read_graph
 from scoring.inputs import CONTEXT_DIM, STATS_DIM, ModelInputs
 from scoring.manifest import ATTENTION, ENCODER, Manifest, ModelError, checked_files, export_again, read_manifest
 from scoring.rows import RING_SIZE
 
-Floats = npt.NDArray[np.float32]
 Arrays = dict[str, npt.NDArray[Any]]
 Shape = tuple[int | None, ...]
 
@@ -101,7 +101,7 @@ class AttentionModel:
         """See `Manifest.version`; every placement carries it."""
         return self.manifest.version
 
-    def encode(self, token_ids: npt.NDArray[np.uint64], dense: Floats) -> Floats:
+    def encode(self, token_ids: npt.NDArray[np.uint64], dense: Singles) -> Singles:
         """Learned vectors ``[N, D]`` of token hashes ``[N, T]`` (0 is padding) and dense features ``[N, R]``.
 
         An item's vector has the same bits whatever else is encoded with it: receipts are computed again from them.
@@ -124,12 +124,12 @@ class AttentionModel:
             raise ModelError(f"it gives vectors of shape {vector.shape}", f"{(len(dense), self.dim)}", _FIX)
         return vector
 
-    def score(self, inputs: ModelInputs) -> tuple[Floats, Floats]:
+    def score(self, inputs: ModelInputs) -> tuple[Singles, Singles]:
         """Log-odds of a click ``[B, C]``, and attention ``[B, C, H]``: how much each item of the history counts."""
         logit, attention = self._attention.run(["logit", "attention"], inputs.feed())
         return np.asarray(logit, dtype=np.float32), np.asarray(attention, dtype=np.float32)
 
-    def outcomes(self, inputs: ModelInputs) -> dict[str, Floats]:
+    def outcomes(self, inputs: ModelInputs) -> dict[str, Singles]:
         """Those of `OUTCOMES` that the graph has, ``[B, C]`` each."""
         names = [output.name for output in self._attention.get_outputs() if output.name in OUTCOMES]
         found = self._attention.run(names, inputs.feed()) if names else []  # no names would mean all outputs

@@ -17,6 +17,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
+from scoring.arrays import Floats, Ids, Ints
 from scoring.catalogue import Catalogue
 from scoring.events import Events, Kind
 from scoring.ids import MISSING, places_in
@@ -24,10 +25,6 @@ from scoring.moments import Moments
 from scoring.rows import SHOWN_BIT, Rows, answered
 from scoring.touches import TouchWeights
 from scoring.units import DAY_MS
-
-Ints = npt.NDArray[np.int64]
-Ids = npt.NDArray[np.uint64]
-Floats = npt.NDArray[np.float64]
 
 Spread = Literal["position", "time", "learned"]
 ENDS = 0.4

@@ -12,10 +12,8 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
+from scoring.arrays import Floats, Ints
 from scoring.examination import assumed
-
-Floats = npt.NDArray[np.float64]
-Ints = npt.NDArray[np.int64]
 
 Rule = Literal["first", "gsp", "vcg"]
 CHANCE_MIN = 1e-30

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from scoring.arrays import Bools, Ids, Ints
 from scoring.catalogue import Catalogue
 from scoring.claims import ring_key
 from scoring.events import Events, Kind, Outcome, Source, only
@@ -25,10 +26,6 @@ from scoring.ids import MISSING, mix64
 from scoring.ledger import charges
 from scoring.rows import SHOWN_BIT, Rows, answered
 from scoring.seal import Seal
-
-Ints = npt.NDArray[np.int64]
-Ids = npt.NDArray[np.uint64]
-Bools = npt.NDArray[np.bool_]
 
 VIEW_MS_MAX = 60_000
 """Most that is charged of one view: nobody pays for a page left open."""

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from scoring.arrays import Bools, Floats, Ints
 from scoring.catalogue import FOREVER_MS, Catalogue
 from scoring.ids import MISSING, places_in
 from scoring.market import Market
@@ -20,10 +21,6 @@ from scoring.pacing import LEAST, Pacer
 from scoring.settlement import MICROS_MAX, Settlement
 from scoring.traffic import day_curve, unknown
 from scoring.units import DAY_MS
-
-Floats = npt.NDArray[np.float64]
-Ints = npt.NDArray[np.int64]
-Bools = npt.NDArray[np.bool_]
 
 EVERY_MS = 1_000
 """Least time between two updates of pacing, in the lanes' time."""

@@ -10,12 +10,11 @@ from collections import Counter
 import numpy as np
 import numpy.typing as npt
 
+from scoring.arrays import Bools, Ints
 from scoring.events import Events, Source
 from scoring.ids import MISSING, IdArray, mix64, places_in
 from scoring.rows import RING_SIZE, SHOWN_BIT, Rows
 
-Bools = npt.NDArray[np.bool_]
-Ints = npt.NDArray[np.int64]
 _NEVER = np.uint64(2**64 - 1)
 
 

@@ -16,14 +16,13 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from scoring.arrays import Ints
 from scoring.claims import judge, one_by_one
 from scoring.dedup import Outcomes, mark_repeats
 from scoring.events import Events, Outcome, only
 from scoring.rows import Rows
 from scoring.runs import runs
 from scoring.units import MINUTE_MS
-
-Ints = npt.NDArray[np.int64]
 
 MINUTES_A_DAY = 1_440
 COUNT_MAX = 65_535

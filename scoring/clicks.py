@@ -21,10 +21,9 @@ import numpy as np
 import numpy.typing as npt
 from river import linear_model, optim
 
+from scoring.arrays import Floats, Ids
 from scoring.inputs import SURFACES
 
-Floats = npt.NDArray[np.float64]
-Ids = npt.NDArray[np.uint64]
 Example = dict[str, float]
 
 NUMBERS = ("logit", "lift", "person_lift", "long_views", "clicks", "activity", "chosen")

@@ -1,14 +1,10 @@
 """What is known of campaigns, advertisers or categories, laid out for every ad of the catalogue."""
 
 import numpy as np
-import numpy.typing as npt
 
+from scoring.arrays import Floats, Ids, Singles
 from scoring.catalogue import Catalogue
 from scoring.ids import MISSING, places_in
-
-Floats = npt.NDArray[np.float64]
-Singles = npt.NDArray[np.float32]
-Ids = npt.NDArray[np.uint64]
 
 
 class Column:

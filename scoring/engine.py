@@ -6,6 +6,7 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
+from scoring.arrays import Ids
 from scoring.attention import AttentionModel
 from scoring.calibration import Calibration, Calibrator, chance_of
 from scoring.candidates import choose
@@ -19,8 +20,6 @@ from scoring.offers import Offers
 from scoring.policies import Experiments, Group, Policy, in_control
 from scoring.rows import Rows
 from scoring.shown import Shown
-
-Ids = npt.NDArray[np.uint64]
 
 PEOPLE_PER_CALL = 128
 """People gathered and ranked in one call: enough to share numpy's cost per call, and each read of an ad from memory."""

@@ -12,9 +12,8 @@ a slot gains nothing by holding good ads. Ads shown in several slots make the tw
 from collections.abc import Sequence
 
 import numpy as np
-import numpy.typing as npt
 
-Floats = npt.NDArray[np.float64]
+from scoring.arrays import Floats
 
 SLOTS_MAX = 100
 """Slots that are told apart; those beyond count as the last."""

@@ -23,12 +23,12 @@ them to River's ThompsonSampling and LinUCBDisjoint.
 from typing import TYPE_CHECKING, Literal, get_args
 
 import numpy as np
-import numpy.typing as npt
+
+from scoring.arrays import Floats
 
 if TYPE_CHECKING:  # settings know the names of explorations; they need not load River
     from scoring.calibration import Calibration
 
-Floats = npt.NDArray[np.float64]
 
 Explore = Literal["plackett-luce", "thompson", "linucb"]
 EXPLORATIONS: tuple[Explore, ...] = get_args(Explore)

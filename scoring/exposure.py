@@ -12,8 +12,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
+from scoring.arrays import Ids, Ints, Singles
 from scoring.cleaning import Rules, clean
 from scoring.events import Events, Outcome, Source, only
 from scoring.gathering import gather
@@ -25,9 +25,6 @@ from scoring.rates import Counts, RateTable, counts_of
 from scoring.rows import Rows, RowStore
 from scoring.runs import begins, runs
 from scoring.update import Applied, take
-
-Ints = npt.NDArray[np.int64]
-Floats = npt.NDArray[np.float32]
 
 PEOPLE_PER_RUN = 64
 """Impressions scored in one run of the model: the inputs, about 10 KiB each, stay in the processor's cache."""
@@ -42,7 +39,6 @@ class Exposed:
     counts: Counts
 
 
-Ids = npt.NDArray[np.uint64]
 Scorers = Callable[[Ids], list[tuple[Served, Ints]]]
 """Each model with the places of those of people ``[B]`` whom it scores; each has one."""
 
@@ -102,7 +98,7 @@ def _waves(events: Events) -> Iterator[Ints]:
 
 
 def _looks(
-    before: Rows, events: Events, slots: Ints, rates: Floats, users: Ids, models: Models, scorers: Scorers
+    before: Rows, events: Events, slots: Ints, rates: Singles, users: Ids, models: Models, scorers: Scorers
 ) -> list[_Look]:
     """The impressions ``events [N]`` of ads in ``slots [N]`` for each model that is to score some of them.
 
@@ -115,7 +111,7 @@ def _looks(
     return [_look(served, np.sort(part), before, events, slots, rates) for served, part in asked if len(part)]
 
 
-def _look(served: Served, place: Ints, before: Rows, events: Events, slots: Ints, rates: Floats) -> _Look:
+def _look(served: Served, place: Ints, before: Rows, events: Events, slots: Ints, rates: Singles) -> _Look:
     """Those at ``place``, as inputs for one model."""
     moment, candidates, surface = events["time_ms"], slots[:, None], events["surface"]
     runs = []
@@ -146,7 +142,7 @@ def _impressions(looks: list[_Look], events: Events, shown: Ints, models: Models
     return Impressions(shown, logit, context, model, known, *beside, closeness_of(stats))
 
 
-def _beside(look: _Look | None, time_ms: Ints, models: Models) -> tuple[Floats | None, int]:
+def _beside(look: _Look | None, time_ms: Ints, models: Models) -> tuple[Singles | None, int]:
     """What the shadow says of impressions of ``time_ms [N]``, and its number.
 
     NaN where it was not asked, and where its training data include the outcome, which is no evidence then.
@@ -163,7 +159,7 @@ def _beside(look: _Look | None, time_ms: Ints, models: Models) -> tuple[Floats |
     return logit, look.served.number
 
 
-def _scored(look: _Look, models: Models) -> tuple[Floats, Served]:
+def _scored(look: _Look, models: Models) -> tuple[Singles, Served]:
     """Log-odds and the model that gave them; where it fails 0, under the model that answers next, to learn nothing."""
     try:
         return _run(look), look.served
@@ -171,6 +167,6 @@ def _scored(look: _Look, models: Models) -> tuple[Floats, Served]:
         return np.zeros(len(look.place), np.float32), models.after(why)
 
 
-def _run(look: _Look) -> Floats:
+def _run(look: _Look) -> Singles:
     """The model's log-odds of what was looked at. Raises `ModelFailure`."""
     return np.concatenate([look.served.score(inputs)[0][:, 0] for inputs in look.runs])

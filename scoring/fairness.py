@@ -9,14 +9,10 @@ the past.
 from dataclasses import dataclass, field
 
 import numpy as np
-import numpy.typing as npt
 
+from scoring.arrays import Floats, Ids, Ints
 from scoring.catalogue import Catalogue
 from scoring.ranking import EMPTY_SLOT
-
-Floats = npt.NDArray[np.float64]
-Ints = npt.NDArray[np.int64]
-Ids = npt.NDArray[np.uint64]
 
 ADJUST_EVERY = 64
 """Placements between two moves of the weights."""

@@ -6,6 +6,7 @@ from typing import Self
 import numpy as np
 import numpy.typing as npt
 
+from scoring.arrays import Singles
 from scoring.catalogue import Catalogue
 from scoring.ids import MISSING
 from scoring.inputs import History, ModelInputs, context_of, cosines_of, history_of, interest_of, stats_of
@@ -13,7 +14,6 @@ from scoring.interest import decayed
 from scoring.rows import Rows
 
 Slots = npt.NDArray[np.int64]
-Floats = npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,15 +71,15 @@ class Gathered:
         catalogue: Catalogue,
         people: People,
         candidates: Slots,
-        learned: Floats | None = None,
-        rates: Floats | None = None,
+        learned: Singles | None = None,
+        rates: Singles | None = None,
     ) -> None:
         """``learned [N, D]``: the model's vectors of the catalogue's slots, where it is not the catalogue's first.
 
         ``rates [B, C, RATES_DIM]``: what `scoring.rates` tells of the candidates.
         """
         self._catalogue, self._people, self._candidates = catalogue, people, candidates
-        self._learned: Floats = catalogue.learned if learned is None else learned
+        self._learned: Singles = catalogue.learned if learned is None else learned
         known = people.slots != MISSING
         self._history = self._learned.take(people.slots, axis=0) * known[:, :, None]
         self._age = np.log1p(people.past.age_s)
@@ -112,8 +112,8 @@ def gather(
     now_ms: npt.NDArray[np.int64],
     candidates: Slots,
     surface: npt.NDArray[np.uint16],
-    learned: Floats | None = None,
-    rates: Floats | None = None,
+    learned: Singles | None = None,
+    rates: Singles | None = None,
 ) -> tuple[ModelInputs, Slots]:
     """The model's inputs for ``rows [B]`` and candidates ``[B, C]`` shown at ``now_ms [B]``; past slots ``[B, H]``.
 

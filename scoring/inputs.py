@@ -10,14 +10,12 @@ from enum import IntEnum
 import numpy as np
 import numpy.typing as npt
 
+from scoring.arrays import Ints, Singles
 from scoring.events import Kind
 from scoring.features import FEATURE_DIM, specification_hash
 from scoring.rates import RATES, RATES_DIM, TONED
 from scoring.rows import HORIZONS, KIND_MASK, RING_SIZE, SHOWN_BIT, Rows, place_of, places_of
 from scoring.units import DAY_MS
-
-Floats = npt.NDArray[np.float32]
-Ints = npt.NDArray[np.int64]
 
 SKIPPED_AFTER_S = 60
 """An item shown this long ago and not acted on counts as skipped; until then its outcome is open."""
@@ -90,15 +88,15 @@ SPEC_HASH = specification_hash(INPUTS_SPECIFICATION)
 class ModelInputs:
     """One call's tensors, named as the graph's inputs."""
 
-    history: Floats  # [B, H, D] learned vectors of past items, oldest first, zero where padded
-    history_age: Floats  # [B, H] log1p of seconds since
+    history: Singles  # [B, H, D] learned vectors of past items, oldest first, zero where padded
+    history_age: Singles  # [B, H] log1p of seconds since
     history_kind: Ints  # [B, H] HistoryKind
-    history_mask: Floats  # [B, H] 1 where there is an item that the catalogue knows, else 0
-    interest: Floats  # [B, K] session and long interest, each of unit length, added
-    candidates: Floats  # [B, C, D] learned vectors
-    candidate_features: Floats  # [B, C, K] feature vectors
-    candidate_stats: Floats  # [B, C, S]
-    context: Floats  # [B, X]
+    history_mask: Singles  # [B, H] 1 where there is an item that the catalogue knows, else 0
+    interest: Singles  # [B, K] session and long interest, each of unit length, added
+    candidates: Singles  # [B, C, D] learned vectors
+    candidate_features: Singles  # [B, C, K] feature vectors
+    candidate_stats: Singles  # [B, C, S]
+    context: Singles  # [B, X]
 
     def feed(self) -> dict[str, npt.NDArray[np.float32] | npt.NDArray[np.int64]]:
         """The tensors by name, as onnxruntime takes them."""
@@ -138,7 +136,7 @@ def history_of(rows: Rows, now_ms: Ints, *, shown: bool = False) -> History:
     return History(ad, age_s.astype(np.float32), kind, was_shown & ~beside, place, beside.sum(axis=1))
 
 
-def context_of(rows: Rows, past: History, now_ms: Ints, surface: npt.NDArray[np.uint16]) -> Floats:
+def context_of(rows: Rows, past: History, now_ms: Ints, surface: npt.NDArray[np.uint16]) -> Singles:
     """What is known of person and moment, ``[B, X]``: counters of the person's own past, hour, place in the app.
 
     ``past`` is the rows' own; ``surface [B]`` is where the scored ads stand or would stand; 0 (not said) is no place.
@@ -157,7 +155,7 @@ def context_of(rows: Rows, past: History, now_ms: Ints, surface: npt.NDArray[np.
     return out
 
 
-def _rate(counted: npt.NDArray[np.uint32], impressions: Floats) -> npt.NDArray[np.float64]:
+def _rate(counted: npt.NDArray[np.uint32], impressions: Singles) -> npt.NDArray[np.float64]:
     """A person's rate per impression, ``[B]``, smoothed by a prior of 1 in 10 impressions; above 1 it grows by its log.
 
     People also look and click unprompted, some a thousand times per impression. A rate like that lies beyond a model's
@@ -167,7 +165,7 @@ def _rate(counted: npt.NDArray[np.uint32], impressions: Floats) -> npt.NDArray[n
     return np.minimum(rate, 1) + np.log(np.maximum(rate, 1))
 
 
-def recent_of(past: History, surface: npt.NDArray[np.uint16]) -> Floats:
+def recent_of(past: History, surface: npt.NDArray[np.uint16]) -> Singles:
     """What the ring tells of outcomes at ``surface [B]`` and in this session, ``[B, 7]``; 0 where it tells nothing.
 
     It reads only items shown at a known place, since what people find unprompted tells nothing of what they skip. The
@@ -193,20 +191,20 @@ def recent_of(past: History, surface: npt.NDArray[np.uint16]) -> Floats:
     return out
 
 
-def interest_of(vectors: Floats) -> tuple[Floats, Floats]:
+def interest_of(vectors: Singles) -> tuple[Singles, Singles]:
     """Unit vectors per horizon ``[B, HORIZONS, K]`` and their sum, the model's interest ``[B, K]``."""
     norms = np.linalg.norm(vectors, axis=2, keepdims=True)
     unit = vectors / np.maximum(norms, 1e-6)
     return unit, unit.sum(axis=1, dtype=np.float32)
 
 
-def closeness_of(stats: Floats) -> Floats:
+def closeness_of(stats: Singles) -> Singles:
     """The cosine of candidates with the long interest, ``[...]`` of ``stats [..., S]``; NaN where there is none yet."""
     cosine = stats[..., HORIZONS - 1]
     return np.where(cosine != 0, cosine, np.float32(np.nan))
 
 
-def cosines_of(unit_interest: Floats, features: Floats, stats: Floats) -> None:
+def cosines_of(unit_interest: Singles, features: Singles, stats: Singles) -> None:
     """Fill the cosines of interest and candidate into ``stats [B, C, S]``, which `stats_of` made.
 
     ``unit_interest [B, HORIZONS, K]``, ``features [B, C, K]``.
@@ -214,7 +212,9 @@ def cosines_of(unit_interest: Floats, features: Floats, stats: Floats) -> None:
     np.matmul(features, unit_interest.transpose(0, 2, 1), out=stats[:, :, :HORIZONS])
 
 
-def stats_of(candidates: Ints, ad_age_ms: Ints, past: History, past_items: Ints, rates: Floats | None = None) -> Floats:
+def stats_of(
+    candidates: Ints, ad_age_ms: Ints, past: History, past_items: Ints, rates: Singles | None = None
+) -> Singles:
     """Statistics of each pair of person and candidate, ``[B, C, S]``; `cosines_of` fills in the cosines.
 
     ``candidates [B, C]`` and ``past_items [B, H]`` are numbers of ads, from 0, negative where unknown;
@@ -230,7 +230,7 @@ def stats_of(candidates: Ints, ad_age_ms: Ints, past: History, past_items: Ints,
     return out
 
 
-def _past_of_candidates(out: Floats, candidates: Ints, past: History, past_items: Ints) -> None:
+def _past_of_candidates(out: Singles, candidates: Ints, past: History, past_items: Ints) -> None:
     """Fill `OF_AD`: how often, how recently and with what outcome the person met this very ad.
 
     Everyone's candidates are one sorted line of numbers, in which each past item is looked up.
@@ -259,7 +259,7 @@ def _past_of_candidates(out: Floats, candidates: Ints, past: History, past_items
 def empty_inputs(users: int, candidates: int, width: int) -> ModelInputs:
     """Inputs of people without history: zeros of the right shapes, for warm-up and tests."""
 
-    def zeros(*shape: int) -> Floats:
+    def zeros(*shape: int) -> Singles:
         return np.zeros(shape, dtype=np.float32)
 
     return ModelInputs(

@@ -16,13 +16,12 @@ import numpy as np
 import numpy.typing as npt
 from river import base
 
+from scoring.arrays import Ints, Singles
 from scoring.events import TIME_MS_MAX, Kind
 from scoring.features import FEATURE_DIM, Vector, add_token
 from scoring.runs import runs
 from scoring.units import DAY_MS
 
-Floats = npt.NDArray[np.float32]
-Ints = npt.NDArray[np.int64]
 Example = Mapping[Any, Any]
 Frame = Any
 """A pandas DataFrame, River's mini-batch; only a caller that passes one needs pandas."""
@@ -31,7 +30,7 @@ HALF_LIVES_MS: tuple[int, int] = (1_800_000, 7 * DAY_MS)
 """Half-lives of the session's interest (half an hour) and of the long one (a week)."""
 
 _WEIGHTS = {Kind.VIEWED: 0.3, Kind.VIEWED_LONG: 0.7, Kind.CLICKED: 1, Kind.CARTED: 2, Kind.PURCHASED: 3}
-WEIGHTS: Floats = np.array([_WEIGHTS.get(kind, 0) for kind in Kind], dtype=np.float32)
+WEIGHTS: Singles = np.array([_WEIGHTS.get(kind, 0) for kind in Kind], dtype=np.float32)
 """What each `Kind` counts, ``[len(Kind)]``. Being shown an item is no sign of interest and counts 0."""
 VIEWED_MS_MAX = 60_000
 """A look adds up to 1 to an item's weight, for a minute; a longer one says that somebody left the page open."""
@@ -41,7 +40,7 @@ WEIGHT_MAX = float(WEIGHTS.max()) + 1
 _NUMBER_MAX = 1e6  # larger numbers count as this: they would drown all other features
 
 
-def weight_of(kind: npt.NDArray[Any], viewed_ms: Ints) -> Floats:
+def weight_of(kind: npt.NDArray[Any], viewed_ms: Ints) -> Singles:
     """What events count, ``[E]`` in [0, `WEIGHT_MAX`]: the kind's weight, and up to 1 for a minute's look."""
     by_kind = WEIGHTS[np.where(kind < len(WEIGHTS), kind, Kind.NONE)]
     looked = np.clip(viewed_ms, 0, VIEWED_MS_MAX).astype(np.float32) / np.float32(VIEWED_MS_MAX)
@@ -49,12 +48,12 @@ def weight_of(kind: npt.NDArray[Any], viewed_ms: Ints) -> Floats:
 
 
 def accumulate(
-    vectors: Floats,
+    vectors: Singles,
     reference_ms: Ints,
     index: npt.NDArray[np.integer[Any]],
     time_ms: Ints,
-    weight: Floats,
-    features: Floats,
+    weight: Singles,
+    features: Singles,
     half_lives_ms: tuple[int, ...] = HALF_LIVES_MS,
 ) -> None:
     """Learn E events, in place: ``vectors [N, L, K]``, ``reference_ms [N]`` (0 where nothing was ever learned).
@@ -83,13 +82,13 @@ def accumulate(
 
 
 def decayed(
-    vectors: Floats, reference_ms: Ints, now_ms: Ints, half_lives_ms: tuple[int, ...] = HALF_LIVES_MS
-) -> Floats:
+    vectors: Singles, reference_ms: Ints, now_ms: Ints, half_lives_ms: tuple[int, ...] = HALF_LIVES_MS
+) -> Singles:
     """Interest ``vectors [B, L, K]`` of ``reference_ms [B]`` as of ``now_ms [B]``; unchanged where that is earlier."""
     return vectors * _decay(np.maximum(now_ms - reference_ms, 0), half_lives_ms)[:, :, None]
 
 
-def _decay(age_ms: Ints, half_lives_ms: tuple[int, ...]) -> Floats:
+def _decay(age_ms: Ints, half_lives_ms: tuple[int, ...]) -> Singles:
     """The share that is left after ``age_ms [E]`` at each horizon, ``[E, L]``."""
     return np.exp2(age_ms[:, None] / -np.array(half_lives_ms, dtype=np.float64)).astype(np.float32)
 
@@ -154,11 +153,11 @@ class DecayedInterest(base.MiniBatchTransformer):
         self.time = time
         self.weight = weight
         self.half_lives_ms = half_lives_ms
-        self.vectors: Floats = np.zeros((1, len(half_lives_ms), FEATURE_DIM), dtype=np.float32)
+        self.vectors: Singles = np.zeros((1, len(half_lives_ms), FEATURE_DIM), dtype=np.float32)
         self.reference_ms: Ints = np.zeros(1, dtype=np.int64)
 
     @classmethod
-    def over(cls, vectors: Floats, reference_ms: Ints, half_lives_ms: tuple[int, ...] = HALF_LIVES_MS) -> Self:
+    def over(cls, vectors: Singles, reference_ms: Ints, half_lives_ms: tuple[int, ...] = HALF_LIVES_MS) -> Self:
         """The estimator bound to ``vectors [N, L, K]`` and ``reference_ms [N]``, which learning changes in place.
 
         Views of a structured array's fields will do. Raises `ValueError` where the shapes do not fit.
@@ -170,12 +169,12 @@ class DecayedInterest(base.MiniBatchTransformer):
         return bound
 
     def learn_arrays(
-        self, index: npt.NDArray[np.integer[Any]], time_ms: Ints, weight: Floats, features: Floats
+        self, index: npt.NDArray[np.integer[Any]], time_ms: Ints, weight: Singles, features: Singles
     ) -> None:
         """Learn events ``[E]`` of rows ``index``, with ``features [E, K]``: see `accumulate`."""
         accumulate(self.vectors, self.reference_ms, index, time_ms, weight, features, self.half_lives_ms)
 
-    def interest(self, index: npt.NDArray[np.integer[Any]], now_ms: Ints) -> Floats:
+    def interest(self, index: npt.NDArray[np.integer[Any]], now_ms: Ints) -> Singles:
         """Interest vectors of rows ``index [B]`` as of ``now_ms [B]``, ``[B, L, K]``: see `decayed`."""
         return decayed(self.vectors[index], self.reference_ms[index], now_ms, self.half_lives_ms)
 
@@ -222,7 +221,7 @@ class DecayedInterest(base.MiniBatchTransformer):
         weight = _number(x.get(self.weight))
         return 1.0 if weight is None else min(max(weight, -WEIGHT_MAX), WEIGHT_MAX)
 
-    def _content(self, examples: Iterable[Example]) -> Floats:
+    def _content(self, examples: Iterable[Example]) -> Singles:
         """Unit vectors of what the examples say besides time and weight, ``[E, K]``."""
         told = (self.time, self.weight)
         vectors = [_vector((str(name), x[name]) for name in x if name not in told) for x in examples]

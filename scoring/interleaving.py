@@ -11,15 +11,10 @@ The coins follow from the placement's seed: its id and a slot tell which ranking
 from dataclasses import dataclass, field
 
 import numpy as np
-import numpy.typing as npt
 
+from scoring.arrays import Bools, Floats, Ids, Ints
 from scoring.confidence import ONE_SHARE_MAX, log_e_value, mixture_width, radius
 from scoring.ids import mix64, uniform
-
-Floats = npt.NDArray[np.float64]
-Ints = npt.NDArray[np.int64]
-Ids = npt.NDArray[np.uint64]
-Bools = npt.NDArray[np.bool_]
 
 FIRST, SECOND = 0, 1
 """Who picked: the ranking of the first arm, or that of the second."""

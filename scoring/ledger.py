@@ -12,9 +12,8 @@ from enum import IntEnum
 import numpy as np
 import numpy.typing as npt
 
+from scoring.arrays import Ints
 from scoring.value import BidType
-
-Ints = npt.NDArray[np.int64]
 
 PARTS = 1_000
 """A charge is an integer of thousandths of a micro: an impression at a price per thousand is one such number."""

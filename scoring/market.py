@@ -11,6 +11,7 @@ from functools import cached_property
 import numpy as np
 import numpy.typing as npt
 
+from scoring.arrays import Bools, Floats, Ids, Ints, Singles
 from scoring.auction import Rule, best_left, prices
 from scoring.catalogue import Catalogue
 from scoring.columns import Column
@@ -24,12 +25,6 @@ from scoring.seal import Seal
 from scoring.slate import Limits, Slate, Turns, Wanted, fill
 from scoring.value import of_clicks, paid_chance, value_of
 from scoring.variety import Method, Variety
-
-Floats = npt.NDArray[np.float64]
-Singles = npt.NDArray[np.float32]
-Ints = npt.NDArray[np.int64]
-Ids = npt.NDArray[np.uint64]
-Bools = npt.NDArray[np.bool_]
 
 SCOPES = ("ad", "campaign", "advertiser")
 

@@ -12,14 +12,12 @@ from functools import cached_property
 import numpy as np
 import numpy.typing as npt
 
+from scoring.arrays import Ids, Singles
 from scoring.attention import AttentionModel
 from scoring.catalogue import LEARNED, Catalogue, learned_column
 from scoring.ids import id64, uniform
 from scoring.inputs import ModelInputs
 from scoring.rows import RING_SIZE
-
-Ids = npt.NDArray[np.uint64]
-Floats = npt.NDArray[np.float32]
 
 FORMER_MAX = 8
 """Promotions that can be taken back, one by one."""
@@ -57,9 +55,9 @@ class Served:
         return number_of(self.version)
 
     @property
-    def learned(self) -> Floats:
+    def learned(self) -> Singles:
         """Learned vectors of the catalogue's slots, ``[N, D]``."""
-        vectors: Floats = getattr(self.catalogue, self.column)
+        vectors: Singles = getattr(self.catalogue, self.column)
         return vectors
 
     def knows(self, shown_ms: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
@@ -67,7 +65,7 @@ class Served:
         manifest = self.model.manifest
         return (manifest.data_from_ms <= shown_ms) & (shown_ms <= manifest.data_to_ms)
 
-    def score(self, inputs: ModelInputs) -> tuple[Floats, Floats]:
+    def score(self, inputs: ModelInputs) -> tuple[Singles, Singles]:
         """`AttentionModel.score`. Raises `ModelFailure` where that fails, or gives other shapes or numbers not finite.
 
         Whether they are finite is not checked of the base model: there is none to answer instead.

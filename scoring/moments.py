@@ -12,12 +12,10 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from scoring.arrays import Bools, Ints
 from scoring.events import Events, Kind
 from scoring.ring import meet
 from scoring.rows import ROW, Rows
-
-Ints = npt.NDArray[np.int64]
-Bools = npt.NDArray[np.bool_]
 
 RING = np.dtype([each for each in ROW.descr if each[0].startswith("ring_")])
 """The part of a row that is its ring."""

@@ -15,12 +15,9 @@ from dataclasses import dataclass, field, fields
 from statistics import NormalDist
 
 import numpy as np
-import numpy.typing as npt
 
+from scoring.arrays import Floats, Ints
 from scoring.confidence import ONE_SHARE_MAX
-
-Floats = npt.NDArray[np.float64]
-Ints = npt.NDArray[np.int64]
 
 SWITCH_WEIGHT = 10.0
 """Default τ of switch-DR: a choice that counts more than ten times says more about chance than about the policy."""

@@ -11,11 +11,9 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
+from scoring.arrays import Floats, Ints
 from scoring.events import TIME_MS_MAX
 from scoring.units import DAY_MS
-
-Floats = npt.NDArray[np.float64]
-Ints = npt.NDArray[np.int64]
 
 LEAST = 1e-3
 """The least multiplier: a campaign that is far ahead all but stops, and can still find out that it is behind."""

@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from scoring.arrays import Ids
 from scoring.clicks import NUMBERS
 from scoring.ids import mix64
 
-Ids = npt.NDArray[np.uint64]
 Row = tuple[float, ...]
 
 PENDING = np.dtype(

@@ -6,14 +6,13 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 import numpy.typing as npt
 
+from scoring.arrays import Ids
 from scoring.assignment import BOTH, OUTSIDE, Arm, Experiment, in_holdout
 from scoring.candidates import Shares
 from scoring.exploration import EXPLORATIONS, UCB_ALPHA, Explore
 from scoring.ids import id64, uniform
 from scoring.rows import RING_SIZE
 from scoring.units import DAY_MS
-
-Ids = npt.NDArray[np.uint64]
 
 ENGINE_ARM, CONTROL_ARM = "engine", "control"
 """The engine's ranking, and a random one that it is measured against."""

@@ -19,12 +19,10 @@ from typing import Self
 import numpy as np
 import numpy.typing as npt
 
+from scoring.arrays import Floats, Ids
 from scoring.clicks import CAUTION, RECORD, ClickModel
 from scoring.examination import Examination
 from scoring.feedback import ClickLayer
-
-Floats = npt.NDArray[np.float64]
-Ids = npt.NDArray[np.uint64]
 
 BUCKETS = 64
 """Records of ads are reported by bucket; in a full catalogue each has about 16,000 ads."""

@@ -11,9 +11,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from scoring.arrays import Ints
 from scoring.confidence import Z_95
-
-Ints = npt.NDArray[np.int64]
 
 CLICKS_MIN = 20
 """Fewest clicks in a slot, and in the first: with fewer the interval, which is asymptotic, says nothing."""

@@ -11,10 +11,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from scoring.arrays import Floats, Ids
 from scoring.ids import mix64, uniform
-
-Floats = npt.NDArray[np.float64]
-Ids = npt.NDArray[np.uint64]
 
 EMPTY_SLOT = -1
 """Stands for a candidate where none is left that may be shown."""

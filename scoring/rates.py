@@ -13,6 +13,7 @@ has learned from an ad's content, which says nothing yet about new ads and is we
 import numpy as np
 import numpy.typing as npt
 
+from scoring.arrays import Singles
 from scoring.catalogue import Catalogue
 from scoring.events import Events, Kind, Outcome, Source
 from scoring.examination import SLOTS_MAX, assumed
@@ -21,7 +22,6 @@ from scoring.runs import runs
 from scoring.tones import TONES, TONES_DIM
 
 Counts = npt.NDArray[np.float64]
-Floats = npt.NDArray[np.float32]
 Slots = npt.NDArray[np.int64]
 
 TONED = 4
@@ -59,7 +59,7 @@ class RateTable:
         self._brands = IdMap()
         self._brands.set(_NO_BRAND, 0)
         self._of_brands: Counts = np.zeros((1, 2))
-        self._tone: Floats = np.zeros((0, TONES_DIM), dtype=np.float32)
+        self._tone: Singles = np.zeros((0, TONES_DIM), dtype=np.float32)
         self._version = -1
 
     def follow(self, catalogue: Catalogue) -> Slots:
@@ -101,7 +101,7 @@ class RateTable:
         """Let ads in ``slots [N]``, each named once, have ``counts [N, 2]``."""
         self.add(slots, counts - self.ads[slots])
 
-    def at(self, slots: Slots) -> Floats:
+    def at(self, slots: Slots) -> Singles:
         """What is told of ads in ``slots``, of any shape: `RATES`, ``[…, RATES_DIM]``."""
         if not len(self.ads):
             return np.zeros((*slots.shape, RATES_DIM), dtype=np.float32)
@@ -109,7 +109,7 @@ class RateTable:
         counted = self.ads.take(slots, axis=0), self._of_brands.take(brand, axis=0), self.total
         return _told(*counted, self._tone.take(slots, axis=0))
 
-    def running(self, slots: Slots, counts: Counts) -> Floats:
+    def running(self, slots: Slots, counts: Counts) -> Singles:
         """What is told of its ad just before each of E events, in order, ``[E, RATES_DIM]``; adds ``counts [E, 2]``.
 
         Ads that the catalogue does not know, `MISSING` in ``slots [E]``, have zeros and are not counted.
@@ -140,7 +140,7 @@ def _before(keys: npt.NDArray[np.integer], counts: Counts) -> Counts:
     return out
 
 
-def _told(ads: Counts, brands: Counts, total: Counts, tone: Floats) -> Floats:
+def _told(ads: Counts, brands: Counts, total: Counts, tone: Singles) -> Singles:
     """`RATES` of counts ``[…, 2]``, in half precision: a receipt keeps them of every candidate."""
     rate = (total[..., 1] + 1) / (total[..., 0] + 10)
     out = np.empty((*ads.shape[:-1], RATES_DIM), dtype=np.float16)

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from scoring.arrays import Ids, Ints
 from scoring.events import Events, Source
 from scoring.rows import (
     ANSWER_MASK,
@@ -35,8 +36,6 @@ PLACE_SHIFT = 8
 _FIELDS = (KIND_MASK, ANSWER_MASK, SHOWN_BIT, PLACES << PLACE_SHIFT)
 """The fields of what entries tell: entries are joined by the maximum of each field."""
 
-Ids = npt.NDArray[np.uint64]
-Ints = npt.NDArray[np.int64]
 Seconds = npt.NDArray[np.uint32]
 Told = npt.NDArray[np.uint16]
 

@@ -3,7 +3,8 @@
 import numpy as np
 import numpy.typing as npt
 
-Ints = npt.NDArray[np.int64]
+from scoring.arrays import Ints
+
 Keys = npt.NDArray[np.integer]
 
 

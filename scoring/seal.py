@@ -11,8 +11,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
-Ids = npt.NDArray[np.uint64]
-Ints = npt.NDArray[np.int64]
+from scoring.arrays import Ids, Ints
 
 PRICE_BITS = 48
 """Of the message's last word: a price is below 2.8 × 10¹⁴ micros; the bid's type stands above it, the length on top."""

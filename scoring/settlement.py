@@ -8,7 +8,7 @@ lanes are still in that day.
 import numpy as np
 import numpy.typing as npt
 
-Ints = npt.NDArray[np.int64]
+from scoring.arrays import Ints
 
 DAYS = 8
 """Days kept: lanes pass midnight one after another, and a lane that catches up after an outage is days behind the

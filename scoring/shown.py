@@ -5,15 +5,13 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
+from scoring.arrays import Floats, Ints
 from scoring.catalogue import Catalogue
 from scoring.fairness import ADJUST_EVERY, Division
 from scoring.ids import MISSING
 from scoring.market import Asked, Decided, Fate
 from scoring.ranking import EMPTY_SLOT
 from scoring.variety import intra_list_distance
-
-Ints = npt.NDArray[np.int64]
-Floats = npt.NDArray[np.float64]
 
 SAMPLED, EVERY = 4, 8
 """Figures that take time look at this many people, in one part of so many; at all, always, if fairness is asked for."""

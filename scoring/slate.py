@@ -10,17 +10,12 @@ from dataclasses import dataclass, replace
 from typing import Protocol
 
 import numpy as np
-import numpy.typing as npt
 
+from scoring.arrays import Bools, Floats, Ids, Ints
 from scoring.ids import mix64, uniform
 from scoring.ranking import EMPTY_SLOT, TEMPERATURE_MIN, utility_of
 from scoring.thompson import Thompson
 from scoring.variety import Variety
-
-Floats = npt.NDArray[np.float64]
-Ints = npt.NDArray[np.int64]
-Ids = npt.NDArray[np.uint64]
-Bools = npt.NDArray[np.bool_]
 
 _SLOT_SALT = np.uint64(0x736C6F74)
 

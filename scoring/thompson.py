@@ -19,13 +19,9 @@ import math
 from statistics import NormalDist
 
 import numpy as np
-import numpy.typing as npt
 
+from scoring.arrays import Bools, Floats, Ints
 from scoring.ranking import utility_of
-
-Floats = npt.NDArray[np.float64]
-Ints = npt.NDArray[np.int64]
-Bools = npt.NDArray[np.bool_]
 
 NODES = 40
 """Points of a grid. More make no chance more exact, even of spreads that differ a thousandfold: the error left is F's.

@@ -10,12 +10,10 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from scoring.arrays import Ids, Ints, Singles
 from scoring.ids import MISSING, IdMap
 from scoring.runs import begins
 
-Ids = npt.NDArray[np.uint64]
-Ints = npt.NDArray[np.int64]
-Floats = npt.NDArray[np.float32]
 Said = npt.NDArray[np.float64]
 """``[N, 2]``: reviews, and their tone in [0, 1]. No reviews: no tone."""
 
@@ -27,7 +25,7 @@ TONE_PRIOR = 8.0
 """Reviews of the usual tone that a tone is shrunk towards."""
 
 
-def told(said: Said, usual: npt.NDArray[np.float64] | float) -> Floats:
+def told(said: Said, usual: npt.NDArray[np.float64] | float) -> Singles:
     """`TONES` of ``said [N, 2]``, where ``usual`` is the tone of all reviews; in half precision: receipts keep it."""
     reviews, tone = np.minimum(said[:, :1], MEMORY), said[:, 1:]
     above = (tone - usual) * reviews / (reviews + TONE_PRIOR)
@@ -40,7 +38,7 @@ def weight(said: Said) -> Said:
     return np.column_stack([reviews, reviews * said[:, 1]])
 
 
-_NOTHING: Floats = np.zeros((1, TONES_DIM), dtype=np.float32)
+_NOTHING: Singles = np.zeros((1, TONES_DIM), dtype=np.float32)
 
 
 class ToneTable:
@@ -53,7 +51,7 @@ class ToneTable:
         self._places = IdMap()
         self._ads: Ids = np.zeros(0, dtype=np.uint64)
         self._said: Said = np.zeros((0, 2))
-        self._told: Floats = _NOTHING
+        self._told: Singles = _NOTHING
         self.version = 0
         """How often it has changed."""
 
@@ -79,7 +77,7 @@ class ToneTable:
         for place, ad in enumerate(ads[first:].tolist(), first):
             self._places.set(ad, place)
 
-    def of(self, ads: Ids) -> Floats:
+    def of(self, ads: Ids) -> Singles:
         """What is told of ``ads [N]``, ``[N, TONES_DIM]``."""
         return self._told.take(self._places.get(ads), axis=0)  # `MISSING` is the last
 
@@ -95,7 +93,7 @@ class ToneHistory:
     def __len__(self) -> int:
         return len(self.ads)
 
-    def before(self, ads: Ids, time_ms: Ints) -> Floats:
+    def before(self, ads: Ids, time_ms: Ints) -> Singles:
         """What was told of ``ads [E]`` strictly before ``time_ms [E]``, ``[E, TONES_DIM]``, as `ToneTable` tells it."""
         latest = self._latest(ads, time_ms)
         said = np.append(self.said, np.zeros((1, 2)), axis=0)[latest]

@@ -15,13 +15,9 @@ purchases, and end at a place that depends on the start.
 import math
 
 import numpy as np
-import numpy.typing as npt
 
+from scoring.arrays import Bools, Floats, Ints
 from scoring.units import HOUR_MS
-
-Ints = npt.NDArray[np.int64]
-Floats = npt.NDArray[np.float64]
-Bools = npt.NDArray[np.bool_]
 
 AGES_MS = (HOUR_MS, 6 * HOUR_MS, 24 * HOUR_MS, 72 * HOUR_MS)
 """Bounds of the classes of age: up to the first, between two, beyond the last."""

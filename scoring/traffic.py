@@ -8,11 +8,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 import numpy as np
-import numpy.typing as npt
 
+from scoring.arrays import Floats
 from scoring.units import HOUR_MS
-
-Floats = npt.NDArray[np.float64]
 
 HOURS = 24
 NEW = 0.3

@@ -18,11 +18,9 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from scoring.arrays import Floats, Ints
 from scoring.assignment import OUTSIDE
 from scoring.confidence import ONE_SHARE_MAX, log_e_value, mixture_width, radius, split_log_e_value
-
-Floats = npt.NDArray[np.float64]
-Ints = npt.NDArray[np.int64]
 
 SUMS = ("days", "impressions", "clicks", "conversions", "revenue_micros", "viewed_s", "switches", "shown")
 """What is summed per user. "days" come with a look: the days since exposure, or 1 for everyone. "switches" are

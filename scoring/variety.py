@@ -11,7 +11,8 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-Floats = npt.NDArray[np.float64]
+from scoring.arrays import Floats
+
 Vectors = npt.NDArray[np.float32]
 Method = Literal["mmr", "dpp"]
 

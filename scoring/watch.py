@@ -30,7 +30,8 @@ import river
 import xxhash
 from river import drift
 
-from scoring.clicks import ClickModel, Floats
+from scoring.arrays import Floats
+from scoring.clicks import ClickModel
 from scoring.evidence import log_loss
 
 KEPT_BY = f"river {river.__version__}, checked\n".encode()

@@ -16,6 +16,7 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
+from scoring.arrays import Floats
 from scoring.ids import id64
 from scoring.offpolicy import Logged, Weighted
 from scoring.policies import CONTROL_ARM
@@ -27,8 +28,6 @@ from streams.reading import Progress, log_begins, read_topic
 from streams.receipts import check_receipt, fates_of, may_be_shown, worth_of
 from streams.topics import CLICKS, DECISIONS
 from streams.wire import UNREADABLE, Decision
-
-Floats = npt.NDArray[np.float64]
 
 DECISIONS_MAX = 1_000_000
 """Placements kept at once, some 700 bytes each. Of a longer log those read last stay, since the decisions topic keeps

@@ -3,10 +3,11 @@
 from copy import deepcopy
 from typing import cast
 
+from scoring.arrays import Bools
 from scoring.attribution import Attribution, Credits, earn
 from scoring.catalogue import Catalogue
 from scoring.events import Events
-from scoring.moments import Bools, Moments
+from scoring.moments import Moments
 from scoring.rows import Rows
 from scoring.touches import TouchWeights
 

@@ -4,9 +4,9 @@ import numpy as np
 import numpy.typing as npt
 
 from onnx_models.examples import Examples, Items
+from scoring.arrays import Floats
 from scoring.inputs import SURFACES, HistoryKind
 
-Floats = npt.NDArray[np.float64]
 Keys = npt.NDArray[np.int64]
 
 PRIOR = 20

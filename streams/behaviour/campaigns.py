@@ -4,13 +4,14 @@ import numpy as np
 import numpy.typing as npt
 from msgspec import Struct
 
+from scoring.arrays import Ints
 from scoring.billing import Before, Bills, bill, proven
 from scoring.confidence import of_trials
 from scoring.events import EVENT, Events, Kind, Outcome, Source, only
 from scoring.ids import MISSING
 from scoring.ledger import PARTS
 from scoring.seal import Seal
-from streams.behaviour.joined import Behaviour, Ints, by_rank
+from streams.behaviour.joined import Behaviour, by_rank
 
 CAMPAIGNS_MAX = 50
 """Campaigns reported one by one: those most shown. The others share one line."""

@@ -3,8 +3,9 @@
 import numpy as np
 from msgspec import Struct
 
+from scoring.arrays import Ints
 from scoring.units import HOUR_MS
-from streams.behaviour.joined import Behaviour, Ints
+from streams.behaviour.joined import Behaviour
 
 SESSION_GAP_MS = 1_800_000
 """Half an hour without an event ends a visit: the half-life of session interest, and usual in web analytics."""

@@ -8,13 +8,12 @@ import numpy as np
 import numpy.typing as npt
 from msgspec import Struct
 
+from scoring.arrays import Floats
 from streams.behaviour.joined import Behaviour, Names
 
 TOLD_MAX = 20
 """Advertisers or categories reported one by one: those most shown."""
 CURVE_POINTS = 101
-
-Floats = npt.NDArray[np.float64]
 
 
 class Shares(Struct, frozen=True):

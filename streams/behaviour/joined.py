@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
+from scoring.arrays import Ints, Singles
 from scoring.catalogue import Catalogue
 from scoring.events import Kind
 from scoring.features import FEATURE_DIM, top_category
@@ -13,9 +14,6 @@ from scoring.pending import keys_of
 from scoring.units import DAY_MS, HOUR_MS, MINUTE_MS
 from streams.behaviour.gathered import Gathered, Table
 from streams.feeds.catalogue import entry_of
-
-Ints = npt.NDArray[np.int64]
-Floats = npt.NDArray[np.float32]
 
 UNKNOWN = "(unknown)"
 """Category, campaign and advertiser of an ad that was shown and is in no catalogue."""
@@ -124,7 +122,7 @@ class Behaviour:
         np.maximum.at(price, self.answers[told], self.actions["price_micros"][told])
         return price
 
-    def features(self) -> Floats:
+    def features(self) -> Singles:
         """Feature vectors of the ads, ``[A + 1, FEATURE_DIM]``; zeros for unknown ads, the last."""
         return np.concatenate([self.shop.features, np.zeros((1, FEATURE_DIM), dtype=np.float32)])
 

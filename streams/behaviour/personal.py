@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 from msgspec import Struct
 
+from scoring.arrays import Floats, Ints
 from scoring.assignment import OUTSIDE
 from scoring.confidence import Z_95
 from scoring.events import Kind
@@ -32,9 +33,6 @@ EXPECTED_MIN = 20
 people stand for the whole cohort, one for a thousand where a thousandth is meant for control; with none or two of them,
 no variance tells how far off that is. The bound is on the expected number: one on the people who came would select
 among the draws."""
-
-Ints = npt.NDArray[np.int64]
-Floats = npt.NDArray[np.float64]
 
 
 A_USER = {"revenue_micros": "revenue_micros_a_user"}

@@ -9,9 +9,10 @@ from heapq import nlargest
 
 import msgspec
 
+from scoring.arrays import Floats
 from scoring.events import TIME_MS_MAX
 from scoring.pacing import planned
-from scoring.traffic import Floats, day_curve
+from scoring.traffic import day_curve
 from scoring.units import DAY_MS
 from streams.decode import Record
 from streams.wire import UNREADABLE

@@ -8,9 +8,9 @@ from collections.abc import Sequence
 import msgspec
 import numpy as np
 
+from scoring.arrays import Floats
 from scoring.catalogue import Catalogue
 from scoring.engine import Engine
-from scoring.traffic import Floats
 from streams import topics
 from streams.console.alarms import Alarm, alarms
 from streams.console.campaigns import Campaigns, Day

@@ -3,16 +3,11 @@
 from collections.abc import Sequence
 
 import numpy as np
-import numpy.typing as npt
 
+from scoring.arrays import Bools, Floats, Ids, Ints
 from scoring.ids import EMPTY, MISSING, IdMap, id64s
 from scoring.rows import Rows
 from scoring.trial import SUMS
-
-Floats = npt.NDArray[np.float64]
-Ints = npt.NDArray[np.int64]
-Ids = npt.NDArray[np.uint64]
-Bools = npt.NDArray[np.bool_]
 
 USERS_MAX = 2_000_000
 """Users watched: 190 bytes each, and 100 more for each experiment. Users beyond are only counted (`unwatched`)."""

@@ -8,12 +8,13 @@ import numpy as np
 import numpy.typing as npt
 
 from scoring.allocation import allocation
+from scoring.arrays import Bools, Floats, Ints
 from scoring.assignment import OUTSIDE, Experiment
 from scoring.interleaving import Duel, Score
 from scoring.trial import Look, Trial
 from scoring.units import DAY_MS
 from streams.control_wire import Allocation, ExperimentSetting
-from streams.experiments.people import FROM_IMPRESSIONS, SHOWN, Bools, Floats, Ints
+from streams.experiments.people import FROM_IMPRESSIONS, SHOWN
 from streams.experiments.registry import definition, next_cohort
 
 DAYS_MIN = 1 / 24

@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import structlog
 
+from scoring.arrays import Floats
 from scoring.clicks import CAUTION, FEATURES, RECORD
 from scoring.examination import SLOTS_MAX
 from scoring.features import specification_hash
@@ -24,7 +25,6 @@ from streams.wire import UNREADABLE
 
 log = structlog.get_logger()
 
-Floats = npt.NDArray[np.float64]
 
 SHARE_MS = 10_000
 """A lane's event time between two publications. On KuaiRand even five minutes cost nothing measurable."""

@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 from msgspec import UNSET
 
+from scoring.arrays import Ids, Ints
 from scoring.attribution import MILLI, Attribution, earn
 from scoring.billing import Before, bill, look
 from scoring.budgets import Budgets, Spending
@@ -27,9 +28,6 @@ from scoring.touches import TouchWeights
 from streams.campaigns import sold_of
 from streams.message import Message
 from streams.wire import RESERVED, CampaignMetrics, Figures, encode_json
-
-Ints = npt.NDArray[np.int64]
-Ids = npt.NDArray[np.uint64]
 
 KEY, TOUCHES = RESERVED + b"ledger/", RESERVED + b"touches"
 _BETWEEN = b"\x00"

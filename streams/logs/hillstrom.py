@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from scoring.arrays import Floats, Ints
 from scoring.ids import mix64, uniform
 from scoring.offpolicy import Estimate, Logged, evaluate, fitted_means
 from streams.logs import LogError
@@ -23,9 +24,6 @@ _COLUMNS = ("row", "newbie", "treatment", *OUTCOMES)
 FAVOURED = 0.6
 """The logging policy's chance of the arm that it favours: womens' for new customers, mens' for others."""
 FOLDS = 5
-
-Floats = npt.NDArray[np.float64]
-Ints = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True, slots=True)

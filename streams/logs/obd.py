@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 
+from scoring.arrays import Floats, Ints
 from scoring.ids import mix64
 from scoring.offpolicy import Estimate, Logged, doubts, evaluate, fitted_means
 from streams.logs import LogError
@@ -19,9 +19,6 @@ from streams.logs.table import rows
 RANDOM, BTS = "random_all.csv.gz", "bts_all.csv.gz"
 ITEMS, POSITIONS, FOLDS = 80, 3, 2
 _COLUMNS = ("item_id", "position", "click", "propensity_score")
-
-Floats = npt.NDArray[np.float64]
-Ints = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
+from scoring.arrays import Bools, Floats
 from scoring.sentiment import Sentiment, ToneWatch, by_stars
 from streams.logs.table import rows
 
@@ -19,9 +19,6 @@ SOON = 50
 """Reviews within which a turn should be noticed."""
 STEADY, REVIEWS_STEADY = (0.5, BEFORE), 50_000
 """Shares of positive reviews for keys that do not turn, with so many reviews each, since false alarms are rare."""
-
-Floats = npt.NDArray[np.float64]
-Bools = npt.NDArray[np.bool_]
 
 
 @dataclass(frozen=True, slots=True)

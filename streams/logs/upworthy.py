@@ -12,14 +12,13 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from scoring.arrays import Ints
 from streams.logs import LogError
 from streams.logs.table import rows
 
 FILE = "arms.csv.gz"
 COLUMNS = ("clickability_test_id", "test_week", "eyecatcher_id", "headline", "impressions", "clicks")
 HEADLINE_MAX = 2_000
-
-Ints = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,8 +11,8 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
+from scoring.arrays import Floats, Ints
 from scoring.catalogue import Catalogue
 from scoring.ids import MISSING
 from scoring.market import Asked, Decided, Market, Terms
@@ -23,9 +23,6 @@ from streams.demo.catalogue import catalogue
 from streams.demo.shop import BASE_LOG_ODDS
 from streams.demo.tastes import Tastes
 from streams.feeds.catalogue import entry_of
-
-Floats = npt.NDArray[np.float64]
-Ints = npt.NDArray[np.int64]
 
 PEOPLE, CANDIDATES, SLOTS, HISTORY = 32, 100, 10, 50
 RULES, ROUNDS_MIN = 3, 4

@@ -14,13 +14,12 @@ import numpy as np
 import numpy.typing as npt
 
 from scoring.allocation import allocation
+from scoring.arrays import Floats
 from scoring.assignment import Arm, Experiment
 from scoring.confidence import split_log_e_value
 from scoring.ids import mix64
 from scoring.trial import SUMS, USERS_MIN, Look, Trial
 from streams.experiments.findings import SPLIT_P_MIN
-
-Floats = npt.NDArray[np.float64]
 
 LOOKS = 100
 IMPRESSIONS_MEAN = 40.0

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from scoring.arrays import Floats, Ints
 from scoring.catalogue import Catalogue, Entry
 from scoring.features import Content
 from scoring.ids import MISSING, id64s
@@ -26,9 +27,6 @@ from scoring.value import BidType
 from streams.demo.catalogue import catalogue as shop_ads
 from streams.demo.shop import BASE_LOG_ODDS, REACH, SLOT_WEIGHT
 from streams.demo.tastes import Tastes
-
-Floats = npt.NDArray[np.float64]
-Ints = npt.NDArray[np.int64]
 
 CAMPAIGNS, ADVERTISERS, LANES, WORKERS = 200, 60, 8, 2
 USERS, VISITS_PER_DAY, SLOTS, HISTORY = 3_000, 40_000, 10, 50

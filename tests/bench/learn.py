@@ -11,8 +11,8 @@ import time
 from collections.abc import Iterator
 
 import numpy as np
-import numpy.typing as npt
 
+from scoring.arrays import Ids
 from scoring.attention import load
 from scoring.events import EVENT, Events, Kind, Outcome, Source
 from scoring.ids import mix64
@@ -32,7 +32,6 @@ EVERY_MS = 10
 CLICK_RATE = 0.05
 CLICK_AFTER_MS = 20_000
 USERS, ADS = 50_000, 20_000
-Ids = npt.NDArray[np.uint64]
 
 
 def run(impressions: int = IMPRESSIONS) -> Report:

@@ -7,12 +7,11 @@ import numpy.typing as npt
 from hypothesis import given
 from hypothesis import strategies as st
 
+from scoring.arrays import Singles
 from scoring.candidates import nearest
 
-Floats = npt.NDArray[np.float32]
 
-
-def values_of(rng: np.random.Generator, ads: int, people: int, different: int, *, apart: bool) -> Floats:
+def values_of(rng: np.random.Generator, ads: int, people: int, different: int, *, apart: bool) -> Singles:
     """Products ``[ads, people]`` of so many ``different`` values, wide ``apart`` or next to each other."""
     numbers = rng.integers(-different, different + 1, (ads, people))
     if apart:
@@ -20,7 +19,7 @@ def values_of(rng: np.random.Generator, ads: int, people: int, different: int, *
     return (1 + numbers * np.finfo(np.float32).eps).astype(np.float32)
 
 
-def sorted_out(values: Floats, marked: npt.NDArray[np.int64], count: int) -> npt.NDArray[np.int64]:
+def sorted_out(values: Singles, marked: npt.NDArray[np.int64], count: int) -> npt.NDArray[np.int64]:
     """The plain definition: the first ``count`` by product, the marked before all others, of equals the first."""
     values = values.copy()
     values[marked, np.arange(len(marked))[:, None]] = np.inf

@@ -11,9 +11,8 @@ from hypothesis import strategies as st
 from river import bandit, proba
 
 from scoring.allocation import best_chances
+from scoring.arrays import Floats
 from scoring.thompson import Thompson, chances_of_most
-
-Floats = npt.NDArray[np.float64]
 
 OFF_MAX = 0.001
 """By which a chance may be off the definition's, on a grid laid for others too: 0.0005 in 10,000 draws."""

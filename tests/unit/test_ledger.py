@@ -4,7 +4,8 @@ from itertools import chain
 
 import numpy as np
 
-from scoring.ledger import FIGURES, Ints, Ledger, Period
+from scoring.arrays import Ints
+from scoring.ledger import FIGURES, Ledger, Period
 
 MOST = 2**63 - 1
 

@@ -6,6 +6,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
+from scoring.arrays import Singles
 from scoring.events import Events, Source
 from scoring.evidence import KNOWN, Evidence
 from scoring.feedback import ClickLayer, Learning
@@ -22,11 +23,10 @@ from tests.unit.test_feedback import events_of
 OTHER, NEW = 8, 9
 STEADY, BUSY, QUIET = (20_000, 10.0), (30_000, 40.0), (4_000, 0.1)
 """Impressions, and so many of them a second. Of a busy shop nothing is known yet that was shown since a model was."""
-Floats = npt.NDArray[np.float32]
 
 
 @cache
-def shop(shown: int, a_second: float) -> tuple[Events, npt.NDArray[np.uint64], Floats]:
+def shop(shown: int, a_second: float) -> tuple[Events, npt.NDArray[np.uint64], Singles]:
     """A shop in which ads differ: its events, whose they are, and the log-odds of each impression."""
     random = np.random.default_rng(2)
     logits = random.normal(-2.9, 1.0, shown)
@@ -44,7 +44,7 @@ def shop(shown: int, a_second: float) -> tuple[Events, npt.NDArray[np.uint64], F
     return columns(events, [rows.setdefault(one.user_id, len(rows)) for one in events]), users, logits.astype("f4")
 
 
-def held(size: tuple[int, float], shadow: Floats, *, promoted: bool = False) -> Evidence:
+def held(size: tuple[int, float], shadow: Singles, *, promoted: bool = False) -> Evidence:
     """What is known of a shadow of these log-odds, beside a model that knows what is true.
 
     ``promoted``: that one, in the middle; beside the one before, which knows nothing, the shadow was as good.
@@ -67,7 +67,7 @@ def held(size: tuple[int, float], shadow: Floats, *, promoted: bool = False) -> 
     return evidence
 
 
-def against(size: tuple[int, float], shadow: Floats, lanes: int = 1) -> list[str]:
+def against(size: tuple[int, float], shadow: Singles, lanes: int = 1) -> list[str]:
     """What speaks against it where so many lanes fare alike."""
     evidence = held(size, shadow)
     told = {name: getattr(evidence, name) for name in evidence.__slots__}
@@ -100,7 +100,7 @@ def test_a_shadow_is_held_against_what_is_live_on_what_was_shown_after_it_was_kn
     assert (layer.learner(NEW).learned, layer.learner(NEW).evidence.beside) == (KNOWN + 3, 1)
 
 
-def less(size: tuple[int, float]) -> Floats:
+def less(size: tuple[int, float]) -> Singles:
     """Log-odds that know less of ads."""
     return shop(*size)[2] + np.random.default_rng(3).normal(size=size[0]).astype(np.float32)
 
@@ -129,6 +129,6 @@ def test_a_shadow_that_knows_nothing_is_promoted_neither_before_it_was_compared_
     assert late.startswith("as a shadow it cost 0.0")
 
 
-def noise(size: tuple[int, float]) -> Floats:
+def noise(size: tuple[int, float]) -> Singles:
     """Log-odds as far apart as those that are true, which say nothing."""
     return np.random.default_rng(4).normal(-2.9, 1.0, size[0]).astype(np.float32)

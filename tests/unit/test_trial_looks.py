@@ -6,11 +6,11 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
+from scoring.arrays import Floats
 from scoring.assignment import OUTSIDE
 from scoring.confidence import of_trials, split_log_e_value
 from scoring.trial import DOERS_MIN, SUMS, Trial
 
-Floats = npt.NDArray[np.float64]
 IMPRESSIONS, CLICKS = SUMS.index("impressions"), SUMS.index("clicks")
 
 

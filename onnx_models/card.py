@@ -21,9 +21,9 @@ def card(
     before: Span,
     measured: Mapping[str, Metrics],
     others: Heads,
-    across: Mapping[str, Spread] | None = None,
+    across: Mapping[str, Spread] | None,
     *,
-    pictured: bool = False,
+    pictured: bool,
 ) -> str:
     """The card as Markdown. ``before``: older examples that only told looks; ``measured``: the model and what it is
     compared with; ``across``: over folds.

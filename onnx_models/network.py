@@ -63,7 +63,7 @@ class Linear(nn.Module):
 class ItemEncoder(nn.Module):
     """Content to a learned vector. ``dense_dim``: R; beyond the item's numbers, it holds the vector of the title."""
 
-    def __init__(self, vocabulary: int = VOCABULARY, dim: int = DIM, dense_dim: int = DENSE_DIM) -> None:
+    def __init__(self, vocabulary: int, dim: int, dense_dim: int) -> None:
         super().__init__()
         self.table = nn.Parameter(torch.randn(vocabulary, dim) * 0.1)
         self.hidden = Linear(dim + DENSE_DIM, 2 * dim)
@@ -177,7 +177,7 @@ class Network(nn.Module):
 
     def __init__(
         self,
-        vocabulary: int = VOCABULARY,
+        vocabulary: int,
         dim: int = DIM,
         attention: Callable[[int], Attention] = Attention,
         dense_dim: int = DENSE_DIM,

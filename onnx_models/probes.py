@@ -6,14 +6,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from scoring.features import DENSE_DIM, FEATURE_DIM, TOKENS_MAX
+from scoring.features import FEATURE_DIM, TOKENS_MAX
 from scoring.inputs import CONTEXT_DIM, STATS_DIM, HistoryKind
 from scoring.rows import RING_SIZE
 
 Arrays = dict[str, npt.NDArray[Any]]
 
 
-def encoder_feed(rng: np.random.Generator, items: int, dense_dim: int = DENSE_DIM) -> Arrays:
+def encoder_feed(rng: np.random.Generator, items: int, dense_dim: int) -> Arrays:
     """Inputs of the encoder: ``tokens [N, T]`` as ids, ``dense [N, dense_dim]``; the last item has no tokens."""
     tokens = rng.integers(1, 1 << 63, (items, TOKENS_MAX), dtype=np.uint64)
     lengths = rng.integers(1, TOKENS_MAX + 1, items)

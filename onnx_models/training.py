@@ -16,7 +16,7 @@ from torch.nn import functional
 
 from onnx_models.examples import Examples, Items
 from onnx_models.metrics import Metrics, level, lift, line, platt
-from onnx_models.network import Attention, Linear, Network
+from onnx_models.network import DIM, VOCABULARY, Attention, Linear, Network
 from onnx_models.predicting import ItemTensors, Moments, Ready, encoded, evaluate, forward
 from scoring.arrays import Ints
 from scoring.events import VIEWED_LONG_MS
@@ -37,9 +37,9 @@ class Config:
     gives a test AUC of .7583, 15 gives .7566, a random start .7565.
     """
 
-    dim: int = 32
+    dim: int = DIM
     similarity: float = 60.0
-    vocabulary: int = 4096
+    vocabulary: int = VOCABULARY
     batch: int = 512
     epochs: int = 6
     patience: int = 3

@@ -92,7 +92,7 @@ def named(host: str) -> Middleware:
     return middleware
 
 
-def guard(token: Token = lambda: None) -> Middleware:
+def guard(token: Token) -> Middleware:
     """Answer 401 to requests that do not bear ``token``."""
 
     @web.middleware

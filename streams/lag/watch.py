@@ -60,7 +60,7 @@ class LagWatch:
 
     async def until_zero(
         self,
-        records: int = 0,
+        records: int,
         check: Callable[[], None] = lambda: None,
         progress: Callable[[Lag], None] = lambda _lag: None,
         *,
@@ -70,9 +70,9 @@ class LagWatch:
     ) -> float:
         """Wait until lag 0; return the seconds since the first lane was seen taken over.
 
-        ``records``: at least so many must be consumed. Give it if known: the embedded broker's log ends omit the last
-        batch. ``check`` is called at every look, and raises if waiting is in vain. Raises `StalledError` if nothing has
-        moved for ``stall_s``.
+        ``records``: at least so many must be consumed, since the embedded broker's log ends omit the last batch.
+        ``check`` is called at every look, and raises if waiting is in vain. Raises `StalledError` if nothing has moved
+        for ``stall_s``.
         """
         since: float | None = None
         last: Lag | None = None

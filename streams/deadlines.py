@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Iterator, Mapping
 from collections.abc import Set as AbstractSet
+from struct import Struct
 from typing import ClassVar, Self
 
 import numpy as np
@@ -17,6 +18,10 @@ class Deadlines:
 
     prefix: ClassVar[bytes]
     """Prefix of their changelog keys; the values are in ms, 8 bytes big-endian."""
+    named: ClassVar[str]
+    """What one of them is called where its value is of another version."""
+    layouts: ClassVar[Mapping[int, Struct]] = {8: Struct(">Q")}
+    """Of the values, by their size."""
 
     def __init__(self, most: int = USERS_MAX) -> None:
         self.until_ms: dict[bytes, int] = {}
@@ -68,7 +73,10 @@ class Deadlines:
 
     @classmethod
     def restore(cls, parts: Mapping[bytes, bytes], most: int = USERS_MAX) -> Self:
-        """The deadlines among ``parts``, the changelog values under the lane's reserved keys."""
+        """The deadlines among ``parts``, the changelog values under the lane's reserved keys.
+
+        Raises `ValueError` where a value has another size: to misread it would be worse than to stop.
+        """
         out = cls(most)
         for key, value in parts.items():
             if key.startswith(cls.prefix):
@@ -80,5 +88,14 @@ class Deadlines:
         return self.until_ms[key].to_bytes(8, "big")
 
     def _read(self, key: bytes, value: bytes) -> None:
-        """Hold ``key`` with the changelog's ``value``."""
-        self.until_ms[key] = int.from_bytes(value, "big")
+        """Hold ``key`` with the changelog's ``value``. Raises `ValueError` as `times` does."""
+        (self.until_ms[key],) = self.times(value)
+
+    @classmethod
+    def times(cls, value: bytes) -> tuple[int, ...]:
+        """The times in a changelog's ``value``. Raises `ValueError` where it is of another version's layout."""
+        layout = cls.layouts.get(len(value))
+        if layout is None:
+            known = " and ".join(map(str, cls.layouts))
+            raise ValueError(f"{cls.named} has {len(value)} bytes; the layouts that this version reads have {known}")
+        return layout.unpack(value)

@@ -53,7 +53,10 @@ class Changelog:
         self._torn = False
 
     def take(self, records: Sequence[Record]) -> list[Slice]:
-        """The slices that end in ``records``, and those rows of the next that are not to be held."""
+        """The slices that end in ``records``, and those rows of the next that are not to be held.
+
+        Raises `ValueError` where a watermark is of a layout that this version does not read.
+        """
         if self.whole is None and records:
             self.whole = records[0].offset  # until the first slice ends: only what follows a tombstone tells who leaves
         taken: list[Slice] = []

@@ -216,7 +216,12 @@ class RefereeService:
         """Take slice after slice, several in one call unless somebody has two rows whose order matters."""
         for tp, records in batches.items():
             rows: dict[bytes, bytes] = {}
-            for taken in self._changelogs.setdefault(tp, Changelog(self._referee.erased)).take(records):
+            changelog = self._changelogs.setdefault(tp, Changelog(self._referee.erased))
+            try:
+                slices = changelog.take(records)
+            except ValueError as error:
+                raise _of_another_version(error) from error
+            for taken in slices:
                 if taken.forgotten or self._referee.awaits(rows.keys() & taken.rows.keys()):
                     self._take_decoded(rows)
                     rows = {}
@@ -233,7 +238,7 @@ class RefereeService:
         try:
             decoded = decode_rows(rows.values())
         except RowError as error:
-            raise RefereeError(f"{error}; run the referee of the workers' version") from error
+            raise _of_another_version(error) from error
         self._referee.take_rows(list(rows), np.asarray(decoded))
 
     @property
@@ -344,6 +349,10 @@ class RefereeService:
         """Write to the control topic. The referee counts as behind until it has read that: only then is it certain."""
         offsets = await publish(self._settings, [message])
         self._ends[TopicPartition(self._settings.topic_prefix + CONTROL, 0)] = offsets[-1] + 1
+
+
+def _of_another_version(error: Exception) -> RefereeError:
+    return RefereeError(f"{error}; run the referee of the workers' version")
 
 
 def _is_outage(error: Exception) -> bool:

@@ -108,7 +108,7 @@ class ChunkRow(msgspec.Struct, frozen=True, kw_only=True):
         how long a click has been waited for is computed from the time that is left.
         """
         if self.layout != _CHUNK_LAYOUT:
-            return former_clicks.opened(self.rows)
+            return former_clicks.opened(self.rows, self.layout)
         rows = np.frombuffer(self.rows, dtype=PENDING).copy()
         if self.window_ms:
             rows["due_ms"] += max(window_ms - self.window_ms, 0)
@@ -317,7 +317,8 @@ class LaneClicks:
     def restore(cls, learning: Learning | None, parts: Mapping[bytes, bytes]) -> "LaneClicks":
         """The layer in ``parts``, the values under the lane's reserved keys; a new one where there is none.
 
-        ``learning`` None: the layer is only looked at.
+        ``learning`` None: the layer is only looked at. Raises one of `UNREADABLE` where its layout is known by name and
+        it has another, as a later version may give it.
         """
         out = cls(learning)
         if KEY not in parts:
@@ -388,11 +389,10 @@ def _changed(prefix: bytes, lifts: Lifts) -> list[tuple[bytes, bytes]]:
 
 
 def _take(prefix: bytes, lifts: Lifts, parts: Mapping[bytes, bytes]) -> None:
-    """Put the records among ``parts`` into ``lifts``; a shorter one, of a former version, is filled up with 0."""
+    """Put the records among ``parts`` into ``lifts``."""
     held = {key: record for key, record in parts.items() if key.startswith(prefix)}
     keys = np.frombuffer(b"".join(key[len(prefix) :] for key in held), dtype=">u8")
-    records = b"".join(record.ljust(8 * lifts.numbers, b"\0") for record in held.values())
-    lifts.put(keys.astype(np.uint64), np.frombuffer(records).reshape(-1, lifts.numbers))
+    lifts.put(keys.astype(np.uint64), former_clicks.records(held.values(), lifts.numbers))
 
 
 def _chunk_key(number: int) -> bytes:

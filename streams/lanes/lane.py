@@ -41,7 +41,7 @@ from streams.step import Effects, LaneState, Slice, Step
 from streams.topics import CHANGELOG, CONTROL, LANE_INPUTS
 from streams.traces import Traces
 from streams.vitals import LaneVitals, Stage
-from streams.wire import LANE_KEY
+from streams.wire import LANE_KEY, UNREADABLE
 
 log = structlog.get_logger()
 
@@ -224,16 +224,16 @@ class Lane:
     def _restored(self, recovered: Recovered) -> LaneState:
         """State from the changelog. In a thread: many people take seconds, in which the loop must send heartbeats.
 
-        Raises `RecoveryError` where the ledger is of a layout that this version does not read.
+        Raises `RecoveryError` where some of it is of a layout that this version does not read.
         """
-        parts, most = recovered.parts, self._shared.settings.rows_per_lane_max
-        identity, clicks = self._shared.identity, LaneClicks.restore(self._shared.step.learning, parts)
-        state = LaneState(self.number, identity.inputs, identity.lanes, store=recovered.store, clicks=clicks)
+        parts, most, identity = recovered.parts, self._shared.settings.rows_per_lane_max, self._shared.identity
         try:
+            clicks = LaneClicks.restore(self._shared.step.learning, parts)
+            state = LaneState(self.number, identity.inputs, identity.lanes, store=recovered.store, clicks=clicks)
             state.ledger = LaneLedger.restore(parts)
-        except ValueError as error:
+            state.erased, state.guests = Watermarks.restore(parts, most), Guests.restore(parts, most)
+        except UNREADABLE as error:
             raise unreadable(error) from error
-        state.erased, state.guests = Watermarks.restore(parts, most), Guests.restore(parts, most)
         return state
 
     def seek(self) -> None:

@@ -6,7 +6,8 @@ import msgspec
 import numpy as np
 import structlog
 
-from scoring.clicks import ClickModel
+from scoring.arrays import Floats
+from scoring.clicks import FEATURES, ClickModel
 from scoring.evidence import Evidence
 from scoring.learner import Learner
 from scoring.watch import Adwin, Detector, KeptError, Watch
@@ -60,7 +61,7 @@ class WatchRow(msgspec.Struct, frozen=True, kw_only=True):
             except KeptError as error:
                 log.warning("a drift detector begins anew: what was kept is none", detector=name, error=str(error))
         out.means = {Detector(name): mean for name, mean in self.means.items()}
-        out.good = None if self.good is None else (np.frombuffer(self.good[0]), np.frombuffer(self.good[1]))
+        out.good = None if self.good is None else (_weights(self.good[0]), _weights(self.good[1]))
         out.last_alarm, out.alarms_soon = self.last_alarm, self.alarms_soon
         out.gained, out.dull = self.gained, self.dull
         if self.loss is not None:
@@ -96,9 +97,17 @@ class LearnerRow(msgspec.Struct, frozen=True, kw_only=True):
         )
 
     def learner(self) -> Learner:
-        """What was kept."""
+        """What was kept. Raises `ValueError` where the model of another version has more weights, or fewer."""
         out = Learner(ClickModel(), self.watch.watch(), self.learned, replace(self.evidence), self.known_ms)
         if self.known_ms is None:
             out.evidence.apart()
-        out.model.restore(np.frombuffer(self.weights), np.frombuffer(self.caution))
+        out.model.restore(_weights(self.weights), _weights(self.caution))
         return out
+
+
+def _weights(kept: bytes) -> Floats:
+    """Of a click model ``[F]``, or their sums of squares."""
+    weights = np.frombuffer(kept)
+    if len(weights) != len(FEATURES):
+        raise ValueError(f"a click model has {len(weights)} weights; this version's has {len(FEATURES)}")
+    return weights

@@ -9,6 +9,8 @@ erasure while it stands. Watermarks are records of the lane's changelog under re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import IntEnum
+from struct import Struct
+from typing import ClassVar
 
 import xxhash
 
@@ -23,7 +25,6 @@ where the user has said no on an event, 8 more bytes tell when the newest no was
 AHEAD_MS = 300_000
 """How far the time of a consent or a no may be ahead of its record's. Without a bound, a device whose clock is ahead
 would lock its owner out until that time, and nothing later could mend it."""
-_TIME_BYTES = 8
 _NEVER_MS = 1 << 50
 """Above the time of every watermark: from here on a value is another mark, as development versions kept among them."""
 
@@ -52,6 +53,8 @@ class Watermarks(Deadlines):
     """
 
     prefix = ERASED_KEY
+    named = "a watermark"
+    layouts: ClassVar[Mapping[int, Struct]] = {8: Struct(">Q"), 16: Struct(">QQ")}
 
     def __init__(self, most: int = USERS_MAX) -> None:
         super().__init__(most)
@@ -91,7 +94,10 @@ class Watermarks(Deadlines):
             self.no_ms[digest] = no_ms
 
     def take(self, key: bytes, value: bytes | None) -> None:
-        """Take what a changelog holds under ``key``, with its prefix; the changelog itself needs no record of that."""
+        """Take what a changelog holds under ``key``, with its prefix; the changelog itself needs no record of that.
+
+        Raises `ValueError` where the value is of a layout that this version does not read.
+        """
         digest = key.removeprefix(self.prefix)
         if value is not None:
             self._read(digest, value)
@@ -107,11 +113,10 @@ class Watermarks(Deadlines):
 
     def _told(self, key: bytes) -> bytes:
         no_ms = self.no_ms.get(key)
-        return super()._told(key) + (b"" if no_ms is None else no_ms.to_bytes(_TIME_BYTES, "big"))
+        return super()._told(key) + (b"" if no_ms is None else no_ms.to_bytes(8, "big"))
 
     def _read(self, key: bytes, value: bytes) -> None:
-        until, no = value[:_TIME_BYTES], value[_TIME_BYTES:]
-        self.hold(key, int.from_bytes(until, "big"), int.from_bytes(no, "big") if no else -1)
+        self.hold(key, *self.times(value))
 
 
 def watermark_key(user: bytes) -> bytes:

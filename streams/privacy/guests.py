@@ -21,6 +21,7 @@ class Guests(Deadlines):
     """By user, when their placement, of context alone, ends."""
 
     prefix = RESERVED + b"guest/"
+    named = "a guest's note"
 
     def newest(self, published: Iterable[Published]) -> list[Published]:
         """``published`` without what ends before the user's standing placement: a late event must not replace that."""

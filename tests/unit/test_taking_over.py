@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from aiokafka import TopicPartition
 from aiokafka.errors import CommitFailedError
@@ -14,12 +15,13 @@ from msgspec.structs import replace
 
 from scoring.events import Source
 from streams import topic_admin
-from streams.lanes.clicks import LaneClicks
+from streams.lanes.clicks import KEY as CLICKS
+from streams.lanes.clicks import ChunkRow, LaneClicks, person_key
 from streams.lanes.lane import Lane, LaneLostError
 from streams.lanes.ledger import KEY, LaneLedger
 from streams.lanes.recovery import Recovered, RecoveryError
-from streams.privacy.consent import Watermarks
-from streams.privacy.guests import Guests
+from streams.privacy.consent import ERASED_KEY, Watermarks
+from streams.privacy.guests import Guests, guest_key
 from tests.builders import START_MS, impression, known_topics, record
 from tests.unit.lanes import IDENTITY, Group, Outbox, shared_of
 from tests.unit.test_identity import ROW as STANDING
@@ -27,6 +29,20 @@ from tests.unit.test_identity import ROW as STANDING
 ENDS = {"ad-impressions": 110, "clicks": 120}
 HERE = {"topic_ids": IDENTITY.inputs, "ads_next": 100, "ads_id": "ads-1"}
 ROW = replace(STANDING, from_offsets=(10, 20), next_offsets=(50, 60), **HERE)
+LAYER = LaneClicks().parts()
+LATER_CHUNK = msgspec.msgpack.encode(ChunkRow(first=0, settled=0, rows=b"", answered=b"", layout=6))
+
+
+def _later_layer() -> bytes:
+    """A layer whose models have more weights, though it names the layout of today."""
+    clicks = LaneClicks()
+    clicks.layer.learner(1)
+    row = msgspec.msgpack.decode(clicks.parts()[CLICKS])
+    row["learners"][1]["weights"] = bytes(8 * 99)
+    return msgspec.msgpack.encode(row)
+
+
+LATER_LAYER = _later_layer()
 TAKING = ["member", "start", "begin", "abort", "member", "recover"]
 
 
@@ -161,6 +177,32 @@ def test_a_ledger_that_another_version_wrote_is_refused_with_the_way_out(
     monkeypatch.setattr("streams.lanes.lane.recover", recover)
     refused = f"a ledger's cell has {size} bytes; the layouts .* have 232 and 256. Run the version that wrote it"
     with pytest.raises(RecoveryError, match=refused):
+        asyncio.run(lane_of(tmp_path, Member(did)).take_over())
+
+
+@pytest.mark.parametrize(
+    ("part", "refused"),
+    [
+        ({ERASED_KEY + bytes(16): bytes(24)}, "a watermark has 24 bytes; the layouts .* have 8 and 16"),
+        ({ERASED_KEY + bytes(16): b""}, "a watermark has 0 bytes; the layouts .* have 8 and 16"),
+        ({guest_key(b"u"): bytes(16)}, "a guest's note has 16 bytes; the layouts .* have 8"),
+        (LAYER | {person_key(b"u"): bytes(32)}, "a click layer's record has 32 bytes; .* 24 at most"),
+        (LAYER | {CLICKS + b"/open/" + bytes(8): LATER_CHUNK}, "open impressions are of layout 6; .* 4 and 5"),
+        ({CLICKS: LATER_LAYER}, "a click model has 99 weights; this version's has 72"),
+        ({CLICKS: b"?"}, "MessagePack|Expected"),
+    ],
+)
+def test_what_another_version_keeps_beside_rows_is_refused_with_the_way_out_and_never_misread(
+    part: dict[bytes, bytes], refused: str, did: list[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """A watermark that is misread would hold its user back for ever; a guest's note, leave a placement for ever."""
+
+    async def recover(_settings: object, _changelog: object, base: Recovered) -> Recovered:
+        base.lane_row, base.parts = ROW, part
+        return base
+
+    monkeypatch.setattr("streams.lanes.lane.recover", recover)
+    with pytest.raises(RecoveryError, match=f"{refused}.*. Run the version that wrote it"):
         asyncio.run(lane_of(tmp_path, Member(did)).take_over())
 
 

@@ -8,13 +8,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from onnx_models.bootstrap import Draws, Interval, interval
 from onnx_models.comparison import MODES
 from onnx_models.examples import Examples
 from onnx_models.metrics import tells
-from scoring.arrays import Floats
+from scoring.arrays import Bools, Floats
 from scoring.units import HOUR_MS
 
 PART_HOURS = 12
@@ -56,7 +55,7 @@ def ages(test: Examples, learnt_ms: int, chances: dict[str, Floats], seed: int) 
     ]
 
 
-def _age(part: int, test: Examples, of: npt.NDArray[np.bool_], chances: dict[str, Floats], seed: int) -> Age:
+def _age(part: int, test: Examples, of: Bools, chances: dict[str, Floats], seed: int) -> Age:
     draws = Draws(test.label[of].astype(np.float64), test.row[of], seed)
     auc = {mode: draws.auc(chances[mode][of]) for mode in MODES}
     loss = {mode: draws.log_loss(chances[mode][of]) for mode in MODES}

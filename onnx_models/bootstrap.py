@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from onnx_models.metrics import CLIP, rounded
-from scoring.arrays import Floats
+from scoring.arrays import Floats, Ints
 from scoring.confidence import Z_95, student_95
 
 DRAWS = 200
@@ -57,7 +57,7 @@ class Draws:
         """Weights of the examples: for all users first, then for each draw."""
         return (times[self._user].astype(np.float64) for times in self._times)
 
-    def _auc(self, place: npt.NDArray[np.int64], count: int, weight: Floats) -> float:
+    def _auc(self, place: Ints, count: int, weight: Floats) -> float:
         positive = np.bincount(place, weights=weight * self.labels, minlength=count)
         negative = np.bincount(place, weights=weight * (1 - self.labels), minlength=count)
         below = np.cumsum(negative) - negative / 2

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from scoring.arrays import Ints, Singles
+from scoring.arrays import Bools, Ids, Ints, Singles
 from scoring.catalogue import Catalogue
 from scoring.events import Events, Kind, Outcome, Source
 from scoring.features import FEATURE_DIM
@@ -41,7 +41,7 @@ class Items:
     If the catalogue has vectors of titles, they follow the numbers in ``dense``, and the network uses them.
     """
 
-    tokens: npt.NDArray[np.uint64]
+    tokens: Ids
     dense: Singles
     features: Singles
 
@@ -83,7 +83,7 @@ class Examples:
     def __len__(self) -> int:
         return len(self.label)
 
-    def at(self, index: Ints | npt.NDArray[np.bool_]) -> "Examples":
+    def at(self, index: Ints | Bools) -> "Examples":
         """The chosen examples."""
         return Examples(*(getattr(self, field.name)[index] for field in fields(self)))
 
@@ -242,7 +242,7 @@ def _first_of_id(events: Events) -> Mask:
     return first
 
 
-def _names(events: Events) -> npt.NDArray[np.uint64]:
+def _names(events: Events) -> Ids:
     """Hash, 64 bits, of user, item and time shown, by which an answer names its impression."""
     user = mix64(events["row"].astype(np.uint64))
     return mix64(events["ad"] ^ mix64(events["shown_ms"].astype(np.uint64) ^ user))

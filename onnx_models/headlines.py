@@ -12,10 +12,9 @@ from itertools import pairwise
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from onnx_models.bootstrap import USERS_FEWEST, Interval, interval
-from scoring.arrays import Floats, Ints
+from scoring.arrays import Bools, Floats, Ints
 from scoring.ids import id64
 
 PENALTIES = tuple(10.0 ** (power / 2) for power in range(2, 14))
@@ -41,7 +40,7 @@ class Duel:
     test: Ints
     z: Floats
 
-    def at(self, chosen: npt.NDArray[np.bool_]) -> "Duel":
+    def at(self, chosen: Bools) -> "Duel":
         """The chosen pairs."""
         return Duel(self.one[chosen], self.other[chosen], self.test[chosen], self.z[chosen])
 

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from scoring.arrays import Singles
 from scoring.features import FEATURE_DIM, TOKENS_MAX
 from scoring.inputs import CONTEXT_DIM, STATS_DIM, HistoryKind
 from scoring.rows import RING_SIZE
@@ -26,7 +27,7 @@ def attention_feed(rng: np.random.Generator, known: Sequence[int], candidates: i
     """Inputs of the attention graph for people with ``known`` past items each, 0 to `RING_SIZE`."""
     users = len(known)
 
-    def normal(*shape: int) -> npt.NDArray[np.float32]:
+    def normal(*shape: int) -> Singles:
         return rng.standard_normal(shape, dtype=np.float32)
 
     mask = np.arange(RING_SIZE) >= RING_SIZE - np.array(known, dtype=np.int64)[:, None]

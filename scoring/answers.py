@@ -9,9 +9,8 @@ the order of a row's events, not on where a batch ends.
 from typing import NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
-from scoring.arrays import Bools, Ints
+from scoring.arrays import Bools, Ids, Ints
 from scoring.claims import pushed_out, ring_key
 from scoring.events import Events, Kind
 from scoring.rows import RING_SIZE, Rows, answered
@@ -47,7 +46,7 @@ def firsts(rows: Rows, events: Events) -> Firsts:
     return Firsts(first(Kind.CLICKED), first(Kind.PURCHASED))
 
 
-def _gone(rows: Rows, events: Events, place: Ints, key: npt.NDArray[np.uint64]) -> Bools:
+def _gone(rows: Rows, events: Events, place: Ints, key: Ids) -> Bools:
     """Whether the ring is full of entries newer than ``key [A]`` once the event at ``place [A]`` has come.
 
     Only of a row with as many events as may push such an entry out of its ring are the events gone through in turn.

@@ -12,9 +12,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
-import numpy.typing as npt
 
-from scoring.arrays import Ids
+from scoring.arrays import Bools, Floats, Ids, Ints
 from scoring.ids import id64, uniform
 
 OUTSIDE = -1
@@ -93,22 +92,22 @@ class Experiment:
         return tuple(arm.model for arm in self.arms if arm.model)
 
     @property
-    def shares(self) -> npt.NDArray[np.float64]:
+    def shares(self) -> Floats:
         """Share of each arm in each cohort, ``[K, A]``."""
         return np.array([[arm.share for arm in self.arms], *(cohort.shares for cohort in self.later)])
 
-    def cohort(self, users: Ids) -> npt.NDArray[np.int64]:
+    def cohort(self, users: Ids) -> Ints:
         """Cohort of each user ``[B]`` of 64-bit ids; `OUTSIDE` where the user does not take part."""
         place = uniform(users ^ np.uint64(id64(f"salience/layer/{self.layer}")))
         ends = self.low + np.array([self.ramp, *(one.upto for one in self.later)]) * (self.high - self.low)
         cohort = np.searchsorted(ends, place, side="right")
         return np.where((place >= self.low) & (cohort < len(ends)), cohort, OUTSIDE)
 
-    def assign(self, users: Ids) -> npt.NDArray[np.int64]:
+    def assign(self, users: Ids) -> Ints:
         """Arm of each user ``[B]`` of 64-bit ids; `OUTSIDE` where the user does not take part."""
         return self.allocate(users)[0]
 
-    def allocate(self, users: Ids) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]:
+    def allocate(self, users: Ids) -> tuple[Ints, Floats]:
         """Arm of each user ``[B]`` of 64-bit ids, and their chance of it.
 
         `OUTSIDE`, with a chance of 1, where the user does not take part; `BOTH` in an interleaved experiment.
@@ -123,9 +122,9 @@ class Experiment:
         return np.where(inside, arm, OUTSIDE), np.where(inside, shares[cohort, arm], 1.0)
 
 
-def in_holdout(users: Ids, share: float) -> npt.NDArray[np.bool_]:
+def in_holdout(users: Ids, share: float) -> Bools:
     """Whether each user ``[B]`` is kept out of every experiment: the holdout that measures all of them together."""
-    held: npt.NDArray[np.bool_] = uniform(users ^ np.uint64(_HOLDOUT_SALT)) < share
+    held: Bools = uniform(users ^ np.uint64(_HOLDOUT_SALT)) < share
     return held
 
 

@@ -20,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 import onnxruntime
 
-from scoring.arrays import Singles
+from scoring.arrays import Ids, Ints, Singles
 from scoring.features import DENSE_DIM, FEATURE_DIM, TOKENS_MAX
 from scoring.graph import GraphError, read_graph
 from scoring.inputs import CONTEXT_DIM, STATS_DIM, ModelInputs
@@ -40,7 +40,7 @@ GOLDEN_BYTES_MAX = 64 * 2**20
 _FIX = "export the model again: salience train demo --out DIR"
 
 
-def table_rows(token_ids: npt.NDArray[np.uint64], vocabulary: int) -> npt.NDArray[np.int64]:
+def table_rows(token_ids: Ids, vocabulary: int) -> Ints:
     """Rows of a token table of ``vocabulary`` rows for token hashes of any shape; padding stays 0."""
     return np.where(token_ids == 0, 0, 1 + (token_ids % np.uint64(vocabulary - 1)).astype(np.int64))
 
@@ -101,7 +101,7 @@ class AttentionModel:
         """See `Manifest.version`; every placement carries it."""
         return self.manifest.version
 
-    def encode(self, token_ids: npt.NDArray[np.uint64], dense: Singles) -> Singles:
+    def encode(self, token_ids: Ids, dense: Singles) -> Singles:
         """Learned vectors ``[N, D]`` of token hashes ``[N, T]`` (0 is padding) and dense features ``[N, R]``.
 
         An item's vector has the same bits whatever else is encoded with it: receipts are computed again from them.

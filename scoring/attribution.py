@@ -17,7 +17,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from scoring.arrays import Floats, Ids, Ints
+from scoring.arrays import Bools, Floats, Ids, Ints
 from scoring.catalogue import Catalogue
 from scoring.events import Events, Kind
 from scoring.ids import MISSING, places_in
@@ -60,7 +60,7 @@ class Attribution:
         """Kinds of events whose preceding ring is needed."""
         return (Kind.CLICKED, Kind.PURCHASED) if self.learns else (Kind.PURCHASED,)
 
-    def by(self, asked: Spread, campaigns: Ids) -> npt.NDArray[np.bool_]:
+    def by(self, asked: Spread, campaigns: Ids) -> Bools:
         """Whether purchases of ads of ``campaigns [P]`` are spread as ``asked``."""
         told, own = _found(self._spreads, campaigns)
         return np.where(own, told == asked, self.spread == asked)
@@ -84,7 +84,7 @@ def _table(told: Mapping[int, Any]) -> _Table:
     return np.array([key for key, _ in rows], dtype=np.uint64), np.array([value for _, value in rows])
 
 
-def _found(table: _Table, asked: Ids) -> tuple[npt.NDArray[Any], npt.NDArray[np.bool_]]:
+def _found(table: _Table, asked: Ids) -> tuple[npt.NDArray[Any], Bools]:
     """The values of ids ``asked``, any shape, and whether each has one."""
     ids, told = table
     if not len(ids):
@@ -125,7 +125,7 @@ class _Paths:
     """What lies before N events: the ring's items, oldest first, which of them are touches, their ages ``[N, H]``."""
 
     slot: Ints  # of the catalogue
-    touch: npt.NDArray[np.bool_]
+    touch: Bools
     age_ms: Ints
     item: Ints  # [N] catalogue slot of what the event was with
 
@@ -142,7 +142,7 @@ class _Paths:
         within = (age_ms >= 0) & (age_ms <= owed.of(catalogue.campaign.take(slot)))
         return cls(slot, clicked & known & ours & within, age_ms, item)
 
-    def only(self, chosen: slice | npt.NDArray[np.bool_]) -> "_Paths":
+    def only(self, chosen: slice | Bools) -> "_Paths":
         """The paths of the chosen events."""
         return _Paths(*(getattr(self, name)[chosen] for name in self.__slots__))
 
@@ -198,7 +198,7 @@ def _spread(paths: _Paths, campaigns: Ids, owed: Attribution, learned: Floats) -
     return weight
 
 
-def _by_time(touch: npt.NDArray[np.bool_], age_ms: Ints, half_life_ms: int) -> Floats:
+def _by_time(touch: Bools, age_ms: Ints, half_life_ms: int) -> Floats:
     """Weights ``[P, H]`` that halve with every half-life by which a touch is older than the newest."""
     newest = np.where(touch, age_ms, np.iinfo(np.int64).max).min(axis=1, keepdims=True)
     weight: Floats = np.exp2((newest - age_ms) / half_life_ms, where=touch, out=np.zeros(touch.shape))
@@ -207,7 +207,7 @@ def _by_time(touch: npt.NDArray[np.bool_], age_ms: Ints, half_life_ms: int) -> F
     return shares
 
 
-def by_position(touch: npt.NDArray[np.bool_]) -> Floats:
+def by_position(touch: Bools) -> Floats:
     """Position weights ``[P, H]`` of the touches ``[P, H]`` of each purchase; they sum to 1 where there are any."""
     count = touch.sum(axis=1)
     nth = np.cumsum(touch, axis=1)

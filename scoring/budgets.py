@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from scoring.arrays import Bools, Floats, Ints
+from scoring.arrays import Bools, Floats, Ids, Ints
 from scoring.catalogue import FOREVER_MS, Catalogue
 from scoring.ids import MISSING, places_in
 from scoring.market import Market
@@ -87,7 +87,7 @@ class Budgets:
     """For the campaigns that this worker has not paced, when their level was reported."""
     _pacer: Pacer | None = None
     _paced: Ints = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
-    _ids: npt.NDArray[np.uint64] = field(default_factory=lambda: np.zeros(0, dtype=np.uint64))
+    _ids: Ids = field(default_factory=lambda: np.zeros(0, dtype=np.uint64))
     _version: int = -1
     tick_ms: Callable[[], int] = lambda: 0
     """A clock beside the lanes': a lane whose time is ahead must not keep ads' budgets from being read."""

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from typing import Self
 
 import numpy as np
-import numpy.typing as npt
 
+from scoring.arrays import Bools, Ints, Singles
 from scoring.catalogue import Catalogue
 from scoring.clicks import (
     LIFT_PRIOR,
@@ -34,12 +34,12 @@ is the person's lift times its weight, which adds the same to the log-odds of ev
 _AT = {name: place for place, name in enumerate(PERSONAL)}
 
 
-def chance_of(log_odds: Floats) -> npt.NDArray[np.float32]:
+def chance_of(log_odds: Floats) -> Singles:
     """The chances that have these log-odds, of any shape; as `scoring.clicks.probability`."""
     return (1 / (1 + np.exp(-np.clip(log_odds, -MARGIN, MARGIN)))).astype(np.float32)
 
 
-def no_evidence(shape: tuple[int, ...]) -> npt.NDArray[np.float32]:
+def no_evidence(shape: tuple[int, ...]) -> Singles:
     """The evidence for lifts of ads without outcomes: the prior's."""
     return np.full(shape, LIFT_PRIOR, dtype=np.float32)
 
@@ -54,8 +54,8 @@ class Calibration:
     """
 
     weights: Floats
-    lift: npt.NDArray[np.float32]
-    evidence: npt.NDArray[np.float32]
+    lift: Singles
+    evidence: Singles
     examined: Floats | None = None
 
     @classmethod
@@ -70,9 +70,7 @@ class Calibration:
         """The weight of ads' lifts for each person, ``[B]``."""
         return self.weights[:, _AT["lift"]]
 
-    def log_odds(
-        self, logit: npt.NDArray[np.float32], context: npt.NDArray[np.float32], control: npt.NDArray[np.bool_]
-    ) -> Floats:
+    def log_odds(self, logit: Singles, context: Singles, control: Bools) -> Floats:
         """Log-odds of a click ``[B, C]`` on candidates in the first slot, from ``logit [B, C]``, ``context [B, X]``.
 
         For people not in ``control [B]`` every ad counts as chosen by the engine.
@@ -87,13 +85,13 @@ class Calibration:
         odds += person[:, None]
         return odds
 
-    def in_slots(self, log_odds: Floats) -> npt.NDArray[np.float32]:
+    def in_slots(self, log_odds: Floats) -> Singles:
         """Chances of clicks ``[B, L]`` on ads in slots 0 to L - 1, from their ``log_odds [B, L]`` in the first."""
         chance = chance_of(log_odds)
         return chance if self.examined is None else chance * over(self.examined, log_odds.shape[1]).astype(np.float32)
 
 
-def _lifts(records: Floats) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
+def _lifts(records: Floats) -> tuple[Singles, Singles]:
     """Lifts ``[N]`` of ads with ``records [N, RECORD]``, and the clicks that each rests on, including the prior's.
 
     These clicks are the shape of the gamma posterior of an ad's rate.
@@ -136,13 +134,11 @@ class Calibrator:
         self._lift[slots], self._evidence[slots] = _lifts(records)
         self.rates.set(slots, records[:, 2:])
 
-    def rated(self, candidates: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
+    def rated(self, candidates: Ints) -> Singles:
         """What `scoring.rates` tells of candidates ``[B, C]``, ``[B, C, RATES_DIM]``."""
         return self.rates.at(candidates)
 
-    def calibration(
-        self, people: Ids, context: npt.NDArray[np.float32], candidates: npt.NDArray[np.int64], model: int = 0
-    ) -> Calibration:
+    def calibration(self, people: Ids, context: Singles, candidates: Ints, model: int = 0) -> Calibration:
         """For ``people [B]`` with ``context [B, X]`` and candidates ``[B, C]``, which are slots of the catalogue.
 
         ``model``: the number of the attention model whose log-odds are to be calibrated; where nothing was learned

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from scoring.arrays import Bools, Ids, Ints
 from scoring.catalogue import Catalogue, Shelf
 from scoring.ids import MISSING, mix64, places_in
 
@@ -39,12 +40,12 @@ class Shares:
 def choose(
     catalogue: Catalogue,
     interest: Vectors,
-    seeds: npt.NDArray[np.uint64],
+    seeds: Ids,
     now_ms: int,
     shares: Shares,
-    control: npt.NDArray[np.bool_] | None = None,
+    control: Bools | None = None,
     pinned: Slots | None = None,
-    barred: npt.NDArray[np.bool_] | None = None,
+    barred: Bools | None = None,
 ) -> Slots:
     """Catalogue slots of the candidates of each person, ``[B, C]`` without repeats, in slot order.
 
@@ -90,7 +91,7 @@ def _on(shelf: Shelf, pinned: Slots | None) -> Slots:
     return on
 
 
-def _newest(shelf: Shelf, seeds: npt.NDArray[np.uint64], count: int) -> Slots:
+def _newest(shelf: Shelf, seeds: Ids, count: int) -> Slots:
     """Places ``[B, count]`` on the shelf, which has more, of the ads that started last, none twice.
 
     Where not all that started together find room, they are parted as evenly as can be, beginning with one that the
@@ -241,18 +242,18 @@ def _next(values: Vectors) -> Vectors:
     return above
 
 
-def _draws(seeds: npt.NDArray[np.uint64], count: int, among: int) -> npt.NDArray[np.int64]:
+def _draws(seeds: Ids, count: int, among: int) -> Ints:
     """``[B, count]`` places below ``among``, from each seed's own sequence; a repeat leaves room for a near ad."""
     return (_numbers(seeds, count) % np.uint64(among)).astype(np.int64)
 
 
-def _numbers(seeds: npt.NDArray[np.uint64], count: int) -> npt.NDArray[np.uint64]:
+def _numbers(seeds: Ids, count: int) -> Ids:
     """The first ``count`` numbers of each seed's own sequence, ``[B, count]``."""
     steps = np.arange(1, count + 1, dtype=np.uint64)
     return mix64(mix64(seeds)[:, None] + steps)
 
 
-def _sample(seed: npt.NDArray[np.uint64], count: int, among: int, sure: Slots) -> Slots:
+def _sample(seed: Ids, count: int, among: int, sure: Slots) -> Slots:
     """``count`` different places below ``among``, ascending: the ``sure`` ones and the first others ``seed [1]`` draws.
 
     Every set of others is equally likely.

@@ -8,6 +8,7 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
+from scoring.arrays import Bools, Ids, Ints
 from scoring.features import (
     DENSE_DIM,
     FEATURE_DIM,
@@ -24,7 +25,7 @@ from scoring.tones import ToneTable
 from scoring.value import BID_TYPES
 
 Vectors = npt.NDArray[np.float32]
-Encoder = Callable[[npt.NDArray[np.uint64], Vectors], Vectors]
+Encoder = Callable[[Ids, Vectors], Vectors]
 """Learned vectors ``[N, D]`` of token ids ``[N, TOKENS_MAX]`` and dense features ``[N, DENSE_DIM]``. Where the
 catalogue has vectors of titles, they follow the dense features (``[N, WIDE_DIM]``)."""
 
@@ -56,14 +57,14 @@ class Entry:
 class Shelf:
     """The N ads that may be shown between two moments, as retrieval reads them."""
 
-    slots: npt.NDArray[np.int64]
+    slots: Ints
     vectors: Vectors  # [N, FEATURE_DIM + 1]: feature vectors and, last, the weighted log bid
-    by_start: npt.NDArray[np.int64]  # places in `slots`, oldest start first
-    starts: npt.NDArray[np.int64]  # of `by_start`
+    by_start: Ints  # places in `slots`, oldest start first
+    starts: Ints  # of `by_start`
     since_ms: int
     until_ms: int
 
-    def without(self, barred: npt.NDArray[np.bool_]) -> "Shelf":
+    def without(self, barred: Bools) -> "Shelf":
         """A copy without the ads of the catalogue that are ``barred [len(catalogue)]``."""
         left = ~barred[self.slots]
         in_order = left[self.by_start]
@@ -89,7 +90,7 @@ def learned_column(version: str) -> str:
     return f"{LEARNED}/{version}"
 
 
-def _no_encoder(_tokens: npt.NDArray[np.uint64], dense: Vectors) -> Vectors:
+def _no_encoder(_tokens: Ids, dense: Vectors) -> Vectors:
     return np.zeros((len(dense), 0), dtype=np.float32)
 
 
@@ -146,7 +147,7 @@ class Catalogue:
         self._slots = IdMap()
         self._shelf: Shelf | None = None
         self._shelf_version = -1
-        self._open: tuple[Shelf, npt.NDArray[np.bool_], Shelf] | None = None
+        self._open: tuple[Shelf, Bools, Shelf] | None = None
         self._tone: Vectors = self.tones.of(np.zeros(0, dtype=np.uint64))
         self._tone_version = -1, -1
         self._encoders: dict[str, Encoder] = {}
@@ -167,7 +168,7 @@ class Catalogue:
             raise AttributeError(name)
         return columns[name][: len(self.entries)]
 
-    def slots_of(self, ads: npt.NDArray[np.uint64]) -> npt.NDArray[np.int64]:
+    def slots_of(self, ads: Ids) -> Ints:
         """Slots of 64-bit ad ids, any shape; `MISSING` where unknown."""
         return self._slots.get(ads)
 
@@ -228,7 +229,7 @@ class Catalogue:
             self.entries[slot] = entry
             self.campaigns[slot] = entry.campaign_id
 
-    def _write(self, slots: npt.NDArray[np.int64], values: Mapping[str, Any], told_ms: npt.NDArray[np.int64]) -> None:
+    def _write(self, slots: Ints, values: Mapping[str, Any], told_ms: Ints) -> None:
         """Set columns of the ads in ``slots [N]``, as of ``told_ms [N]``; notes whose budget that changes."""
         before = [self._columns[name][slots] for name in _OF_BUDGETS]
         for name, column in values.items():
@@ -259,16 +260,16 @@ class Catalogue:
         self._encoders.pop(column, None)
         self.broken.pop(column, None)
 
-    def told(self, start: int, end: int) -> tuple[npt.NDArray[np.uint64], Vectors, npt.NDArray[np.uint64]]:
+    def told(self, start: int, end: int) -> tuple[Ids, Vectors, Ids]:
         """Token ids, dense features and revisions of the slots from ``start`` to before ``end``: copies."""
         return self.tokens[start:end].copy(), self.dense[start:end].copy(), self.revision[start:end].copy()
 
-    def encoded(self, column: str, start: int, vectors: Vectors, revisions: npt.NDArray[np.uint64]) -> None:
+    def encoded(self, column: str, start: int, vectors: Vectors, revisions: Ids) -> None:
         """Take vectors ``[N, D]`` of what `told` gave; skips ads that changed since: they were encoded then."""
         same = np.flatnonzero(self.revision[start : start + len(vectors)] == revisions)
         self._columns[column][start + same] = vectors[same]
 
-    def _further(self, tokens: npt.NDArray[np.uint64], dense: Vectors) -> dict[str, Vectors]:
+    def _further(self, tokens: Ids, dense: Vectors) -> dict[str, Vectors]:
         """Vectors of ads by further models' columns; a model that fails is left out, and not asked again."""
         out = {}
         for column, encode in self._encoders.items():
@@ -280,7 +281,7 @@ class Catalogue:
                 self.broken[column] = f"it does not encode an ad: {error}"
         return out
 
-    def _check(self, entries: list[Entry], ids: npt.NDArray[np.uint64], slots: npt.NDArray[np.int64]) -> None:
+    def _check(self, entries: list[Entry], ids: Ids, slots: Ints) -> None:
         new_ids: dict[int, str] = {}
         for entry, number, slot in zip(entries, ids.tolist(), slots.tolist(), strict=True):
             name = entry.content.item_id
@@ -314,15 +315,15 @@ class Catalogue:
         if known.any():
             self._write(slots[known], {"active": False, "budget_micros": 0}, _times(told_ms, len(slots))[known])
 
-    def groups(self, of: str, slots: npt.NDArray[np.int64]) -> npt.NDArray[np.uint64]:
+    def groups(self, of: str, slots: Ints) -> Ids:
         """Category, brand, campaign or advertiser of the ads in ``slots``, as 64-bit ids; `EMPTY` where not named.
 
         Two ads that name none do not share a group.
         """
-        ids: npt.NDArray[np.uint64] = self._columns[of].take(slots)
+        ids: Ids = self._columns[of].take(slots)
         return np.where(ids == _UNNAMED, EMPTY, ids)
 
-    def eligible(self, now_ms: int) -> npt.NDArray[np.int64]:
+    def eligible(self, now_ms: int) -> Ints:
         """Slots of ads that may be shown at ``now_ms``, in slot order."""
         return self.shelf(now_ms).slots
 
@@ -349,7 +350,7 @@ class Catalogue:
         )
         return self._shelf
 
-    def open_shelf(self, now_ms: int, barred: npt.NDArray[np.bool_]) -> Shelf:
+    def open_shelf(self, now_ms: int, barred: Bools) -> Shelf:
         """`shelf` without the ads that are ``barred [len(self)]``; cached until it changes, or another mask is given.
 
         A mask must not be changed in place.
@@ -360,7 +361,7 @@ class Catalogue:
         return self._open[2]
 
 
-def _times(told_ms: Sequence[int], size: int) -> npt.NDArray[np.int64]:
+def _times(told_ms: Sequence[int], size: int) -> Ints:
     """``told_ms`` as an array, ``[size]``; zeros where it is empty."""
     return np.array(told_ms, dtype=np.int64) if told_ms else np.zeros(size, dtype=np.int64)
 

@@ -14,9 +14,8 @@ back. So the outcome does not depend on how a stream is cut into batches.
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
-from scoring.arrays import Ints
+from scoring.arrays import Bools, Ints
 from scoring.claims import judge, one_by_one
 from scoring.dedup import Outcomes, mark_repeats
 from scoring.events import Events, Outcome, only
@@ -65,7 +64,7 @@ class _Windows:
             np.where(same_day, rows["unshown"][row], 0).astype(np.int64),
         )
 
-    def where(self, chosen: npt.NDArray[np.bool_]) -> "_Windows":
+    def where(self, chosen: Bools) -> "_Windows":
         """The windows of the chosen events."""
         return _Windows(*(getattr(self, name)[chosen] for name in self.__slots__))
 

@@ -18,10 +18,9 @@ from itertools import repeat
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 from river import linear_model, optim
 
-from scoring.arrays import Floats, Ids
+from scoring.arrays import Floats, Ids, Ints, Singles
 from scoring.inputs import SURFACES
 
 Example = dict[str, float]
@@ -190,7 +189,7 @@ class _BoundedAdaGrad(optim.AdaGrad):
 START_WEIGHTS: Floats = np.array([START.get(name, 0.0) for name in FEATURES])
 
 
-def person_numbers(context: npt.NDArray[np.float32]) -> tuple[Floats, npt.NDArray[np.int64]]:
+def person_numbers(context: Singles) -> tuple[Floats, Ints]:
     """What examples take from the attention model's ``context [B, X]``.
 
     Long-view rate, click rate and activity ``[B, 3]``, the rates less their prior of 0.1, and the surface ``[B]``.
@@ -200,7 +199,7 @@ def person_numbers(context: npt.NDArray[np.float32]) -> tuple[Floats, npt.NDArra
     return numbers, context[:, -SURFACES:].argmax(axis=1)
 
 
-def bounded(logit: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+def bounded(logit: Singles) -> Singles:
     """The attention model's log-odds as examples take them, none beyond `LOGIT_MOST`; NaN stays."""
     return np.clip(logit, np.float32(-LOGIT_MOST), np.float32(LOGIT_MOST))
 
@@ -272,11 +271,11 @@ class Lifts:
         self._place[key] = place
         return place
 
-    def _found(self, keys: Sequence[int]) -> npt.NDArray[np.int64]:
+    def _found(self, keys: Sequence[int]) -> Ints:
         """The places of the records of ``keys [N]``, -1 where there is none."""
         return np.fromiter(map(self._place.get, keys, repeat(-1)), dtype=np.int64, count=len(keys))
 
-    def _places(self, keys: Sequence[int]) -> npt.NDArray[np.int64]:
+    def _places(self, keys: Sequence[int]) -> Ints:
         """The places of the records of ``keys [N]``; makes those that are missing."""
         places = self._found(keys)
         for new in np.flatnonzero(places < 0).tolist():

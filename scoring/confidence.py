@@ -13,7 +13,8 @@ the effective number of trials, where one person's trials are correlated.
 import math
 
 import numpy as np
-import numpy.typing as npt
+
+from scoring.arrays import Bools, Floats, Ints
 
 Z_95 = 1.959964
 """Standard normal quantile of a two-sided 95 % interval."""
@@ -56,7 +57,7 @@ SPLIT_CONCENTRATION = 1_000.0
 """Weight of the alternative's centre: splits a few per cent off are what a broken assignment makes."""
 
 
-def split_log_e_value(counts: npt.NDArray[np.int64], shares: npt.NDArray[np.float64]) -> float:
+def split_log_e_value(counts: Ints, shares: Floats) -> float:
     """Logarithm of the evidence that users ``counts [A]`` do not come from ``shares [A]`` (sample ratio mismatch).
 
     Bayes factor of a Dirichlet around the shares against the shares themselves; at all times at once the chance
@@ -99,7 +100,7 @@ def student_95(freedom: int) -> float:
     return quantile
 
 
-def by_person(successes: npt.NDArray[np.int64], trials: npt.NDArray[np.int64]) -> tuple[float, float]:
+def by_person(successes: Ints, trials: Ints) -> tuple[float, float]:
     """95 % interval of the share Σ successes / Σ trials of people ``[U]``, who differ; (0, 1) for one person, or where
     nothing was tried, since nothing is known of others.
 
@@ -118,7 +119,7 @@ def by_person(successes: npt.NDArray[np.int64], trials: npt.NDArray[np.int64]) -
     return wilson(share * effective, effective, student_95(people - 1))
 
 
-def of_trials(succeeded: npt.NDArray[np.bool_], person: npt.NDArray[np.int64]) -> tuple[float, float]:
+def of_trials(succeeded: Bools, person: Ints) -> tuple[float, float]:
     """`by_person` of single trials ``[N]``: whether each ``succeeded``, and the number of whose it was, from 0."""
     tried = np.bincount(person)
     people = np.flatnonzero(tried)

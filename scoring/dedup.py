@@ -8,6 +8,7 @@ repeats event by event.
 import numpy as np
 import numpy.typing as npt
 
+from scoring.arrays import Bools, Ints
 from scoring.events import Events, Outcome, Source, only
 from scoring.ids import IdArray, mix64
 from scoring.rows import SEEN_SIZE, Rows
@@ -48,7 +49,7 @@ def _showings(events: Events) -> npt.NDArray[np.uint32]:
     return np.where(events["source"] == Source.IMPRESSION, showing, np.uint32(_NO_SHOWING))
 
 
-def _repeated(group: npt.NDArray[np.int64], what: IdArray) -> npt.NDArray[np.bool_]:
+def _repeated(group: Ints, what: IdArray) -> Bools:
     """Marks all but one of the events with the same ``what`` and group; after a rare collision the exact path decides.
 
     Which one is left out does not matter: their whole group becomes suspect.
@@ -60,7 +61,7 @@ def _repeated(group: npt.NDArray[np.int64], what: IdArray) -> npt.NDArray[np.boo
     return repeated
 
 
-def _places_by(group: npt.NDArray[np.int64]) -> list[npt.NDArray[np.int64]]:
+def _places_by(group: Ints) -> list[Ints]:
     """Places of each group, in order of occurrence."""
     order = np.argsort(group, kind="stable")
     starts, _ = runs(group[order])

@@ -4,9 +4,8 @@ from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 import numpy as np
-import numpy.typing as npt
 
-from scoring.arrays import Ids
+from scoring.arrays import Bools, Floats, Ids, Ints, Singles
 from scoring.attention import AttentionModel
 from scoring.calibration import Calibration, Calibrator, chance_of
 from scoring.candidates import choose
@@ -33,12 +32,10 @@ _HALVES_SALT = id64("salience/interleaved-halves/1")
 class Calibrates(Protocol):
     """What was learned online about ads and models: a `Calibrator`, or the part of one that a receipt keeps."""
 
-    def rated(self, candidates: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
+    def rated(self, candidates: Ints) -> Singles:
         """The features of `scoring.rates` for candidates ``[B, C]``, ``[B, C, RATES_DIM]``."""
 
-    def calibration(
-        self, people: Ids, context: npt.NDArray[np.float32], candidates: npt.NDArray[np.int64], model: int
-    ) -> Calibration:
+    def calibration(self, people: Ids, context: Singles, candidates: Ints, model: int) -> Calibration:
         """For ``people [B]`` in context ``[B, X]``, candidates ``[B, C]``, and an attention model by its number."""
 
 
@@ -51,8 +48,8 @@ class Beside:
     """A shadow model's click rates for S of the people: their places ``people [S]``, ``pctr [S, C]`` in slot 0."""
 
     model: str
-    people: npt.NDArray[np.int64]
-    pctr: npt.NDArray[np.float32]
+    people: Ints
+    pctr: Singles
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,16 +61,16 @@ class Scored:
 
     group: Group
     model: str
-    now_ms: npt.NDArray[np.int64]  # [B]
-    control: npt.NDArray[np.bool_]  # [B]
-    history_slots: npt.NDArray[np.int64]  # [B, H]
-    rates: npt.NDArray[np.float32]  # [B, C, RATES_DIM] of the candidates
+    now_ms: Ints  # [B]
+    control: Bools  # [B]
+    history_slots: Ints  # [B, H]
+    rates: Singles  # [B, C, RATES_DIM] of the candidates
     calibration: Calibration  # [B, P], [B, C]
     asked: Asked  # [B, C] candidates, their click rates in the first slot, their offers
     decided: Decided  # [B, L], [B, C]
-    slot_pctr: npt.NDArray[np.float32]  # [B, L] of the chosen, each in its slot
-    slot_value: npt.NDArray[np.float64]  # [B, L] expected micros of an impression there
-    attention: npt.NDArray[np.float32]  # [B, L, H] of the chosen
+    slot_pctr: Singles  # [B, L] of the chosen, each in its slot
+    slot_value: Floats  # [B, L] expected micros of an impression there
+    attention: Singles  # [B, L, H] of the chosen
     other: "Heard | None" = None  # the second model, where two rankings are interleaved
     beside: Beside | None = None
 
@@ -85,13 +82,13 @@ class _Question:
     people: People
     users: Ids
     seeds: Ids
-    candidates: npt.NDArray[np.int64]
-    rates: npt.NDArray[np.float32]
+    candidates: Ints
+    rates: Singles
     group: Group
-    control: npt.NDArray[np.bool_]
+    control: Bools
     offers: Offers | None
 
-    def asked(self, pctr: npt.NDArray[np.float32], policy: Policy, calibration: Calibration) -> Asked:
+    def asked(self, pctr: Singles, policy: Policy, calibration: Calibration) -> Asked:
         """What the market is asked, given click rates and the policy and calibration that they come from."""
         past = self.people.past
         temperatures = np.where(self.control, np.inf, policy.temperature)
@@ -110,15 +107,15 @@ class Heard:
 
     served: Served
     calibration: Calibration
-    odds: npt.NDArray[np.float64]
+    odds: Floats
     asked: Asked
-    attentions: list[tuple[slice, npt.NDArray[np.float32]]]
+    attentions: list[tuple[slice, Singles]]
 
-    def in_slots(self, chosen: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
+    def in_slots(self, chosen: Ints) -> Singles:
         """Click rates of the chosen ``[B, L]``, each in the slot that it fills."""
         return self.calibration.in_slots(self.odds[np.arange(len(chosen))[:, None], chosen])
 
-    def attended(self, chosen: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
+    def attended(self, chosen: Ints) -> Singles:
         """Attention of the chosen, ``[B, L, H]``."""
         each = np.arange(len(chosen))[:, None]
         return np.concatenate([attention[each[: len(attention)], chosen[run]] for run, attention in self.attentions])
@@ -165,11 +162,11 @@ class Engine:
             if len(self.catalogue.eligible(moment_ms := int(times_ms[part.people].max())))
         ]
 
-    def scorers(self, users: Ids) -> list[tuple[Served, npt.NDArray[np.int64]]]:
+    def scorers(self, users: Ids) -> list[tuple[Served, Ints]]:
         """Each model with the places of those of ``users [B]`` whom it scores, by experiments, too; each has one."""
         if not self.experiments.models:
             return self.models.split(users)
-        found: list[tuple[Served, npt.NDArray[np.int64]]] = []
+        found: list[tuple[Served, Ints]] = []
         for by, group in self._split(users):
             # Of two interleaved models each learns from one half of the people, whichever of them ranked the ad.
             half = uniform(users[group.people] ^ np.uint64(_HALVES_SALT)) < 0.5 if group.other is not None else None
@@ -239,7 +236,7 @@ class Engine:
         rows: Rows,
         users: Ids,
         seeds: Ids,
-        candidates: npt.NDArray[np.int64],
+        candidates: Ints,
         group: Group,
         learned: Calibrates = UNCALIBRATED,
         offers: Offers | None = None,
@@ -254,12 +251,12 @@ class Engine:
         by = tuple(self.models.able(policy.model) or self.models.live for policy in group.policies)
         return self._score(question, learned, by)
 
-    def pinned(self, policy: Policy) -> npt.NDArray[np.int64]:
+    def pinned(self, policy: Policy) -> Ints:
         """Catalogue slots of the ads that the rules pin to one of the slots that ``policy`` can fill."""
         filled = min(policy.slots, policy.shares.count)
         ads = [ad for ad, slot in self.market.terms.pinned if slot < filled]
         found = self.catalogue.slots_of(np.array(ads, dtype=np.uint64))
-        known: npt.NDArray[np.int64] = found[found != MISSING]
+        known: Ints = found[found != MISSING]
         return known
 
     def _people(self, rows: Rows) -> People:
@@ -304,8 +301,8 @@ class Engine:
         return Heard(served, calibration, odds, asked, attentions)
 
     def _logits(
-        self, people: People, candidates: npt.NDArray[np.int64], rates: npt.NDArray[np.float32], served: Served
-    ) -> tuple[npt.NDArray[np.float32], list[tuple[slice, npt.NDArray[np.float32]]]]:
+        self, people: People, candidates: Ints, rates: Singles, served: Served
+    ) -> tuple[Singles, list[tuple[slice, Singles]]]:
         """Log-odds ``[B, C]``, and attention ``[·, C, H]`` of each run. Raises `ModelFailure`."""
         gathered = Gathered(self.catalogue, people, candidates, served.learned, rates)
         together = max(CANDIDATES_PER_RUN // candidates.shape[1], 1)

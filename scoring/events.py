@@ -6,6 +6,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from scoring.arrays import Bools
+
 
 class Source(IntEnum):
     """The input topic of an event. Of two events with the same timestamp the impression comes first."""
@@ -75,6 +77,6 @@ Events = npt.NDArray[Any]
 """Structured array of `EVENT`, ``[E]``, in the order of application."""
 
 
-def only(events: Events, chosen: npt.NDArray[np.bool_]) -> Events:
+def only(events: Events, chosen: Bools) -> Events:
     """The chosen events; if all are chosen, ``events`` itself: copying 2,000 takes as long as applying 100."""
     return events if chosen.all() else events[chosen]

@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 import xxhash
 
+from scoring.arrays import Ids
 from scoring.ids import id64
 
 FEATURE_DIM = 64
@@ -88,7 +89,7 @@ def add_token(vector: Vector, token: str, weight: float) -> None:
         bits >>= 32
 
 
-def token_ids(content: Content) -> npt.NDArray[np.uint64]:
+def token_ids(content: Content) -> Ids:
     """Token hashes for a learned encoder, ``[TOKENS_MAX]``, padded with 0."""
     out = np.zeros(TOKENS_MAX, dtype=np.uint64)
     ids = [id64(f"{kind}={text}") for kind, text in tokens(content)]

@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from scoring.arrays import Bools, Floats, Ids
 from scoring.clicks import (
     LIFT,
     NUMBERS,
@@ -123,7 +124,7 @@ class Observed:
     ``cut``: impressions whose window ended early, since too many were open.
     """
 
-    predicted: npt.NDArray[np.float64]
+    predicted: Floats
     outcomes: npt.NDArray[Any]
     judged: npt.NDArray[Any]
     cut: int = 0
@@ -197,8 +198,8 @@ class ClickLayer:
     def observe(
         self,
         events: Events,
-        users: npt.NDArray[np.uint64],
-        control: npt.NDArray[np.bool_],
+        users: Ids,
+        control: Bools,
         impressions: Impressions,
     ) -> Observed:
         """Predict ``impressions`` and learn what ``events [E]`` tell of them and of earlier ones, in order.

@@ -6,7 +6,7 @@ from typing import Self
 import numpy as np
 import numpy.typing as npt
 
-from scoring.arrays import Singles
+from scoring.arrays import Ints, Singles
 from scoring.catalogue import Catalogue
 from scoring.ids import MISSING
 from scoring.inputs import History, ModelInputs, context_of, cosines_of, history_of, interest_of, stats_of
@@ -20,10 +20,10 @@ Slots = npt.NDArray[np.int64]
 class People:
     """B people at their moments: what the model is told of them, whatever their candidates."""
 
-    now_ms: npt.NDArray[np.int64]  # [B]
-    unit: npt.NDArray[np.float32]  # [B, HORIZONS, K] interest of unit length, per horizon
-    interest: npt.NDArray[np.float32]  # [B, K]
-    context: npt.NDArray[np.float32]  # [B, X]
+    now_ms: Ints  # [B]
+    unit: Singles  # [B, HORIZONS, K] interest of unit length, per horizon
+    interest: Singles  # [B, K]
+    context: Singles  # [B, X]
     past: History  # [B, H]
     slots: Slots  # [B, H] of the past in the catalogue
 
@@ -32,7 +32,7 @@ class People:
         cls,
         catalogue: Catalogue,
         rows: Rows,
-        now_ms: npt.NDArray[np.int64],
+        now_ms: Ints,
         surface: npt.NDArray[np.uint16],
         *,
         shown: bool = False,
@@ -109,7 +109,7 @@ class Gathered:
 def gather(
     catalogue: Catalogue,
     rows: Rows,
-    now_ms: npt.NDArray[np.int64],
+    now_ms: Ints,
     candidates: Slots,
     surface: npt.NDArray[np.uint16],
     learned: Singles | None = None,

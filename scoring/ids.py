@@ -10,6 +10,8 @@ import numpy as np
 import numpy.typing as npt
 import xxhash
 
+from scoring.arrays import Floats
+
 EMPTY = np.uint64(0)
 """The id that no thing has: it marks a free place in rings and maps."""
 
@@ -45,7 +47,7 @@ def mix64(values: IdArray) -> IdArray:
         return z ^ (z >> np.uint64(31))
 
 
-def uniform(values: IdArray) -> npt.NDArray[np.float64]:
+def uniform(values: IdArray) -> Floats:
     """Uniform draws in (0, 1), one for each 64-bit value: its 52 high bits after `mix64`.
 
     With 53 the half that keeps 0 out would round the largest draw up to 1.

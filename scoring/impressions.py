@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from scoring.arrays import Bools, Ids, Ints, Singles
 from scoring.clicks import bounded, person_numbers
 from scoring.events import Events
 from scoring.examination import NOWHERE, SLOTS_MAX
@@ -21,17 +22,17 @@ class Impressions:
     ``closeness [N]``: the cosine of each ad with the person's long interest, NaN or None where there is none.
     """
 
-    place: npt.NDArray[np.int64]
-    logit: npt.NDArray[np.float32]
-    context: npt.NDArray[np.float32]
+    place: Ints
+    logit: Singles
+    context: Singles
     model: npt.NDArray[np.uint32] | None = None
-    known: npt.NDArray[np.bool_] | None = None
-    shadow_logit: npt.NDArray[np.float32] | None = None
+    known: Bools | None = None
+    shadow_logit: Singles | None = None
     shadow: int = 0
-    closeness: npt.NDArray[np.float32] | None = None
+    closeness: Singles | None = None
 
     def among(
-        self, events: Events, users: npt.NDArray[np.uint64], control: npt.NDArray[np.bool_]
+        self, events: Events, users: Ids, control: Bools
     ) -> Iterator[tuple[list[float], int, int, int, int, int, int, int, bool, int, float, float]]:
         """For each impression: numbers (lifts still 0), surface, ad, event, person, arm, slot, model, whether it is
         known, shadow, the shadow's log-odds, closeness. ``users [E]``, ``control [E]``: of all ``events [E]``.

@@ -10,7 +10,7 @@ from enum import IntEnum
 import numpy as np
 import numpy.typing as npt
 
-from scoring.arrays import Ints, Singles
+from scoring.arrays import Bools, Floats, Ids, Ints, Singles
 from scoring.events import Kind
 from scoring.features import FEATURE_DIM, specification_hash
 from scoring.rates import RATES, RATES_DIM, TONED
@@ -98,7 +98,7 @@ class ModelInputs:
     candidate_stats: Singles  # [B, C, S]
     context: Singles  # [B, X]
 
-    def feed(self) -> dict[str, npt.NDArray[np.float32] | npt.NDArray[np.int64]]:
+    def feed(self) -> dict[str, Singles | Ints]:
         """The tensors by name, as onnxruntime takes them."""
         return {field.name: getattr(self, field.name) for field in fields(self)}
 
@@ -115,10 +115,10 @@ class History:
     with what is scored (`SCREEN_S`).
     """
 
-    ad: npt.NDArray[np.uint64]
-    age_s: npt.NDArray[np.float32]
+    ad: Ids
+    age_s: Singles
     kind: Ints
-    shown: npt.NDArray[np.bool_]
+    shown: Bools
     place: npt.NDArray[np.uint8]
     beside: Ints
 
@@ -155,7 +155,7 @@ def context_of(rows: Rows, past: History, now_ms: Ints, surface: npt.NDArray[np.
     return out
 
 
-def _rate(counted: npt.NDArray[np.uint32], impressions: Singles) -> npt.NDArray[np.float64]:
+def _rate(counted: npt.NDArray[np.uint32], impressions: Singles) -> Floats:
     """A person's rate per impression, ``[B]``, smoothed by a prior of 1 in 10 impressions; above 1 it grows by its log.
 
     People also look and click unprompted, some a thousand times per impression. A rate like that lies beyond a model's

@@ -12,7 +12,7 @@ from enum import IntEnum
 import numpy as np
 import numpy.typing as npt
 
-from scoring.arrays import Ints
+from scoring.arrays import Bools, Ints
 from scoring.value import BidType
 
 PARTS = 1_000
@@ -53,9 +53,9 @@ class Settled:
 def charges(
     bid_type: npt.NDArray[np.uint8],
     price_micros: Ints,
-    shown: npt.NDArray[np.bool_],
-    clicked: npt.NDArray[np.bool_],
-    purchased: npt.NDArray[np.bool_],
+    shown: Bools,
+    clicked: Bools,
+    purchased: Bools,
     viewed_ms: Ints,
     attention_micros: Ints,
 ) -> Ints:

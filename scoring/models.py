@@ -10,9 +10,8 @@ from dataclasses import dataclass, field
 from functools import cached_property
 
 import numpy as np
-import numpy.typing as npt
 
-from scoring.arrays import Ids, Singles
+from scoring.arrays import Bools, Floats, Ids, Ints, Singles
 from scoring.attention import AttentionModel
 from scoring.catalogue import LEARNED, Catalogue, learned_column
 from scoring.ids import id64, uniform
@@ -60,7 +59,7 @@ class Served:
         vectors: Singles = getattr(self.catalogue, self.column)
         return vectors
 
-    def knows(self, shown_ms: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
+    def knows(self, shown_ms: Ints) -> Bools:
         """Whether its training data include impressions of these times ``[N]``, and so their outcomes."""
         manifest = self.model.manifest
         return (manifest.data_from_ms <= shown_ms) & (shown_ms <= manifest.data_to_ms)
@@ -180,7 +179,7 @@ class Models:
             return None
         return self.base if version == self.base.version else self._further.get(version)
 
-    def split(self, users: Ids) -> list[tuple[Served, npt.NDArray[np.int64]]]:
+    def split(self, users: Ids) -> list[tuple[Served, Ints]]:
         """Each model with the places of those of ``users [B]``, 64-bit ids, whom it scores; each has one."""
         if self.canary is None:
             return [(self.live, np.arange(len(users)))]
@@ -188,7 +187,7 @@ class Models:
         parts = ((self.live, np.flatnonzero(~chosen)), (self.canary, np.flatnonzero(chosen)))
         return [(served, places) for served, places in parts if len(places)]
 
-    def shadowed(self, users: Ids) -> npt.NDArray[np.int64]:
+    def shadowed(self, users: Ids) -> Ints:
         """Places of those of ``users [B]`` whom the shadow scores, too."""
         if self.shadow is None:
             return np.zeros(0, dtype=np.int64)
@@ -202,6 +201,6 @@ class Models:
         return self.live
 
 
-def _drawn(users: Ids, role: str, version: str) -> npt.NDArray[np.float64]:
+def _drawn(users: Ids, role: str, version: str) -> Floats:
     """A draw of each user, 0 to 1, fixed by role and version: a share that grows only adds users."""
     return uniform(users ^ np.uint64(id64(f"salience/{role}/{version}")))

@@ -9,9 +9,8 @@ when its first ad begins, and on its last until its last one ends. What is left 
 from dataclasses import dataclass, field
 
 import numpy as np
-import numpy.typing as npt
 
-from scoring.arrays import Floats, Ints
+from scoring.arrays import Bools, Floats, Ints
 from scoring.events import TIME_MS_MAX
 from scoring.units import DAY_MS
 
@@ -64,7 +63,7 @@ class Pacer:
     before: Floats | float = 0.0
     base: Floats = field(init=False)
     multiplier: Floats = field(init=False)
-    stopped: npt.NDArray[np.bool_] = field(init=False)
+    stopped: Bools = field(init=False)
     """Campaigns whose budget was spent at the last update; at the start, those whose bids were not what spent it."""
     plan: Floats = field(init=False)
     """What the plan wanted at the last update, as a share of each budget."""

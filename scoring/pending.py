@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from scoring.arrays import Ids
+from scoring.arrays import Ids, Ints
 from scoring.clicks import NUMBERS
 from scoring.ids import mix64
 
@@ -58,7 +58,7 @@ CLOSENESS = _PLACE["closeness"]
 NEVER_MS = np.iinfo(np.int64).max
 
 
-def keys_of(users: Ids, ads: Ids, shown_ms: npt.NDArray[np.int64]) -> Ids:
+def keys_of(users: Ids, ads: Ids, shown_ms: Ints) -> Ids:
     """What a click and its impression have in common, ``[E]``: a hash of user, ad and the second of the impression."""
     second = (shown_ms // 1000).astype(np.uint64)
     return mix64(mix64(users) ^ ads) ^ mix64(second)

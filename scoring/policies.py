@@ -4,9 +4,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 
 import numpy as np
-import numpy.typing as npt
 
-from scoring.arrays import Ids
+from scoring.arrays import Bools, Floats, Ids, Ints
 from scoring.assignment import BOTH, OUTSIDE, Arm, Experiment, in_holdout
 from scoring.candidates import Shares
 from scoring.exploration import EXPLORATIONS, UCB_ALPHA, Explore
@@ -59,9 +58,9 @@ class Policy:
     model: str = ""
 
 
-def in_control(users: Ids, share: float) -> npt.NDArray[np.bool_]:
+def in_control(users: Ids, share: float) -> Bools:
     """Whether each user ``[B]`` of 64-bit ids is in the control arm: for ever, by a salted hash of the user."""
-    control: npt.NDArray[np.bool_] = uniform(users ^ np.uint64(_ARM_SALT)) < share
+    control: Bools = uniform(users ^ np.uint64(_ARM_SALT)) < share
     return control
 
 
@@ -112,11 +111,11 @@ class Group:
     the policy whose ranking takes turns with that of ``policy``, where the two are interleaved.
     """
 
-    people: npt.NDArray[np.int64]
+    people: Ints
     policy: Policy
     arm: str = ENGINE_ARM
     tag: str = ""
-    chance: npt.NDArray[np.float64] | None = None
+    chance: Floats | None = None
     other: Policy | None = None
 
     @property
@@ -124,7 +123,7 @@ class Group:
         """The policies that decide: one, or two that take turns."""
         return (self.policy,) if self.other is None else (self.policy, self.other)
 
-    def among(self, places: npt.NDArray[np.int64]) -> "Group":
+    def among(self, places: Ints) -> "Group":
         """The group, found among the people at ``places``, with its people's places among everyone."""
         return replace(self, people=places[self.people])
 
@@ -188,7 +187,7 @@ class Experiments:
             groups.append(replace(self._group(people, policy, numbers, kind), chance=chance[people]))
         return groups
 
-    def _group(self, people: npt.NDArray[np.int64], policy: Policy, numbers: list[int], arms: list[int]) -> Group:
+    def _group(self, people: Ints, policy: Policy, numbers: list[int], arms: list[int]) -> Group:
         taken = [(number, arm) for number, arm in zip(numbers, arms, strict=True) if arm != OUTSIDE]
         names = []
         other: Policy | None = None

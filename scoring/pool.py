@@ -17,9 +17,8 @@ from dataclasses import dataclass
 from typing import Self
 
 import numpy as np
-import numpy.typing as npt
 
-from scoring.arrays import Floats, Ids
+from scoring.arrays import Floats, Ids, Ints
 from scoring.clicks import CAUTION, RECORD, ClickModel
 from scoring.examination import Examination
 from scoring.feedback import ClickLayer
@@ -83,7 +82,7 @@ class Pool:
         gone = gone[held[gone].any(axis=1)]
         self._put(lane, gone, np.zeros((len(gone), RECORD)))
 
-    def _put(self, lane: int, places: npt.NDArray[np.int64], records: Floats) -> None:
+    def _put(self, lane: int, places: Ints, records: Floats) -> None:
         """Take a lane's records at ``places [N]``, and tell the others which of them are new."""
         held = self._held(lane)
         new = places[(held[places] != records).any(axis=1)]
@@ -94,7 +93,7 @@ class Pool:
             if reader != lane:
                 news.update(changed)
 
-    def _places(self, ads: Ids) -> npt.NDArray[np.int64]:
+    def _places(self, ads: Ids) -> Ints:
         return np.array([self._placed(ad) for ad in ads.tolist()], dtype=np.int64)
 
     def _placed(self, ad: int) -> int:

@@ -9,9 +9,8 @@ must where good ads always stand in good slots (Joachims, Swaminathan & Schnabel
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
-from scoring.arrays import Ints
+from scoring.arrays import Bools, Ints
 from scoring.confidence import Z_95
 
 CLICKS_MIN = 20
@@ -41,7 +40,7 @@ class Position:
     high: float | None
 
 
-def examination(slot: Ints, clicked: npt.NDArray[np.bool_], person: Ints) -> list[Position]:
+def examination(slot: Ints, clicked: Bools, person: Ints) -> list[Position]:
     """The positions of impressions ``[N]`` of randomly ranked placements, from the first slot to the last shown.
 
     The interval is of the logarithm of the ratio, by the delta method; the unit is the person: their clicks correlate.

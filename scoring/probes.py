@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from scoring.arrays import Floats, Ids, Ints, Singles
 from scoring.attention import AttentionModel
 from scoring.catalogue import Catalogue, Entry
 from scoring.events import Kind
@@ -46,7 +47,7 @@ class _Draws:
     def __init__(self) -> None:
         self._next = SEED
 
-    def _uniform(self, *shape: int) -> npt.NDArray[np.float64]:
+    def _uniform(self, *shape: int) -> Floats:
         first, self._next = self._next, self._next + math.prod(shape)
         return uniform(np.arange(first, self._next, dtype=np.uint64)).reshape(shape)
 
@@ -62,7 +63,7 @@ class _Draws:
         """One of ``values`` for each of `PEOPLE`: the first for the first, the last for the second."""
         return np.concatenate([[values[0], values[-1]], self.of(values, PEOPLE - 2)])
 
-    def spread(self, *shape: int) -> npt.NDArray[np.float64]:
+    def spread(self, *shape: int) -> Floats:
         """Numbers around 0 with a variance of 1."""
         return (self._uniform(*shape) - 0.5) * math.sqrt(12)
 
@@ -83,7 +84,7 @@ def probes(model: AttentionModel) -> Iterator[ModelInputs]:
         yield Gathered(catalogue, people, candidates, rates=rates).inputs(slice(None))
 
 
-def probed_ads(model: AttentionModel) -> tuple[npt.NDArray[np.uint64], npt.NDArray[np.float32]]:
+def probed_ads(model: AttentionModel) -> tuple[Ids, Singles]:
     """Tokens and numbers of the `ADS` that are in the inputs of all `probes`, as the model's encoder takes them."""
     tokens, dense, _ = _catalogue(_Draws(), model).told(0, ADS)
     return tokens, dense
@@ -92,7 +93,7 @@ def probed_ads(model: AttentionModel) -> tuple[npt.NDArray[np.uint64], npt.NDArr
 def _catalogue(draws: _Draws, model: AttentionModel) -> Catalogue:
     """`ADS` with as little and as much content as there can be, and any reviews."""
 
-    def titles(texts: Sequence[str]) -> npt.NDArray[np.float32]:
+    def titles(texts: Sequence[str]) -> Singles:
         return (draws.spread(len(texts), TEXT_DIM) / math.sqrt(TEXT_DIM)).astype(np.float32)
 
     def words(most: int) -> list[str]:
@@ -129,7 +130,7 @@ def _rates(draws: _Draws, catalogue: Catalogue) -> RateTable:
     return rates
 
 
-def _rows(draws: _Draws, catalogue: Catalogue, now_ms: npt.NDArray[np.int64]) -> Rows:
+def _rows(draws: _Draws, catalogue: Catalogue, now_ms: Ints) -> Rows:
     """`PEOPLE` as they are at ``now_ms [B]``: the first has done nothing, the second all that is counted."""
     rows = np.zeros(PEOPLE, dtype=ROW)
     for name in ("impressions", "views", "clicks", "carts", "purchases", "long_views"):

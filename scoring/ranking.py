@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from scoring.arrays import Floats, Ids
+from scoring.arrays import Bools, Floats, Ids, Ints
 from scoring.ids import mix64, uniform
 
 EMPTY_SLOT = -1
@@ -32,7 +32,7 @@ class Ranked:
     ``propensity [B, L]``: the probability of each slot's ad given the slots before it, 1 for an empty slot.
     """
 
-    chosen: npt.NDArray[np.int64]
+    chosen: Ints
     propensity: Floats
 
 
@@ -42,7 +42,7 @@ def rank(
     seeds: Ids,
     temperatures: Floats,
     slots: int,
-    allowed: npt.NDArray[np.bool_] | None = None,
+    allowed: Bools | None = None,
 ) -> Ranked:
     """Rank the candidates of each person, worth ``value [B, C]`` micros an impression, into ``min(slots, C)`` slots.
 
@@ -96,7 +96,7 @@ def first_chances(value: Floats, temperature: float) -> Floats:
     return chances
 
 
-def slot_chances(value: Floats, chosen: npt.NDArray[np.int64], temperature: float) -> Floats:
+def slot_chances(value: Floats, chosen: Ints, temperature: float) -> Floats:
     """Probability of each slot's ad given the slots before it, ``[L]``: what `rank` logs for ``chosen [L]``."""
     if temperature > 0:
         drawn: Floats = _propensity(utility_of(value, np.array(temperature))[None], chosen[None])[0]
@@ -108,7 +108,7 @@ def slot_chances(value: Floats, chosen: npt.NDArray[np.int64], temperature: floa
     return chances
 
 
-def _first(key: Floats, ads: Ids, count: int) -> npt.NDArray[np.int64]:
+def _first(key: Floats, ads: Ids, count: int) -> Ints:
     """Places of the ``count`` largest of ``key [B, C]``, largest first, ties by ad id. Sorts only those."""
     people, among = key.shape
     bound = np.partition(key, among - count, axis=1)[:, among - count, None]
@@ -116,11 +116,11 @@ def _first(key: Floats, ads: Ids, count: int) -> npt.NDArray[np.int64]:
     person, place = np.divmod(passed, among)
     order = np.lexsort((ads.ravel()[passed], -key.ravel()[passed], person))
     starts = np.searchsorted(person, np.arange(people))
-    first: npt.NDArray[np.int64] = place[order[starts[:, None] + np.arange(count)]]
+    first: Ints = place[order[starts[:, None] + np.arange(count)]]
     return first
 
 
-def _propensity(utility: Floats, chosen: npt.NDArray[np.int64]) -> Floats:
+def _propensity(utility: Floats, chosen: Ints) -> Floats:
     """Probability of each slot's ad among the candidates that the slots before it have left, ``[B, L]``.
 
     The sum of their weights is built from the last slot to the first, beginning with the candidates that fill none.

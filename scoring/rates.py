@@ -13,7 +13,7 @@ has learned from an ad's content, which says nothing yet about new ads and is we
 import numpy as np
 import numpy.typing as npt
 
-from scoring.arrays import Singles
+from scoring.arrays import Ids, Singles
 from scoring.catalogue import Catalogue
 from scoring.events import Events, Kind, Outcome, Source
 from scoring.examination import SLOTS_MAX, assumed
@@ -80,7 +80,7 @@ class RateTable:
         self._add_to_brands(changed, self.ads[changed])
         return new
 
-    def _places(self, brands: npt.NDArray[np.uint64]) -> Slots:
+    def _places(self, brands: Ids) -> Slots:
         for brand in np.unique(brands[self._brands.get(brands) == MISSING]).tolist():
             self._brands.set(brand, len(self._brands))
         more = len(self._brands) - len(self._of_brands)

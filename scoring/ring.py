@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from scoring.arrays import Ids, Ints
+from scoring.arrays import Bools, Ids, Ints
 from scoring.events import Events, Source
 from scoring.rows import (
     ANSWER_MASK,
@@ -73,11 +73,11 @@ def remember(rows: Rows, row: Ints, ad: Ids, seconds: Seconds, told: Told) -> No
     _insert(rows, row[~joined], ad[~joined], seconds[~joined], told[~joined])
 
 
-def _join(rows: Rows, row: Ints, ad: Ids, seconds: Seconds, told: Told) -> npt.NDArray[np.bool_]:
+def _join(rows: Rows, row: Ints, ad: Ids, seconds: Seconds, told: Told) -> Bools:
     """Join entries with those that rings hold already; true where a ring held one."""
     same = (rows["ring_ad"][row] == ad[:, None]) & (rows["ring_s"][row] == seconds[:, None])
     place = same.argmax(axis=1)
-    joined: npt.NDArray[np.bool_] = same[np.arange(len(row)), place]
+    joined: Bools = same[np.arange(len(row)), place]
     if joined.any():
         users, user = np.unique(row[joined], return_inverse=True)
         tell, at = _told(rows, users), (user, place[joined])

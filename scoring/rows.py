@@ -10,6 +10,7 @@ from typing import Any, Self
 import numpy as np
 import numpy.typing as npt
 
+from scoring.arrays import Ints
 from scoring.events import TIME_MS_MAX, Kind
 from scoring.features import FEATURE_DIM
 
@@ -157,7 +158,7 @@ def decode_rows(values: Iterable[bytes]) -> Rows:
     return rows
 
 
-def _is_time(ms: npt.NDArray[np.int64]) -> bool:
+def _is_time(ms: Ints) -> bool:
     """Whether all are valid times; the difference of two others may overflow."""
     return bool(((ms >= 0) & (ms <= TIME_MS_MAX)).all())
 
@@ -257,7 +258,7 @@ class RowStore:
         """The user's row, or -1."""
         return self._index.get(user, -1)
 
-    def find_all(self, users: Sequence[bytes | None]) -> npt.NDArray[np.int64]:
+    def find_all(self, users: Sequence[bytes | None]) -> Ints:
         """`find` of each user, ``[N]``; None is nobody."""
         index: dict[bytes | None, int] = self._index  # type: ignore[assignment]  # asked only, never written to
         return np.fromiter(map(index.get, users, repeat(-1)), dtype=np.int64, count=len(users))

@@ -3,12 +3,12 @@
 import numpy as np
 import numpy.typing as npt
 
-from scoring.arrays import Ints
+from scoring.arrays import Bools, Ints
 
 Keys = npt.NDArray[np.integer]
 
 
-def begins(*keys: Keys) -> npt.NDArray[np.bool_]:
+def begins(*keys: Keys) -> Bools:
     """Whether a run begins at each place of ``keys [N]``: the first, and wherever one of them is another than before.
 
     ``np.diff(key, prepend=…) != 0`` takes three times as long, since it copies the array, and needs a value that no key

@@ -6,9 +6,8 @@ lanes are still in that day.
 """
 
 import numpy as np
-import numpy.typing as npt
 
-from scoring.arrays import Ints
+from scoring.arrays import Bools, Floats, Ints
 
 DAYS = 8
 """Days kept: lanes pass midnight one after another, and a lane that catches up after an outage is days behind the
@@ -119,12 +118,12 @@ class Settlement:
         billed = np.maximum(np.minimum(self._spent[cells], self.limits(at, days)), self._owed[cells])
         return np.where(self._kept(days), billed, 0)
 
-    def unbilled(self, at: Ints, since: int) -> npt.NDArray[np.float64]:
+    def unbilled(self, at: Ints, since: int) -> Floats:
         """Micros ``[N]`` that campaigns ``at [N]`` spent beyond what is billed, from the kept day ``since`` on."""
         days = np.arange(since, self.newest + 1)[:, None]
         beyond = np.maximum(self._spent[days % DAYS, at] - self.billed(at, days), 0)
-        total: npt.NDArray[np.float64] = beyond.sum(axis=0, dtype=np.float64)  # of integers two days may pass 64 bits
+        total: Floats = beyond.sum(axis=0, dtype=np.float64)  # of integers two days may pass 64 bits
         return total
 
-    def _kept(self, days: Ints | int) -> npt.NDArray[np.bool_] | bool:
+    def _kept(self, days: Ints | int) -> Bools | bool:
         return (days > self.newest - DAYS) & (days <= self.newest)

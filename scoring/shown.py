@@ -3,9 +3,8 @@
 from dataclasses import dataclass, field
 
 import numpy as np
-import numpy.typing as npt
 
-from scoring.arrays import Floats, Ints
+from scoring.arrays import Floats, Ids, Ints
 from scoring.catalogue import Catalogue
 from scoring.fairness import ADJUST_EVERY, Division
 from scoring.ids import MISSING
@@ -61,7 +60,7 @@ class Shown:
         self._distance = FADES * self._distance + _distance(catalogue, candidates[:SAMPLED], chosen[:SAMPLED])
         self._entropy = FADES * self._entropy + _entropy(catalogue, past[:SAMPLED])
 
-    def adjusted(self) -> tuple[npt.NDArray[np.uint64], Floats] | None:
+    def adjusted(self) -> tuple[Ids, Floats] | None:
         """Groups and their new weights, if fairness is asked for and enough was placed since the last; else None."""
         if not self.fairness or self.placements < self._due:
             return None

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from scoring.arrays import Ids, Ints, Singles
+from scoring.arrays import Floats, Ids, Ints, Singles
 from scoring.ids import MISSING, IdMap
 from scoring.runs import begins
 
@@ -25,7 +25,7 @@ TONE_PRIOR = 8.0
 """Reviews of the usual tone that a tone is shrunk towards."""
 
 
-def told(said: Said, usual: npt.NDArray[np.float64] | float) -> Singles:
+def told(said: Said, usual: Floats | float) -> Singles:
     """`TONES` of ``said [N, 2]``, where ``usual`` is the tone of all reviews; in half precision: receipts keep it."""
     reviews, tone = np.minimum(said[:, :1], MEMORY), said[:, 1:]
     above = (tone - usual) * reviews / (reviews + TONE_PRIOR)
@@ -113,7 +113,7 @@ class ToneHistory:
         found[order] = np.where(last >= first, order[last], MISSING)
         return found[said:]
 
-    def _usual(self) -> npt.NDArray[np.float64]:
+    def _usual(self) -> Floats:
         """How all reviews sounded, ``[T]``, once each of them was said."""
         by_ad = np.argsort(self.ads, kind="stable")
         counted = weight(self.said)[by_ad]
@@ -122,7 +122,7 @@ class ToneHistory:
         more[again] -= counted[again - 1]
         counted[by_ad] = more
         count, total = counted.cumsum(axis=0).T
-        usual: npt.NDArray[np.float64] = total / np.maximum(count, 1)
+        usual: Floats = total / np.maximum(count, 1)
         return usual
 
 

@@ -18,7 +18,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from scoring.arrays import Floats, Ints
+from scoring.arrays import Bools, Floats, Ints
 from scoring.assignment import OUTSIDE
 from scoring.confidence import ONE_SHARE_MAX, log_e_value, mixture_width, radius, split_log_e_value
 
@@ -130,8 +130,8 @@ class Trial:
     alpha: float = 0.05
     arm: npt.NDArray[np.int8] = field(default_factory=lambda: np.empty(0, dtype=np.int8))
     before: Floats = field(default_factory=lambda: np.empty((0, len(SUMS))))
-    crossed: npt.NDArray[np.bool_] = field(default_factory=lambda: np.empty(0, dtype=np.bool_))
-    blank: npt.NDArray[np.bool_] = field(default_factory=lambda: np.empty(0, dtype=np.bool_))
+    crossed: Bools = field(default_factory=lambda: np.empty(0, dtype=np.bool_))
+    blank: Bools = field(default_factory=lambda: np.empty(0, dtype=np.bool_))
     widths: dict[tuple[str, int], float] = field(default_factory=dict)
     evidence: dict[tuple[str, int], float] = field(default_factory=dict)
     split_evidence: float = 0.0

@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from scoring.answers import Firsts, firsts
+from scoring.arrays import Bools, Ints
 from scoring.catalogue import Catalogue
 from scoring.cleaning import Rules, clean
 from scoring.events import FILTERED, VIEWED_LONG_MS, Events, Kind, Outcome, only
@@ -45,8 +46,8 @@ class Applied:
     """
 
     outcome: npt.NDArray[np.uint8]
-    touched: npt.NDArray[np.int64]
-    acted: npt.NDArray[np.bool_]
+    touched: Ints
+    acted: Bools
     unknown_ads: int
 
     @classmethod
@@ -72,7 +73,7 @@ def apply(store: RowStore, events: Events, catalogue: Catalogue, rules: Rules = 
     return Applied.of(events, outcome, int((slots == MISSING).sum()))
 
 
-def take(rows: Rows, events: Events, slots: npt.NDArray[np.int64], catalogue: Catalogue) -> None:
+def take(rows: Rows, events: Events, slots: Ints, catalogue: Catalogue) -> None:
     """Let ``events [E]`` that passed the rules change rows, in place; ``slots [E]``: their ads' catalogue slots."""
     row = events["row"].astype(np.int64)
     first = firsts(rows, events)  # of what the rings knew before
@@ -81,7 +82,7 @@ def take(rows: Rows, events: Events, slots: npt.NDArray[np.int64], catalogue: Ca
     _learn(rows, row, events, slots, catalogue)
 
 
-def _count(rows: Rows, row: npt.NDArray[np.int64], events: Events, first: Firsts) -> None:
+def _count(rows: Rows, row: Ints, events: Events, first: Firsts) -> None:
     for kind in _COUNTERS.keys() & set(events["kind"].tolist()):
         np.add.at(rows[_COUNTERS[kind]], row[events["kind"] == kind], 1)
     # A click may carry a viewing time, too: a long view counts as one whatever else happened.
@@ -95,7 +96,7 @@ def _count(rows: Rows, row: npt.NDArray[np.int64], events: Events, first: Firsts
     rows["surface"][row[placed]] = events["surface"][placed]  # of several, the last in order stays
 
 
-def _count_answers(rows: Rows, row: npt.NDArray[np.int64], events: Events, first: Firsts) -> None:
+def _count_answers(rows: Rows, row: Ints, events: Events, first: Firsts) -> None:
     """Count answers to impressions separately: experiments are judged by them. The model's inputs count all alike.
 
     Of clicks and purchases the impressions count that led to one; value and viewing time count event by event.
@@ -113,9 +114,7 @@ def _count_answers(rows: Rows, row: npt.NDArray[np.int64], events: Events, first
     np.add.at(rows["answered_value_micros"], row, events["value_micros"][answers])
 
 
-def _learn(
-    rows: Rows, row: npt.NDArray[np.int64], events: Events, slots: npt.NDArray[np.int64], catalogue: Catalogue
-) -> None:
+def _learn(rows: Rows, row: Ints, events: Events, slots: Ints, catalogue: Catalogue) -> None:
     """Add the attended items to their users' interest; unknown ads add nothing."""
     weight = weight_of(events["kind"], events["viewed_ms"])
     learns = np.flatnonzero((weight > 0) & (slots != MISSING))

@@ -18,7 +18,7 @@ from enum import IntEnum
 import numpy as np
 import numpy.typing as npt
 
-from scoring.arrays import Floats
+from scoring.arrays import Floats, Ints
 
 
 class BidType(IntEnum):
@@ -40,9 +40,7 @@ def paid_chance(bid_type: npt.NDArray[np.uint8], pctr: Floats, pcvr: Floats, sec
     return chance
 
 
-def value_of(
-    bids_micros: npt.NDArray[np.int64], chance: Floats, attention_micros: npt.NDArray[np.int64], seconds: Floats
-) -> Floats:
+def value_of(bids_micros: Ints, chance: Floats, attention_micros: Ints, seconds: Floats) -> Floats:
     """Expected micros of one impression, any shape: the bid's part and the price of attention's."""
     worth: Floats = bids_micros * chance + attention_micros * seconds
     return worth

@@ -11,7 +11,7 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from scoring.arrays import Floats
+from scoring.arrays import Bools, Floats, Ints
 
 Vectors = npt.NDArray[np.float32]
 Method = Literal["mmr", "dpp"]
@@ -36,7 +36,7 @@ class Variety:
         self._residual = np.ones(self.vectors.shape[:2], dtype=np.float32)
         self._factors: list[Vectors] = []
 
-    def place(self, place: npt.NDArray[np.int64], filled: npt.NDArray[np.bool_]) -> None:
+    def place(self, place: Ints, filled: Bools) -> None:
         """The next slot went to the candidate ``place [B]`` of everyone who is ``filled [B]``."""
         people = np.arange(len(place))
         alike = np.matmul(self._unit, self._unit[people, place][:, :, None])[:, :, 0]

@@ -12,8 +12,8 @@ from functools import partial
 
 import msgspec
 import numpy as np
-import numpy.typing as npt
 
+from scoring.arrays import Bools
 from scoring.catalogue import Catalogue
 from scoring.cleaning import Rules
 from scoring.engine import Engine
@@ -293,12 +293,12 @@ def _fields(users: Sequence[bytes], wanted: Rows, found: Rows, *, offsets: bool)
                 yield Difference(_text(users[at]), name, wanted[name][at].tolist(), found[name][at].tolist())
 
 
-def _differs(wanted: Rows, found: Rows) -> npt.NDArray[np.bool_]:
+def _differs(wanted: Rows, found: Rows) -> Bools:
     """Whether each row differs in this column, ``[N]``."""
     same = wanted == found
     if wanted.dtype.kind == "f":
         same = np.abs(found - wanted) <= FLOAT_TOLERANCE * np.maximum(1, np.abs(wanted))  # no NaN is near
-    differs: npt.NDArray[np.bool_] = ~same.all(axis=tuple(range(1, same.ndim)))
+    differs: Bools = ~same.all(axis=tuple(range(1, same.ndim)))
     return differs
 
 

@@ -14,9 +14,8 @@ from functools import partial
 
 import msgspec
 import numpy as np
-import numpy.typing as npt
 
-from scoring.arrays import Floats
+from scoring.arrays import Floats, Ints
 from scoring.ids import id64
 from scoring.offpolicy import Logged, Weighted
 from scoring.policies import CONTROL_ARM
@@ -265,7 +264,7 @@ def _modelled(placed: list[tuple[str, _Placed]]) -> tuple[Floats, Floats]:
     return np.array([one.model for _, one in placed]), np.array([one.model_asked for _, one in placed])
 
 
-def _judged(decision: Decision) -> tuple[Floats, Floats, npt.NDArray[np.int64]]:
+def _judged(decision: Decision) -> tuple[Floats, Floats, Ints]:
     """Predicted click rates and worth ``[C]`` of the candidates that the rules left in, and which were chosen.
 
     The target policy is judged by its first slots.

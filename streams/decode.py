@@ -10,6 +10,7 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
+from scoring.arrays import Bools, Ints
 from scoring.events import EVENT, Events, Source, only
 from scoring.rows import RowStore
 from streams import wire
@@ -215,9 +216,7 @@ def decode(
     return out
 
 
-def _rows_of_new(
-    out: Decoded, records: list[Record], store: RowStore, belongs_here: Callable[[bytes], bool]
-) -> npt.NDArray[np.int64]:
+def _rows_of_new(out: Decoded, records: list[Record], store: RowStore, belongs_here: Callable[[bytes], bool]) -> Ints:
     """Make rows for the users of ``records [N]``, who have none yet; return them, -1 where no row was made.
 
     Records of another lane are sent on. If the lane is full, records of new users become dead letters; known users are
@@ -240,7 +239,7 @@ def _judge(
     out: Decoded,
     records: Sequence[Record],
     said: dict[int, bool],
-    taken: npt.NDArray[np.bool_],
+    taken: Bools,
     store: RowStore,
     belongs_here: Callable[[bytes], bool],
     latest_ms: int,

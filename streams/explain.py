@@ -3,8 +3,8 @@
 from dataclasses import dataclass, field, replace
 
 import numpy as np
-import numpy.typing as npt
 
+from scoring.arrays import Floats, Ids, Ints, Singles
 from scoring.calibration import PERSONAL, Calibration, no_evidence
 from scoring.engine import Engine, Scored
 from scoring.exploration import EXPLORATIONS
@@ -80,29 +80,29 @@ class _Kept:
     """What a click layer had learned, as the receipt keeps it: a `scoring.engine.Calibrates`."""
 
     calibrations: dict[int, Calibration]
-    rates: npt.NDArray[np.float32]
+    rates: Singles
 
-    def rated(self, _candidates: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
+    def rated(self, _candidates: Ints) -> Singles:
         return self.rates
 
     def calibration(
         self,
-        _people: npt.NDArray[np.uint64],
-        _context: npt.NDArray[np.float32],
-        _candidates: npt.NDArray[np.int64],
+        _people: Ids,
+        _context: Singles,
+        _candidates: Ints,
         model: int,
     ) -> Calibration:
         return self.calibrations[model]
 
 
-def _rates(told: Decision, candidates: int) -> npt.NDArray[np.float32]:
+def _rates(told: Decision, candidates: int) -> Singles:
     rates = np.zeros((1, candidates, RATES_DIM), dtype=np.float32)
     if told.rates:
         rates[0] = np.frombuffer(told.rates, dtype=np.float16).reshape(candidates, RATES_DIM)
     return rates
 
 
-def _calibration(told: Decision | Interleaved, examined: npt.NDArray[np.float64] | None) -> Calibration:
+def _calibration(told: Decision | Interleaved, examined: Floats | None) -> Calibration:
     lifts = np.frombuffer(told.lifts, dtype=np.float32)[None]
     evidence = np.frombuffer(told.evidence, dtype=np.float32)[None] if told.evidence else no_evidence(lifts.shape)
     return Calibration(np.frombuffer(told.weights, dtype=np.float64)[None], lifts, evidence, examined)
@@ -170,7 +170,7 @@ def _check_draw(decision: Decision, engine: Engine, scored: Scored, out: Recompu
         out.differences.append("the recorded bids are not what the ads bid, paced as recorded")
 
 
-def _candidates(decision: Decision, engine: Engine, out: Recomputed) -> npt.NDArray[np.int64]:
+def _candidates(decision: Decision, engine: Engine, out: Recomputed) -> Ints:
     """Catalogue slots of the recorded candidates; ads that have changed since are differences."""
     ads = np.frombuffer(decision.candidates, dtype=np.uint64)
     slots = engine.catalogue.slots_of(ads)

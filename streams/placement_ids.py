@@ -8,8 +8,8 @@ from collections.abc import Iterable, Sequence
 from typing import NamedTuple, Self
 
 import numpy as np
-import numpy.typing as npt
 
+from scoring.arrays import Bools
 from scoring.ids import id64, id64s
 from streams.message import Headers
 
@@ -52,7 +52,7 @@ class Origin(NamedTuple):
         return cls(lane, (first, second))
 
 
-def made_for(names: Sequence[str], users: Sequence[str]) -> npt.NDArray[np.bool_]:
+def made_for(names: Sequence[str], users: Sequence[str]) -> Bools:
     """Whether each of ``names [N]`` is the id of a placement for the user at the same place in ``users [N]``."""
     ends = id64s(users).astype(">u8").tobytes().hex(" ", 8).split()
     own = [name.partition(".")[0].endswith(end) for name, end in zip(names, ends, strict=True)]

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 from msgspec import UNSET, UnsetType
 
+from scoring.arrays import Ids, Ints, Singles
 from scoring.calibration import Calibration
 from scoring.candidates import Shares
 from scoring.catalogue import FOREVER_MS
@@ -103,12 +104,12 @@ class _Batch:
     engine: Engine
     scored: Scored
     names: list[str]
-    ids: npt.NDArray[np.uint64]  # 64-bit ids of the names
+    ids: Ids  # 64-bit ids of the names
     slots: list[tuple[Slot, ...]]  # per person
     chosen: list[list[int]]
     propensities: list[list[float]]
-    ads: npt.NDArray[np.uint64]  # [B, C]
-    revisions: npt.NDArray[np.uint64]  # [B, C]
+    ads: Ids  # [B, C]
+    revisions: Ids  # [B, C]
     times_ms: list[int]
     arms: list[str]
     versions: dict[str, str]
@@ -233,7 +234,7 @@ def versions_of(engine: Engine, model: str) -> dict[str, str]:
     }
 
 
-def _of_filled(values: npt.NDArray[Any], chosen: npt.NDArray[np.int64]) -> list[list[Any]]:
+def _of_filled(values: npt.NDArray[Any], chosen: Ints) -> list[list[Any]]:
     """``values [B, L]`` of each person's slots that are not empty."""
     filled = chosen != EMPTY_SLOT
     if filled.all():
@@ -242,7 +243,7 @@ def _of_filled(values: npt.NDArray[Any], chosen: npt.NDArray[np.int64]) -> list[
     return [row[here].tolist() for row, here in zip(values, filled, strict=True)]
 
 
-def _slots_of(engine: Engine, scored: Scored, placements: npt.NDArray[np.uint64]) -> list[tuple[Slot, ...]]:
+def _slots_of(engine: Engine, scored: Scored, placements: Ids) -> list[tuple[Slot, ...]]:
     """The slots of each person that are not empty; numbers are rounded while they are arrays."""
     names, campaigns, decided = engine.catalogue.names, engine.catalogue.campaigns, scored.decided
     filled = decided.chosen != EMPTY_SLOT
@@ -280,9 +281,7 @@ def _slots_of(engine: Engine, scored: Scored, placements: npt.NDArray[np.uint64]
     return [tuple(islice(slots, count)) for count in filled.sum(axis=1).tolist()]
 
 
-def _seals_of(
-    engine: Engine, placements: npt.NDArray[np.uint64], ads: npt.NDArray[np.int64], prices: npt.NDArray[np.int64]
-) -> list[str]:
+def _seals_of(engine: Engine, placements: Ids, ads: Ints, prices: Ints) -> list[str]:
     """Seals of N slots as hex."""
     catalogue = engine.catalogue
     tags = engine.market.seal.tags(placements, catalogue.ad.take(ads), prices, catalogue.bid_type.take(ads))
@@ -295,15 +294,13 @@ def _ttl_ms(scored: Scored) -> int:
     return scored.group.policy.placement_ttl_ms
 
 
-def _ends_of(
-    engine: Engine, ads: npt.NDArray[np.int64], valid_until_ms: npt.NDArray[np.int64]
-) -> list[int | UnsetType]:
+def _ends_of(engine: Engine, ads: Ints, valid_until_ms: Ints) -> list[int | UnsetType]:
     """When the ads of N slots end, where that is before their placements do."""
     ends_ms = engine.catalogue.end_ms.take(ads)
     return [end if first else UNSET for end, first in zip(ends_ms.tolist(), ends_ms < valid_until_ms, strict=True)]
 
 
-def _reasons_of(engine: Engine, scored: Scored, filled: npt.NDArray[np.int64]) -> list[tuple[Attended, ...]]:
+def _reasons_of(engine: Engine, scored: Scored, filled: Ints) -> list[tuple[Attended, ...]]:
     """For each slot of ``filled [F]``, person by person, the past items that earned its ad, most attention first."""
     items, weights = _most_attended(scored.history_slots, scored.attention)
     items, weights = items[filled], weights[filled]
@@ -319,9 +316,7 @@ def _reasons_of(engine: Engine, scored: Scored, filled: npt.NDArray[np.int64]) -
     return [tuple(islice(told, count)) for count in explains.sum(axis=1).tolist()]
 
 
-def _most_attended(
-    history: npt.NDArray[np.int64], attention: npt.NDArray[np.float32]
-) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]:
+def _most_attended(history: Ints, attention: Singles) -> tuple[Ints, Singles]:
     """Catalogue slots and summed attention ``[B × L, REASONS_MAX]`` of the past items most attended to, most first.
 
     ``history [B, H]``, ``attention [B, L, H]``. An item's attention is summed over its appearances, at the first of

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from scoring.arrays import Floats
+from scoring.arrays import Floats, Ints
 from scoring.evidence import calibration
 from scoring.watch import Adwin
 
@@ -64,7 +64,7 @@ class Settled:
         self._early[lane] = known[early]
         return np.delete(known, early)
 
-    def _whole_until(self, lane: int, known_ms: npt.NDArray[np.int64]) -> int:
+    def _whole_until(self, lane: int, known_ms: Ints) -> int:
         """The moment up to which ``lane`` has been heard whole: its newest one, or the one before if reads are cut."""
         before_ms = self._clock_ms.get(lane, 0)
         clock_ms = self._clock_ms[lane] = int(known_ms.max(initial=before_ms))

@@ -13,6 +13,7 @@ from msgspec import Raw
 from msgspec.structs import astuple
 from pybase64 import b64encode
 
+from scoring.arrays import Bools, Floats, Ids
 from scoring.ids import id64, uniform
 from scoring.market import Fate
 from scoring.rows import LAYOUT_VERSION, ROW
@@ -25,7 +26,7 @@ _Encoded = msgspec.defstruct("_Encoded", Decision.__struct_fields__, gc=False)
 """A `Decision` whose bytes are JSON already."""
 
 
-def kept(placements: npt.NDArray[np.uint64], share: float) -> npt.NDArray[np.bool_]:
+def kept(placements: Ids, share: float) -> Bools:
     """Whether each of ``placements [N]``, 64-bit ids, leaves a receipt, if a ``share`` of all do.
 
     The id alone decides. So a slice that is run again leaves the same receipts, and a reader knows which to expect.
@@ -42,7 +43,7 @@ def _encoded(value: object) -> object:
     return Raw(b'"%b"' % b64encode(value)) if isinstance(value, bytes) else value
 
 
-def worth_of(told: Decision) -> npt.NDArray[np.float64]:
+def worth_of(told: Decision) -> Floats:
     """What each candidate was worth, ``[C]`` micros of an impression: bid times pCTR where the receipt says no more."""
     if told.worth:
         return np.frombuffer(told.worth, dtype="<f4").astype(np.float64)
@@ -58,7 +59,7 @@ def fates_of(told: Decision) -> npt.NDArray[np.uint8]:
     return fates
 
 
-def may_be_shown(fates: npt.NDArray[np.uint8]) -> npt.NDArray[np.bool_]:
+def may_be_shown(fates: npt.NDArray[np.uint8]) -> Bools:
     """Whether the rules left each candidate in, ``[C]``; one that a slot shuts out for the slots below it counts."""
     return np.isin(fates, (Fate.OUTBID, Fate.KEPT_APART)) | (fates >= Fate.WON)
 

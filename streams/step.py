@@ -19,6 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from scoring.anomaly import FloodScore, fastest
+from scoring.arrays import Ints
 from scoring.attribution import Attribution
 from scoring.budgets import Budgets
 from scoring.cleaning import Rules
@@ -345,7 +346,7 @@ class Step:
         return idle
 
 
-def _stream_times(state: LaneState, taken: Slice) -> npt.NDArray[np.int64]:
+def _stream_times(state: LaneState, taken: Slice) -> Ints:
     """The lane's time at each record of the slice."""
     record_ms = np.array([record.timestamp for record in taken.records], dtype=np.int64)
     return stream_times(record_ms, state.stream_ms, max(state.stream_ms, *taken.watermarks_ms))

@@ -18,6 +18,7 @@ import numpy.typing as npt
 import structlog
 import xxhash
 
+from scoring.arrays import Singles
 from scoring.ids import EMPTY, id64s
 from scoring.text import TEXT_DIM, TEXT_ENCODER, TextOf, Vectors
 from streams.own_files import own_folder, shared_file
@@ -155,7 +156,7 @@ class Titles:
             log.warning("vectors of titles not kept; they are encoded again whenever they are needed", error=error)
         return written
 
-    def _read(self, number: int) -> npt.NDArray[np.float32] | None:
+    def _read(self, number: int) -> Singles | None:
         """The kept vector of a title; None where there is none, or it is damaged."""
         if (place := self._places.get(number)) is None:
             return None
@@ -163,7 +164,7 @@ class Titles:
         if len(content) < _ROW.itemsize:
             return None
         row = np.frombuffer(content, dtype=_ROW)[0]
-        vector: npt.NDArray[np.float32] = row["vector"]
+        vector: Singles = row["vector"]
         return vector if int(row["title"]) == number and int(row["check"]) == _check(row) else None
 
     def _alone(self) -> AbstractContextManager[None]:

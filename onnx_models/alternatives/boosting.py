@@ -8,12 +8,12 @@ import warnings
 
 import lightgbm
 import numpy as np
-import numpy.typing as npt
 
 from onnx_models.alternatives import Chances
 from onnx_models.alternatives.features import content, numbers, surface_of
 from onnx_models.alternatives.popularity import ItemRates
 from onnx_models.examples import Examples, Items
+from scoring.arrays import Singles
 
 ROUNDS_MAX = 400
 # One thread: models are fitted side by side, and on shared cores LightGBM's threads spin for each other.
@@ -56,7 +56,7 @@ class Boosting:
             warnings.simplefilter("ignore")
             return np.asarray(self._model.predict(self._table(examples, follow=follow)), dtype=np.float64)
 
-    def _table(self, examples: Examples, *, follow: bool = False) -> npt.NDArray[np.float32]:
+    def _table(self, examples: Examples, *, follow: bool = False) -> Singles:
         rates = self._rates.known(examples, follow=follow)
         columns = [numbers(examples), surface_of(examples), rates, content(examples, self._items)]
         return np.column_stack(columns).astype(np.float32)

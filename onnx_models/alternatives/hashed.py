@@ -1,7 +1,6 @@
 """Logistic regression over hashed ids and content (Weinberger et al., 2009): user, item, its tokens, surface, hour."""
 
 import numpy as np
-import numpy.typing as npt
 from scipy.sparse import csr_matrix
 from sklearn.linear_model import LogisticRegression
 
@@ -9,6 +8,7 @@ from onnx_models.alternatives import Chances
 from onnx_models.alternatives.features import surface_of
 from onnx_models.examples import Examples, Items
 from onnx_models.metrics import log_loss
+from scoring.arrays import Ids
 from scoring.ids import mix64
 from scoring.units import HOUR_MS
 
@@ -53,6 +53,6 @@ class Hashed:
         return csr_matrix((np.ones(len(columns), np.float32), (rows, columns)), shape=(len(examples), BUCKETS))
 
 
-def _named(kind: int, value: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
+def _named(kind: int, value: Ids) -> Ids:
     """A hash of a feature's kind and value, never 0."""
     return mix64(mix64(value) ^ np.uint64(kind)) | np.uint64(1 << 40)

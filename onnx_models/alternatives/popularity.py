@@ -1,11 +1,11 @@
 """Each item's click rate so far: what any model must beat."""
 
 import numpy as np
-import numpy.typing as npt
 
 from onnx_models.alternatives import Chances
 from onnx_models.alternatives.features import Rates, surface_of
 from onnx_models.examples import Examples, Items
+from scoring.arrays import Floats, Ints
 from scoring.inputs import SURFACES
 
 
@@ -31,7 +31,7 @@ class ItemRates:
                 self._rate,  # the rate of the followed examples would reveal their own future
             )
 
-    def known(self, examples: Examples, *, follow: bool = False) -> npt.NDArray[np.float64]:
+    def known(self, examples: Examples, *, follow: bool = False) -> Floats:
         """Counts and rates by item, and by item and surface, ``[E, 4]``; ``follow``: with the examples themselves."""
         if follow and self._learn is not None:
             self._note([self._learn, examples])
@@ -39,11 +39,11 @@ class ItemRates:
         return np.column_stack([rates.known(key, examples.time_ms) for rates, key in by])
 
 
-def _item(examples: Examples) -> npt.NDArray[np.int64]:
+def _item(examples: Examples) -> Ints:
     return examples.item.astype(np.int64)
 
 
-def _placed(examples: Examples) -> npt.NDArray[np.int64]:
+def _placed(examples: Examples) -> Ints:
     return _item(examples) * SURFACES + surface_of(examples)
 
 

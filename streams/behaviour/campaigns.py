@@ -1,7 +1,6 @@
 """Campaign return: what campaigns were charged, by the same billing as in lanes, and what people bought in answer."""
 
 import numpy as np
-import numpy.typing as npt
 from msgspec import Struct
 
 from scoring.arrays import Ints
@@ -131,7 +130,7 @@ def _events(behaviour: Behaviour) -> Events:
     return out[np.lexsort((out["source"], out["time_ms"]))]
 
 
-def _campaign(name: str, sums: npt.NDArray[np.int64], interval: tuple[float, float]) -> Campaign:
+def _campaign(name: str, sums: Ints, interval: tuple[float, float]) -> Campaign:
     impressions, clicks, purchases, parts, value = sums.tolist()
     cost = parts // PARTS
     return Campaign(

@@ -1,9 +1,9 @@
 """Interest drift: how far people's interest vectors, computed as in the engine, turn from one period to the next."""
 
 import numpy as np
-import numpy.typing as npt
 from msgspec import Struct
 
+from scoring.arrays import Floats, Singles
 from scoring.features import FEATURE_DIM
 from scoring.ids import mix64
 from scoring.interest import HALF_LIVES_MS, accumulate, weight_of
@@ -69,14 +69,14 @@ def drift(behaviour: Behaviour) -> Drift:
     return Drift(people=len(attended), followed=len(sample), turns=turns)
 
 
-def _turn(from_ms: int, before: npt.NDArray[np.float32], after: npt.NDArray[np.float32]) -> Turn:
+def _turn(from_ms: int, before: Singles, after: Singles) -> Turn:
     turned = turned_by(before, after)
     low, median, high = np.quantile(turned[:, HORIZONS.index("long")], [0.25, 0.5, 0.75]).tolist()
     session = float(np.median(turned[:, HORIZONS.index("session")]))
     return Turn(from_ms, len(before), median, low, high, session)
 
 
-def turned_by(before: npt.NDArray[np.float32], after: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
+def turned_by(before: Singles, after: Singles) -> Floats:
     """1 − the cosine of vectors ``[N, L, K]``, as ``[N, L]``; 1 where one of them has decayed to zero.
 
     Decay shortens vectors and does not turn them, so each may be taken at any moment.
@@ -85,5 +85,5 @@ def turned_by(before: npt.NDArray[np.float32], after: npt.NDArray[np.float32]) -
     lengths = np.linalg.norm(one, axis=2) * np.linalg.norm(other, axis=2)
     inner = np.einsum("nlk,nlk->nl", one, other)
     cosine = np.divide(inner, lengths, out=np.zeros_like(inner), where=lengths > 0)
-    turned: npt.NDArray[np.float64] = np.clip(1 - cosine, 0, 2)
+    turned: Floats = np.clip(1 - cosine, 0, 2)
     return turned

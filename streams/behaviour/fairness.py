@@ -5,10 +5,9 @@ exposure in rankings"; Gini (1912) and Lorenz (1905) say how unequal a division 
 """
 
 import numpy as np
-import numpy.typing as npt
 from msgspec import Struct
 
-from scoring.arrays import Floats
+from scoring.arrays import Bools, Floats
 from streams.behaviour.joined import Behaviour, Names
 
 TOLD_MAX = 20
@@ -78,12 +77,12 @@ def _division(behaviour: Behaviour, of: Names) -> Division:
     )
 
 
-def _on_offer(behaviour: Behaviour) -> npt.NDArray[np.bool_]:
+def _on_offer(behaviour: Behaviour) -> Bools:
     """The ads that could be shown while the events happened. Ads ended, paused or withdrawn since are left out:
     nothing tells when that was, and compaction leaves nothing of a withdrawn ad.
     """
     shop, (from_ms, to_ms) = behaviour.shop, behaviour.gathered.span_ms
-    on_offer: npt.NDArray[np.bool_] = shop.active & (shop.start_ms < to_ms) & (from_ms < shop.end_ms)
+    on_offer: Bools = shop.active & (shop.start_ms < to_ms) & (from_ms < shop.end_ms)
     return on_offer
 
 

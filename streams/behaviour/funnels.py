@@ -4,6 +4,7 @@ import numpy as np
 import numpy.typing as npt
 from msgspec import Struct
 
+from scoring.arrays import Ints
 from scoring.confidence import of_trials, wilson
 from scoring.events import Kind
 from scoring.ids import MISSING
@@ -60,7 +61,7 @@ def funnels(behaviour: Behaviour) -> Funnels:
     )
 
 
-def _steps(stage: npt.NDArray[np.uint8], person: npt.NDArray[np.int64] | None = None) -> list[Step]:
+def _steps(stage: npt.NDArray[np.uint8], person: Ints | None = None) -> list[Step]:
     """The steps of what came as far as ``stage [N]``: impressions, each of a ``person [N]``; or people, for None."""
     counts = {step: int((stage >= kind).sum()) for step, kind in STEPS.items()}
     first = counts["shown"]

@@ -14,6 +14,7 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
+from scoring.arrays import Ids
 from scoring.events import Source
 from scoring.ids import IdArray, id64, id64s, mix64
 from scoring.order import Times
@@ -120,7 +121,7 @@ class Gatherer:
         self._parts: dict[type[Event], list[Table]] = {Impression: [], Click: []}
         self._decided: list[Table] = []
         self._offered = Offered()
-        self._placements: npt.NDArray[np.uint64] | None = None
+        self._placements: Ids | None = None
         self._newest_ms: dict[tuple[Source, int], int] = {}
         self._count = 0
 
@@ -198,7 +199,7 @@ class Gatherer:
             self.invalid += len(values) - len(found)
             return found
 
-    def _named(self) -> npt.NDArray[np.uint64]:
+    def _named(self) -> Ids:
         """The placements that impressions name, sorted."""
         if self._placements is None:
             told = [part["placement"] for part in self._parts[Impression]]

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
-from scoring.arrays import Ints, Singles
+from scoring.arrays import Bools, Ids, Ints, Singles
 from scoring.catalogue import Catalogue
 from scoring.events import Kind
 from scoring.features import FEATURE_DIM, top_category
@@ -98,7 +98,7 @@ class Behaviour:
         return self.gathered.actions
 
     @property
-    def clicked(self) -> npt.NDArray[np.bool_]:
+    def clicked(self) -> Bools:
         """Whether an impression was clicked, or led to more, ``[I]``."""
         return self.stage >= Kind.CLICKED
 
@@ -190,7 +190,7 @@ def _answers(impressions: Table, actions: Table) -> Ints:
     return np.where(actions["answers"], found, MISSING)
 
 
-def places(known: npt.NDArray[np.uint64], wanted: npt.NDArray[np.uint64]) -> Ints:
+def places(known: Ids, wanted: Ids) -> Ints:
     """The first place of each of ``wanted`` in ``known``; `MISSING` where it is not there."""
     if not len(known):
         return np.full(len(wanted), MISSING, dtype=np.int64)

@@ -10,10 +10,9 @@ the unit is the user, and the intervals hold however often one looks.
 import math
 
 import numpy as np
-import numpy.typing as npt
 from msgspec import Struct
 
-from scoring.arrays import Floats, Ints
+from scoring.arrays import Bools, Floats, Ints
 from scoring.assignment import OUTSIDE
 from scoring.confidence import Z_95
 from scoring.events import Kind
@@ -126,7 +125,7 @@ def _totals(behaviour: Behaviour, chosen: Ints) -> Floats:
     return told
 
 
-def _switches(behaviour: Behaviour, chosen: Ints) -> npt.NDArray[np.bool_]:
+def _switches(behaviour: Behaviour, chosen: Ints) -> Bools:
     """Whether an impression has another category than the person's one before; false for a person's first.
 
     An ad that is in no catalogue has no category, and changes none, as in experiments.
@@ -180,7 +179,7 @@ def _mean(values: Floats, chance: Floats) -> tuple[float, float]:
     return mean, squares / float(weight.sum()) ** 2 * people / max(people - 1, 1)
 
 
-def category_entropy(behaviour: Behaviour, chosen: Ints) -> tuple[Floats, npt.NDArray[np.bool_]]:
+def category_entropy(behaviour: Behaviour, chosen: Ints) -> tuple[Floats, Bools]:
     """Entropy in bits, ``[U]``, of the categories of a person's impressions, and who has `IMPRESSIONS_MIN` of them.
 
     With Miller's correction (1955), (kinds − 1) / 2n nats: without it, people with few impressions would seem narrower

@@ -9,6 +9,7 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
+from scoring.arrays import Floats
 from scoring.confidence import wilson
 from scoring.units import HOUR_MS
 from streams.control_wire import Drift
@@ -131,7 +132,7 @@ class DayRanks:
     def __init__(self) -> None:
         self._hours: dict[int, tuple[int, float]] = {}
 
-    def add(self, ranks: npt.NDArray[np.float64], now_ms: int) -> None:
+    def add(self, ranks: Floats, now_ms: int) -> None:
         """Add ``ranks``, and drop those older than a day."""
         hour = now_ms // HOUR_MS
         clicks, total = self._hours.get(hour, (0, 0.0))

@@ -4,8 +4,8 @@ from collections.abc import Sequence
 
 import msgspec
 import numpy as np
-import numpy.typing as npt
 
+from scoring.arrays import Ints
 from streams.wire import TimeMs
 
 LATENCIES_KEPT = 512
@@ -43,7 +43,7 @@ class Flow:
     def __init__(self, lanes: int) -> None:
         self._totals = np.zeros(lanes, dtype=np.int64)
         self._latency_ms = np.full((lanes, LATENCIES_KEPT), np.nan)
-        self._ticks: list[tuple[int, npt.NDArray[np.int64]]] = []
+        self._ticks: list[tuple[int, Ints]] = []
 
     def take(self, lane: int, placed: Sequence[Placed], written_ms: Sequence[int]) -> None:
         """Take placements of a lane, oldest first, each with the time of its record.

@@ -8,8 +8,8 @@ from collections import Counter
 
 import msgspec
 import numpy as np
-import numpy.typing as npt
 
+from scoring.arrays import Singles
 from scoring.catalogue import Catalogue
 from scoring.features import FEATURE_DIM, add_token, tokens
 
@@ -40,7 +40,7 @@ class Vocabulary:
         self._words: list[tuple[str, str]] = []
         self._vectors = np.zeros((0, FEATURE_DIM), dtype=np.float32)
 
-    def tastes(self, interest: npt.NDArray[np.float32]) -> list[Taste]:
+    def tastes(self, interest: Singles) -> list[Taste]:
         """The words most similar to an interest vector ``[FEATURE_DIM]``; none where it is zero."""
         norm = float(np.linalg.norm(interest))
         if norm == 0:

@@ -12,6 +12,7 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
+from scoring.arrays import Floats, Ids, Ints
 from scoring.catalogue import Catalogue
 from scoring.engine import Engine
 from scoring.events import Kind
@@ -151,7 +152,7 @@ class Explainer:
             needed_worth_micros=round(1000 * judged.least),
         )
 
-    def _history(self, row: np.void, held: npt.NDArray[np.int64]) -> list[Past]:
+    def _history(self, row: np.void, held: Ints) -> list[Past]:
         return [
             Past(
                 ad=ad,
@@ -162,7 +163,7 @@ class Explainer:
             for ad, at in zip(self._named(row["ring_ad"][held]), held.tolist(), strict=True)
         ]
 
-    def _won(self, slot: Slot, again: Recomputed | None, held: npt.NDArray[np.int64]) -> Won:
+    def _won(self, slot: Slot, again: Recomputed | None, held: Ints) -> Won:
         scored = again.scored if again is not None and again.identical else None
         return Won(
             slot=slot.slot,
@@ -196,7 +197,7 @@ class Explainer:
             for ad, at in zip(self._named(ads[nearest]), nearest, strict=True)
         ]
 
-    def _named(self, ads: npt.NDArray[np.uint64]) -> list[Named]:
+    def _named(self, ads: Ids) -> list[Named]:
         return [
             self._at(slot) if slot != MISSING else Named(ad_id=f"{ad:016x}", title="", category="")
             for slot, ad in zip(self._catalogue.slots_of(ads).tolist(), ads.tolist(), strict=True)
@@ -215,13 +216,13 @@ class Explainer:
 class Judged:
     """What C candidates were worth, ``worth [C]`` micros of an impression, and what became of them, ``fates [C]``."""
 
-    worth: npt.NDArray[np.float64]
+    worth: Floats
     fates: npt.NDArray[np.uint8]
-    ads: npt.NDArray[np.uint64]
+    ads: Ids
     least: float
     control: bool
     temperature: float
-    spread: npt.NDArray[np.float64] | None = None
+    spread: Floats | None = None
     """Standard deviation of the log worth, ``[C]``, where Thompson sampling drew."""
 
     @classmethod
@@ -247,7 +248,7 @@ class Judged:
         """Places of the candidates without a slot, by descending worth."""
         return [at for at in self.order() if self.fates[at] < Fate.WON]
 
-    def chances(self) -> npt.NDArray[np.float64]:
+    def chances(self) -> Floats:
         """Probability of the first slot before the draw; 0 for candidates that must not be shown."""
         may = may_be_shown(self.fates)
         chances = np.zeros(len(self.worth))

@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 import structlog
 
+from scoring.arrays import Ids
 from scoring.calibration import Calibrator
 from scoring.catalogue import Catalogue
 from scoring.cleaning import Rules
@@ -185,7 +186,7 @@ class LaneClicks:
         if len(new := self.rates.follow(catalogue)):
             self.rates.set(new, self.layer.lifts.records(catalogue.ad[new].tolist())[:, 2:])
 
-    def count(self, ads: npt.NDArray[np.uint64], counts: Counts) -> None:
+    def count(self, ads: Ids, counts: Counts) -> None:
         """Add to the records of ``ads [E]`` what ``rates`` has counted of them, ``counts [E, 2]``."""
         of = np.flatnonzero(counts.any(axis=1))
         named, which = np.unique(ads[of], return_inverse=True)

@@ -179,7 +179,7 @@ class LaneLedger:
         return out
 
 
-def _figures(of: npt.NDArray[np.int64]) -> Figures:
+def _figures(of: Ints) -> Figures:
     numbers = dict(zip(FIGURES, of.tolist(), strict=True))
     return Figures(
         impressions=numbers["impressions"],

@@ -9,9 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 
-from scoring.arrays import Floats, Ints
+from scoring.arrays import Floats, Ids, Ints
 from scoring.ids import mix64, uniform
 from scoring.offpolicy import Estimate, Logged, evaluate, fitted_means
 from streams.logs import LogError
@@ -62,7 +61,7 @@ def values(directory: Path) -> Iterator[ArmValue]:
             yield ArmValue(name, outcome, float(column[arm == number].mean()), evaluate(logged))
 
 
-def _read(file: Path) -> tuple[npt.NDArray[np.uint64], Ints, Ints, Floats]:
+def _read(file: Path) -> tuple[Ids, Ints, Ints, Floats]:
     """Customers' ids, whether they are new, their arms, and their outcomes ``[N, 3]``."""
     customers, newbie, arm, outcomes = [], [], [], []
     for row in rows(file, _COLUMNS):

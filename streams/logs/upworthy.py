@@ -10,9 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 
-from scoring.arrays import Ints
+from scoring.arrays import Bools, Floats, Ints
 from streams.logs import LogError
 from streams.logs.table import rows
 
@@ -34,12 +33,12 @@ class Pairs:
     other: Ints
     week: Ints
     test: Ints
-    z: npt.NDArray[np.float64]
+    z: Floats
 
     def __len__(self) -> int:
         return len(self.z)
 
-    def at(self, chosen: npt.NDArray[np.bool_]) -> "Pairs":
+    def at(self, chosen: Bools) -> "Pairs":
         """The chosen pairs."""
         return Pairs(
             self.headlines,

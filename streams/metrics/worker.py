@@ -9,12 +9,12 @@ from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
-import numpy.typing as npt
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info, disable_created_metrics
 from prometheus_client.core import HistogramMetricFamily, Metric
 from prometheus_client.process_collector import ProcessCollector
 from prometheus_client.registry import Collector
 
+from scoring.arrays import Floats
 from scoring.events import Outcome
 from scoring.shown import Shown
 from streams import topics
@@ -69,7 +69,7 @@ class ArrayHistogram(Collector):
         self._sum = 0.0
         registry.register(self)
 
-    def observe(self, values: npt.NDArray[np.float64]) -> None:
+    def observe(self, values: Floats) -> None:
         """Count all of ``values [N]``."""
         places = np.searchsorted(self._bounds, values, side="left")
         self._counts += np.bincount(places, minlength=len(self._counts))

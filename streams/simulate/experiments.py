@@ -11,10 +11,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from scoring.allocation import allocation
-from scoring.arrays import Floats
+from scoring.arrays import Floats, Ints
 from scoring.assignment import Arm, Experiment
 from scoring.confidence import split_log_e_value
 from scoring.ids import mix64
@@ -36,7 +35,7 @@ COHORTS, COHORT, MINIMUM = 10, 400, 0.1
 class Shoppers:
     """The people who take part, in order of arrival: arm ``[U]``, sums before and sums after ``[U, sums]``."""
 
-    arm: npt.NDArray[np.int64]
+    arm: Ints
     before: Floats
     after: Floats
 
@@ -127,7 +126,7 @@ class Bandit:
     trial: Trial = field(default_factory=lambda: Trial(np.array([[0.5, 0.5]])))
     plain: Trial = field(default_factory=lambda: Trial(np.array([0.5, 0.5])))
     totals: Floats = field(default_factory=lambda: np.zeros((0, len(SUMS))))
-    cohort: npt.NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
+    cohort: Ints = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
     missed: bool = False
     plain_missed: bool = False
 

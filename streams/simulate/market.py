@@ -11,9 +11,8 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
-from scoring.arrays import Floats, Ints
+from scoring.arrays import Bools, Floats, Ids, Ints
 from scoring.catalogue import Catalogue, Entry
 from scoring.features import Content
 from scoring.ids import MISSING, id64s
@@ -54,7 +53,7 @@ class Shop:
 
     catalogue: Catalogue
     campaign: Ints  # [A]
-    campaign_ids: npt.NDArray[np.uint64]  # [M]
+    campaign_ids: Ids  # [M]
     tastes: Tastes
 
     @classmethod
@@ -83,7 +82,7 @@ class Worker:
 
     market: Market
     pacer: Pacer
-    lanes: npt.NDArray[np.bool_]
+    lanes: Bools
 
     def pace(self, shop: Shop, now_ms: int, ledger: Ints, published: Ints) -> None:
         """Pace by its own lanes' present ledger and the others' published ledgers, ``[lanes, M]``."""
@@ -266,7 +265,7 @@ class Day:
 
     billed: Ints
     unbilled: Ints
-    held_back: npt.NDArray[np.bool_]
+    held_back: Bools
     off_traffic: Floats
 
 

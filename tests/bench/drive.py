@@ -14,9 +14,9 @@ from typing import Any, Protocol
 
 import msgspec
 import numpy as np
-import numpy.typing as npt
 from confluent_kafka import Consumer, Message, Producer, TopicPartition
 
+from scoring.arrays import Floats
 from scoring.events import Source
 from streams import topics
 from streams.identity import partitioner
@@ -101,7 +101,7 @@ class Events:
         self.keys = [event.user_id.encode() for event in self.all]
         self.lanes = [partition_of(key) for key in self.keys]
         self.sources = [Source.CLICK if isinstance(event, Click) else Source.IMPRESSION for event in self.all]
-        self.answered_s: npt.NDArray[np.float64] = np.zeros(len(self.all))
+        self.answered_s: Floats = np.zeros(len(self.all))
 
     def value(self, number: int, time_ms: int) -> bytes:
         """The event as of ``time_ms``; a click answers what was shown at that very moment."""
@@ -244,7 +244,7 @@ class Driver:
                 self.answers += 1
                 self._matching.answer(value, now_s)
 
-    def _found(self, due_s: npt.NDArray[np.float64], late_s: npt.NDArray[np.float64]) -> Driven:
+    def _found(self, due_s: Floats, late_s: Floats) -> Driven:
         answered_s = self._events.answered_s
         counted = (due_s >= due_s[0] + self._plan.warm_s) & (answered_s > 0)
         latency_ms = 1000 * (answered_s - due_s)[counted]

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 from aiokafka import AIOKafkaProducer
 
+from scoring.arrays import Ints
 from streams import topic_admin, topics
 from streams.columns import Event, source_of
 from streams.identity import partitioner
@@ -43,7 +43,7 @@ class Load:
     exponent: float = 1.0
     start_ms: int = START_MS
 
-    def user_numbers(self) -> npt.NDArray[np.int64]:
+    def user_numbers(self) -> Ints:
         """The user of each event ``[E]``, from 0, the busiest."""
         chances = np.arange(1.0, self.users + 1) ** -self.exponent
         upto = np.cumsum(chances) / chances.sum()

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
+from scoring.arrays import Ids, Ints, Singles
 from scoring.attention import AttentionModel, load
 from scoring.calibration import Calibrator
 from scoring.candidates import Shares, choose
@@ -117,9 +117,9 @@ class Case:
     engine: Engine
     learned: Calibrator
     users: list[bytes]
-    ids: npt.NDArray[np.uint64]
+    ids: Ids
     rows: Rows
-    candidates: npt.NDArray[np.int64]
+    candidates: Ints
 
     @classmethod
     def of(cls, engine: Engine, store: RowStore) -> "Case":
@@ -129,7 +129,7 @@ class Case:
         scored = engine.place(rows, ids, ids, learned)
         return cls(engine, learned, users, ids, rows, np.concatenate([part.asked.candidates for part in scored]))
 
-    def retrieve(self) -> npt.NDArray[np.int64]:
+    def retrieve(self) -> Ints:
         """The engine's retrieval, with what it needs of the rows."""
         now_ms = self.rows["time_ms"].copy()
         _, interest = interest_of(decayed(self.rows["interest"], self.rows["interest_ms"], now_ms))
@@ -163,13 +163,13 @@ class Case:
         }
 
 
-def reference(interest: npt.NDArray[np.float32], items: npt.NDArray[np.float32], count: int) -> npt.NDArray[np.int64]:
+def reference(interest: Singles, items: Singles, count: int) -> Ints:
     """The plain retrieval: the product with every ad, and the ``count`` largest, ``[B, count]``."""
-    nearest: npt.NDArray[np.int64] = np.argpartition(interest @ items.T, len(items) - count, axis=1)[:, -count:]
+    nearest: Ints = np.argpartition(interest @ items.T, len(items) - count, axis=1)[:, -count:]
     return nearest
 
 
-def recall(shop: Catalogue, interest: npt.NDArray[np.float32], count: int) -> float:
+def recall(shop: Catalogue, interest: Singles, count: int) -> float:
     """The share of the ``count`` nearest ads of each person that the engine's retrieval finds, nothing else asked."""
     seeds = np.arange(len(interest), dtype=np.uint64)
     found = choose(shop, interest, seeds, START_MS, Shares(count, fresh=0, random=0))

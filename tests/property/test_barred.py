@@ -1,10 +1,10 @@
 """Ads that may be shown to nobody take no candidate's place from one that may, whatever bars them."""
 
 import numpy as np
-import numpy.typing as npt
 from hypothesis import given
 from hypothesis import strategies as st
 
+from scoring.arrays import Bools, Ints
 from scoring.candidates import Shares, choose
 from scoring.catalogue import Catalogue
 from scoring.features import FEATURE_DIM
@@ -58,7 +58,7 @@ def paced(terms: Terms, paces: dict[int, float]) -> Market:
     return market
 
 
-def refused(market: Market, shop: Catalogue) -> npt.NDArray[np.bool_]:
+def refused(market: Market, shop: Catalogue) -> Bools:
     """Which ads ``[N]`` a decision among all of them refuses."""
     everything, nobody = np.arange(len(shop))[None], np.full((1, 1), MISSING)
     pctr, offers = np.full(everything.shape, 0.5), market.offers(shop, everything)
@@ -67,7 +67,7 @@ def refused(market: Market, shop: Catalogue) -> npt.NDArray[np.bool_]:
     return np.isin(decided.fate[0], [Fate.BLOCKED, Fate.BUDGET_SPENT, Fate.BELOW_RESERVE])
 
 
-def chosen(shop: Catalogue, shares: Shares, barred: npt.NDArray[np.bool_] | None) -> npt.NDArray[np.int64]:
+def chosen(shop: Catalogue, shares: Shares, barred: Bools | None) -> Ints:
     """Candidates of four people, two of whom are in the control group; two ads are pinned."""
     interests = np.random.default_rng(9).normal(size=(PEOPLE, FEATURE_DIM)).astype(np.float32)
     pinned = np.array([0, 3])[: shares.count]

@@ -3,11 +3,10 @@
 import tracemalloc
 
 import numpy as np
-import numpy.typing as npt
 from hypothesis import given
 from hypothesis import strategies as st
 
-from scoring.arrays import Singles
+from scoring.arrays import Ints, Singles
 from scoring.candidates import nearest
 
 
@@ -19,7 +18,7 @@ def values_of(rng: np.random.Generator, ads: int, people: int, different: int, *
     return (1 + numbers * np.finfo(np.float32).eps).astype(np.float32)
 
 
-def sorted_out(values: Singles, marked: npt.NDArray[np.int64], count: int) -> npt.NDArray[np.int64]:
+def sorted_out(values: Singles, marked: Ints, count: int) -> Ints:
     """The plain definition: the first ``count`` by product, the marked before all others, of equals the first."""
     values = values.copy()
     values[marked, np.arange(len(marked))[:, None]] = np.inf

@@ -4,11 +4,11 @@ import math
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from scoring.arrays import Ids
 from scoring.ids import id64s
 from scoring.ranking import Ranked, rank
 
@@ -16,9 +16,7 @@ DRAWS = 40_000
 ADS = id64s([f"ad-{number}" for number in range(12)])
 
 
-def ranked(
-    pctr: list[float], bids: list[int], seeds: npt.NDArray[np.uint64], temperature: float, slots: int, ads: Any = None
-) -> Ranked:
+def ranked(pctr: list[float], bids: list[int], seeds: Ids, temperature: float, slots: int, ads: Any = None) -> Ranked:
     """The same candidates ranked for every seed."""
     people, count = len(seeds), len(pctr)
     return rank(

@@ -4,14 +4,13 @@ from statistics import NormalDist
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from river import bandit, proba
 
 from scoring.allocation import best_chances
-from scoring.arrays import Floats
+from scoring.arrays import Bools, Floats
 from scoring.thompson import Thompson, chances_of_most
 
 OFF_MAX = 0.001
@@ -26,7 +25,7 @@ def arrays(known: list[tuple[float, float]]) -> tuple[Floats, Floats, Floats]:
     return mean, spread, np.exp(mean + spread**2 / 2)
 
 
-def slots_of(value: Floats, spread: Floats, *opens: npt.NDArray[np.bool_]) -> list[Floats]:
+def slots_of(value: Floats, spread: Floats, *opens: Bools) -> list[Floats]:
     """Chances of one person's candidates, slot after slot, of whom these are open."""
     by = Thompson(value[None], spread[None], np.zeros(1, dtype=np.bool_))
     return [np.exp(by.utilities(open_[None], None, slot)[0]) for slot, open_ in enumerate(opens)]

@@ -1,9 +1,9 @@
 """Who is worth scoring: near to the person's interest, some new, some at random, each once, all eligible."""
 
 import numpy as np
-import numpy.typing as npt
 import pytest
 
+from scoring.arrays import Ids, Singles
 from scoring.candidates import Shares, choose
 from scoring.catalogue import Catalogue
 from scoring.features import FEATURE_DIM
@@ -12,11 +12,11 @@ from tests.builders import START_MS, catalogue, entry
 NEAR_ONLY = Shares(count=10, fresh=0, random=0)
 
 
-def interests(people: int, seed: int = 1) -> npt.NDArray[np.float32]:
+def interests(people: int, seed: int = 1) -> Singles:
     return np.random.default_rng(seed).normal(size=(people, FEATURE_DIM)).astype(np.float32)
 
 
-def seeds(people: int) -> npt.NDArray[np.uint64]:
+def seeds(people: int) -> Ids:
     return np.arange(1, people + 1, dtype=np.uint64)
 
 

@@ -1,10 +1,10 @@
 """All ads as arrays: added, changed, withdrawn, eligible when they should be, and bounded."""
 
 import numpy as np
-import numpy.typing as npt
 import pytest
 
 from scoring import catalogue as catalogue_module
+from scoring.arrays import Ids, Singles
 from scoring.catalogue import FOREVER_MS, Catalogue, CatalogueError, revision_of
 from scoring.features import DENSE_DIM, TOKENS_MAX, feature_vector, token_ids
 from scoring.ids import MISSING, id64, id64s
@@ -50,7 +50,7 @@ def test_what_is_no_column_is_no_attribute() -> None:
 def test_content_is_encoded_in_one_call_by_the_model() -> None:
     calls = []
 
-    def encode(tokens: npt.NDArray[np.uint64], dense: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    def encode(tokens: Ids, dense: Singles) -> Singles:
         calls.append((tokens.shape, dense.shape))
         return np.stack([tokens[:, 0] % 7, dense[:, 1]], axis=1).astype(np.float32)
 

@@ -6,6 +6,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
+from scoring.arrays import Bools
 from scoring.clicks import ClickModel
 from scoring.events import Source
 from scoring.feedback import ClickLayer, Learning, Observed
@@ -46,7 +47,7 @@ class World:
         self,
         layer: ClickLayer,
         model: npt.NDArray[np.uint32] | None = None,
-        shadowed: npt.NDArray[np.bool_] | None = None,
+        shadowed: Bools | None = None,
         start: int = 0,
         end: int | None = None,
     ) -> Observed:

@@ -3,10 +3,9 @@
 from functools import cache
 
 import numpy as np
-import numpy.typing as npt
 import pytest
 
-from scoring.arrays import Singles
+from scoring.arrays import Ids, Singles
 from scoring.events import Events, Source
 from scoring.evidence import KNOWN, Evidence
 from scoring.feedback import ClickLayer, Learning
@@ -26,7 +25,7 @@ STEADY, BUSY, QUIET = (20_000, 10.0), (30_000, 40.0), (4_000, 0.1)
 
 
 @cache
-def shop(shown: int, a_second: float) -> tuple[Events, npt.NDArray[np.uint64], Singles]:
+def shop(shown: int, a_second: float) -> tuple[Events, Ids, Singles]:
     """A shop in which ads differ: its events, whose they are, and the log-odds of each impression."""
     random = np.random.default_rng(2)
     logits = random.normal(-2.9, 1.0, shown)

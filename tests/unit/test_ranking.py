@@ -3,16 +3,16 @@
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pytest
 
+from scoring.arrays import Ids
 from scoring.ids import id64s
 from scoring.ranking import EMPTY_SLOT, Ranked, first_chances, rank, slot_chances
 
 ADS = id64s([f"ad-{number}" for number in range(12)])
 
 
-def ranked(pctr: list[float], bids: list[int], seeds: npt.NDArray[np.uint64], temperature: float, slots: int) -> Ranked:
+def ranked(pctr: list[float], bids: list[int], seeds: Ids, temperature: float, slots: int) -> Ranked:
     """The same candidates ranked for every seed."""
     shape = len(seeds), len(pctr)
 

@@ -3,10 +3,9 @@
 import math
 
 import numpy as np
-import numpy.typing as npt
 import pytest
 
-from scoring.arrays import Floats
+from scoring.arrays import Floats, Ints
 from scoring.assignment import OUTSIDE
 from scoring.confidence import of_trials, split_log_e_value
 from scoring.trial import DOERS_MIN, SUMS, Trial
@@ -24,7 +23,7 @@ def did(clicks: Floats, impressions: Floats | float = 10.0) -> Floats:
     return totals
 
 
-def exposed(arm: npt.NDArray[np.int64], before: Floats, shares: Floats | None = None) -> Trial:
+def exposed(arm: Ints, before: Floats, shares: Floats | None = None) -> Trial:
     trial = Trial(np.full(arm.max() + 1, 1 / (arm.max() + 1)) if shares is None else shares)
     trial.expose(np.arange(len(arm)), arm, before)
     return trial

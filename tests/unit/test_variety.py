@@ -3,16 +3,16 @@
 from itertools import combinations
 
 import numpy as np
-import numpy.typing as npt
 import pytest
 
+from scoring.arrays import Singles
 from scoring.variety import Method, Variety, intra_list_distance, unit
 
 ONE = np.ones(1, dtype=np.bool_)
 STRENGTH = 2.0
 
 
-def placed(method: Method, vectors: npt.NDArray[np.float32], *places: int) -> Variety:
+def placed(method: Method, vectors: Singles, *places: int) -> Variety:
     variety = Variety(method, STRENGTH, vectors)
     for place in places:
         variety.place(np.array([place]), ONE)

@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 
 import msgspec
 import numpy as np
-import numpy.typing as npt
 
+from scoring.arrays import Ints
 from scoring.events import Source
 from scoring.ids import id64
 from scoring.rows import decode_rows
@@ -33,7 +33,7 @@ class Evidence:
     recorded: Recorded
     committed: Mapping[int, tuple[int, int]]
     """The group's offsets of each lane."""
-    offsets: dict[tuple[Source, int], npt.NDArray[np.int64]] = field(init=False)
+    offsets: dict[tuple[Source, int], Ints] = field(init=False)
     """Of the inputs' records."""
     exactly_once: bool
     """Or at least once: an output may be there again, and a slice done again may be cut elsewhere, so that sums of

@@ -10,12 +10,15 @@ import sys
 import faust
 import structlog
 
+from streams import topic_admin
 from streams.app import create_app
 from streams.fatal import say_end
 from streams.identity import identify
 from streams.log_lines import Lines, Repeats
 from streams.settings import Settings
 from streams.web import check_port
+
+log = structlog.get_logger()
 
 CANCELLED_S = 1.0
 """Tasks cancelled at the end get this long to finish."""
@@ -55,6 +58,18 @@ async def wait_for_cancelled() -> None:
         await asyncio.wait(cancelled, timeout=CANCELLED_S)
 
 
+def say_cleanup(settings: Settings, lanes: int) -> None:
+    """Log each topic with another cleanup policy than it is to have: it loses state or ads, or events before they are
+    read, after days without any other sign. Other differences may be on purpose. Blocks.
+
+    Nothing is said where this process may not read configs; `salience doctor` of an administrator says it.
+    """
+    with contextlib.suppress(topic_admin.TopicsError):
+        for problem in topic_admin.check(settings.bootstrap, lanes, settings.topic_prefix):
+            if problem.what == "cleanup":
+                log.warning("a topic does not keep what workers need", topic=problem.message, fix=problem.fix)
+
+
 class _Worker(faust.Worker):
     async def _sentinel_task(self) -> None:  # mode's own always waits for a second
         await wait_for_cancelled()
@@ -69,6 +84,7 @@ def run(settings: Settings, *, log_json: bool = False) -> int:
     check_port(settings)
     configure_logging(log_json=log_json)
     identity = identify(settings)
+    say_cleanup(settings, identity.lanes)
     loop = asyncio.new_event_loop()
     asyncio.set_event_loop(loop)
     worker = _Worker(

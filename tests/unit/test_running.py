@@ -8,9 +8,13 @@ import subprocess
 import sys
 
 import pytest
+from structlog.testing import capture_logs
 
-from streams import running
+from streams import running, topic_admin
 from streams.log_lines import KINDS_MAX, REPEAT_MS, Repeats
+from streams.settings import Settings
+from streams.topic_admin import Problem, Seen, TopicsError, compare
+from streams.topics import TABLE
 
 SAYS = """
 import logging, structlog, warnings
@@ -150,3 +154,32 @@ def test_a_worker_that_has_stopped_waits_for_what_is_cancelled_then_and_no_longe
     assert asyncio.run(ended_of(turns=20))
     monkeypatch.setattr(running, "CANCELLED_S", 0.0)
     assert not asyncio.run(ended_of(turns=20))
+
+
+def test_a_worker_that_starts_tells_of_topics_whose_cleanup_policy_loses_what_it_needs(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def check(bootstrap: str, lanes: int, prefix: str) -> list[Problem]:
+        seen = {prefix + one.name: Seen(one.partitions(lanes), one.cleanup) for one in TABLE}
+        others = {"shop-ads": Seen(1, "delete"), "shop-clicks": Seen(lanes, "delete", configs={"retention.ms": "1"})}
+        return compare(seen | others, lanes, prefix, f"--bootstrap {bootstrap}")
+
+    monkeypatch.setattr(topic_admin, "check", check)
+    with capture_logs() as said:
+        running.say_cleanup(Settings(bootstrap="b:1", topic_prefix="shop-"), 4)
+    assert [(line["topic"], line["fix"]) for line in said] == [
+        (
+            "shop-ads has cleanup.policy=delete, expected compact.",
+            "salience topics create --bootstrap b:1 --prefix shop- --configure",
+        )
+    ]
+
+
+def test_a_worker_that_may_not_read_the_topics_configs_starts_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    def check(*_: object) -> list[Problem]:
+        raise TopicsError("b:1 does not describe the configs of ads: Topic authorization failed")
+
+    monkeypatch.setattr(topic_admin, "check", check)
+    with capture_logs() as said:
+        running.say_cleanup(Settings(), 4)
+    assert said == []

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from streams.cli.ending import until_told
-from streams.cli.experiment_report import newest, show, warn_unjudged
+from streams.cli.experiment_report import idle, newest, show, warn_idle, warn_unjudged
 from streams.cli.failing import fail, or_fail
 from streams.cli.options import Bootstrap, Json, LogJson, PagesPort, Prefix, answer, control_of, settings_of
 from streams.cli.screen import Table, percent, screen
@@ -185,16 +185,18 @@ def stop(
 @app.command("list", epilog="Example: salience experiment list --json")
 def list_(bootstrap: Bootstrap = None, prefix: Prefix = None, as_json: Json = False) -> None:
     """List the experiments; a bandit with the share of users admitted so far and the newest cohort's shares."""
+    from streams.control_checkup import without_people
     from streams.control_wire import Allocation, ExperimentSetting
 
     control = control_of(settings_of(bootstrap=bootstrap, topic_prefix=prefix))
-    known = control.all(ExperimentSetting)
+    known, refused = control.all(ExperimentSetting), without_people(control)
     if as_json:
         answer(dict(known))
         return
     table = Table("experiment", "status", "layer", "range", "ramp", "arms", "guardrails", "reason")
     for one in sorted(known.values(), key=lambda setting: setting.number):
-        ramp, arms = _as_it_runs(one, control.get(Allocation, one.experiment))
+        why = refused.get(one.experiment)
+        ramp, arms = ("", f"refused: {why}") if why else _as_it_runs(one, control.get(Allocation, one.experiment))
         rails = ", ".join(f"{rail.metric} {percent(rail.most_loss)}" for rail in one.guardrails)
         table.add_row(one.experiment, one.status, one.layer, _reserved(one), ramp, arms, rails, one.reason)
     screen().print(table if known else "There is no experiment yet; one begins with: salience experiment create")
@@ -228,7 +230,8 @@ def report(name: Name, bootstrap: Bootstrap = None, prefix: Prefix = None, as_js
     settings = settings_of(bootstrap=bootstrap, topic_prefix=prefix)
     found = newest(settings).get(name)
     if found is None:
-        known = control_of(settings).all(ExperimentSetting)
+        control = control_of(settings)
+        known = control.all(ExperimentSetting)
         if name not in known:
             fail(f"there is no experiment {name!r}; there are: {', '.join(sorted(known)) or 'none'}")
         if known[name].status == "stopped":
@@ -236,11 +239,14 @@ def report(name: Name, bootstrap: Bootstrap = None, prefix: Prefix = None, as_js
                 f"{name!r} was stopped before the referee had judged it: there is no report of it. "
                 "The referee must run while an experiment runs: salience experiment referee"
             )
+        if told := idle(control, name):
+            fail(f"no report of {name!r}: {told}")
         fail(f"no report of {name!r} yet; reports are written by: salience experiment referee")
     elif as_json:
         answer(found)
     else:
         show(found)
+    warn_idle(settings, name)
 
 
 @app.command(epilog="Example: salience experiment referee --every 10")

@@ -8,6 +8,7 @@ from streams.cli.failing import or_fail
 from streams.cli.screen import Table, coloured, moment, percent, screen
 
 if TYPE_CHECKING:
+    from streams.control import Control
     from streams.control_wire import ExperimentSetting
     from streams.experiments.report import ExperimentReport
     from streams.settings import Settings
@@ -62,6 +63,36 @@ def warn_unjudged(settings: "Settings", over: "ExperimentSetting") -> None:
             f"Note: the referee {since}, and what came since stays unjudged. "
             "It must run while an experiment runs: salience experiment referee"
         )
+
+
+def warn_idle(settings: "Settings", name: str) -> None:
+    """Tell where workers let nobody take part in a running experiment: its report is of before that.
+
+    Whether the control topic can be read hinders no report.
+    """
+    from aiokafka.errors import KafkaError
+
+    from streams.control import read_control
+    from streams.mendable import MendableError
+
+    try:
+        control = asyncio.run(read_control(settings))
+    except (KafkaError, MendableError):
+        return
+    if told := idle(control, name):
+        screen(stderr=True, soft_wrap=True).print(f"Note: {told}", markup=False)
+
+
+def idle(control: "Control", name: str) -> str:
+    """What to know of a running experiment in which workers let nobody take part, and what to do; else empty."""
+    from streams.control_checkup import without_people
+
+    if (why := without_people(control).get(name)) is None:
+        return ""
+    return (
+        f"workers refuse {name} ({why}): its users have the shop's policy, and it is not judged any more. "
+        f"Make it anew under another name: salience experiment stop {name}; salience experiment create"
+    )
 
 
 def show(found: "ExperimentReport") -> None:

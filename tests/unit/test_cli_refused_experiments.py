@@ -1,0 +1,82 @@
+"""What commands say of running experiments in which workers let nobody take part, as after an upgrade."""
+
+from collections.abc import Sequence
+
+import msgspec
+import pytest
+from typer.testing import CliRunner
+
+from streams.cli import app
+from streams.control import Control
+from streams.control_wire import ControlMessage, ExperimentSetting
+from streams.experiments.report import ExperimentReport
+from tests.unit.test_referee_service import RUNNING, Broker
+from tests.unit.test_referee_upgrades import BY_MODEL, MANY, MODEL
+
+REPORT = ExperimentReport(
+    experiment="many",
+    number=2,
+    status="running",
+    time_ms=9,
+    primary="ctr",
+    verdict="no difference is certain yet",
+    split_p_value=1.0,
+    crossed_users=0,
+    arms=(),
+)
+
+
+def said(
+    monkeypatch: pytest.MonkeyPatch,
+    messages: Sequence[ControlMessage],
+    reports: Sequence[ExperimentReport],
+    *words: str,
+) -> tuple[int, str, str]:
+    """Exit status, stdout and stderr of ``salience experiment`` where the topics hold ``messages`` and ``reports``."""
+    control = Control()
+    control.take(Broker(messages).records())
+
+    async def read(*_: object) -> Control:
+        return control
+
+    monkeypatch.setattr("streams.control.read_control", read)
+    monkeypatch.setattr("streams.cli.experiment.newest", lambda _: {one.experiment: one for one in reports})
+    told = CliRunner().invoke(app, ["experiment", *words], env={"COLUMNS": "250"})
+    return told.exit_code, told.stdout, told.stderr
+
+
+@pytest.mark.parametrize(
+    ("messages", "why"),
+    [([MANY], "slots 60.0; expected 1 to 50"), ([MODEL, BY_MODEL], "trained for the feature specification")],
+    ids=["slots", "model"],
+)
+def test_a_report_of_before_says_that_nobody_takes_part_any_more_and_what_to_do(
+    messages: list[ControlMessage], why: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    code, out, err = said(monkeypatch, messages, [REPORT], "report", "many", "--json")
+    assert (code, msgspec.json.decode(out)["verdict"]) == (0, REPORT.verdict)
+    assert why in err
+    assert "salience experiment stop many" in err
+
+
+def test_that_there_is_no_report_is_told_with_the_reason_that_there_will_be_none(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    code, _, err = said(monkeypatch, [MANY], [], "report", "many")
+    assert code == 1
+    assert "slots 60.0; expected 1 to 50" in err
+    assert "salience experiment stop many" in err
+
+
+@pytest.mark.parametrize("messages", [[msgspec.structs.replace(MANY, status="stopped")], [MANY, RUNNING]])
+def test_a_report_of_what_has_ended_or_is_taken_says_nothing_of_that(
+    messages: list[ExperimentSetting], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    report = msgspec.structs.replace(REPORT, experiment=messages[-1].experiment)
+    assert said(monkeypatch, messages, [report], "report", report.experiment, "--json")[2] == ""
+
+
+def test_the_list_tells_of_an_experiment_whose_arms_model_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    _, out, _ = said(monkeypatch, [RUNNING, MODEL, BY_MODEL], [], "list")
+    assert "refused: " in out
+    assert "warmer 50%" in out

@@ -123,7 +123,7 @@ def _how_it_was_judged(found: "ExperimentReport") -> Iterator[tuple[str, str]]:
             broken = f"users are NOT split as meant, p {found.split_p_value:.2g}"
             yield f"{broken}: believe nothing here until you know why", "yellow"
         else:
-            yield "users are split as meant", ""
+            yield f"no sign that users are split otherwise than meant, p {found.split_p_value:.2g}", ""
         if found.crossed_users:
             yield f"{found.crossed_users:,} users saw two arms and are left out", ""
     yield "each interval holds the truth in 95 % of experiments, however often one looks", ""

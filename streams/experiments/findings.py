@@ -77,7 +77,7 @@ class Finding(Struct, frozen=True, kw_only=True):
 
     ``by``: of a better arm the difference, relative to the first arm's where ``relative``; of a preferred ranking its
     share of the clicks; of who decides alone, that person's share. ``reason``: why it was stopped, where anybody said.
-    ``detail``: the figures behind it, in English.
+    ``detail``: the figures behind it, in English; of arms that are compared, the intervals.
     """
 
     code: Code
@@ -110,23 +110,29 @@ def trial_look(setting: ExperimentSetting, look: Look) -> Finding:
     if look.split_p_value < SPLIT_P_MIN:
         return Finding(code="unequal_shares", first=first, metric=metric, detail=_split(setting, look))
     found = look.differences[metric]
+    intervals = _intervals(setting, found)
     better = {at: one for at, one in found.items() if one.low > 0}
     if better:
         best = max(better, key=lambda at: better[at].value)
         by, relative = _size(better[best])
-        return Finding(
-            code="better", first=first, metric=metric, arms=(setting.arms[best].arm,), by=by, relative=relative
-        )
+        of = {"first": first, "metric": metric, "detail": intervals}
+        return Finding(code="better", arms=(setting.arms[best].arm,), by=by, relative=relative, **of)
     worse = tuple(setting.arms[at].arm for at, one in found.items() if one.high < 0)
     if worse:
         code: Code = "first_is_better" if len(worse) == len(setting.arms) - 1 else "worse"
-        return Finding(code=code, first=first, metric=metric, arms=worse)
+        return Finding(code=code, first=first, metric=metric, arms=worse, detail=intervals)
     if not found and (decided := look.heaviest.get(metric)):
         return one_decides(setting, metric, *max(decided.items(), key=lambda arm: arm[1]))
     if not found:
         return Finding(code="too_little", first=first, metric=metric, detail=_lacking(setting, look))
-    detail = ", ".join(f"{setting.arms[at].arm} {one.low:+.3g} to {one.high:+.3g}" for at, one in found.items())
-    return Finding(code="open", first=first, metric=metric, detail=f"{metric} less {first}'s: {detail}")
+    return Finding(code="open", first=first, metric=metric, detail=intervals)
+
+
+def _intervals(setting: ExperimentSetting, found: Mapping[int, Difference]) -> str:
+    """How far each arm's primary metric surely is from the first arm's; which arms are not compared."""
+    told = [f"{setting.arms[at].arm} {one.low:+.3g} to {one.high:+.3g}" for at, one in sorted(found.items())]
+    told += [f"{arm.arm} not compared yet" for at, arm in enumerate(setting.arms) if at and at not in found]
+    return f"{setting.primary} less {setting.arms[0].arm}'s: {', '.join(told)}"
 
 
 def _split(setting: ExperimentSetting, look: Look) -> str:

@@ -123,7 +123,7 @@ def test_below_its_table_a_report_says_in_words_what_its_figures_rest_on(capsys:
     lines = capsys.readouterr().out.splitlines()
     assert lines[-5:] == [
         "judged up to 2025-11-30 10:53 UTC, by ctr",
-        "users are split as meant",
+        "no sign that users are split otherwise than meant, p 0.3",  # of few users there never is
         "1,234 users saw two arms and are left out",
         "each interval holds the truth in 95 % of experiments, however often one looks",
         "value is that of a user and day",

@@ -116,7 +116,7 @@ def test_the_guide_names_every_code() -> None:
 def test_what_is_better_than_nothing_is_told_by_how_much_and_not_by_what_share() -> None:
     found = trial_finding(of_arms("a", "b"), look(between(0.1, 0.2, NAN)))
     assert (found.by, found.relative) == (pytest.approx(0.15), False)
-    assert found.sentence == "b is better by 0.15 in ctr"
+    assert found.sentence == "b is better by 0.15 in ctr (ctr less a's: b +0.1 to +0.2)"
 
 
 def test_an_arms_name_is_told_as_it_is() -> None:
@@ -152,6 +152,28 @@ def test_what_is_open_is_told_with_how_much_it_may_still_be() -> None:
     assert re.fullmatch(
         r"no difference is certain yet \(ctr less as-is's: warmer -0\.\d+ to \+0\.\d+\)", told(4_000, 500)
     )
+
+
+@pytest.mark.parametrize(
+    ("seen", "words"),
+    [
+        (look(BETTER, BEST), "c is better by 75.0% in ctr (ctr less a's: b +0.1 to +0.2, c +0.3 to +0.5)"),
+        (look(BETTER, None), "b is better by 25.0% in ctr (ctr less a's: b +0.1 to +0.2, c not compared yet)"),
+        (
+            look(WORSE, None),
+            "b is worse than a in ctr; the others are open (ctr less a's: b -0.3 to -0.1, c not compared yet)",
+        ),
+        (look(None, OPEN), "no difference is certain yet (ctr less a's: c -0.1 to +0.2, b not compared yet)"),
+        (
+            look(WORSE, WORSE),
+            "a is better than every other arm in ctr (ctr less a's: b -0.3 to -0.1, c -0.3 to -0.1)",
+        ),
+    ],
+)
+def test_what_is_certain_is_told_with_how_much_it_surely_is_and_of_whom_nothing_is_known(
+    seen: Look, words: str
+) -> None:
+    assert trial_finding(of_arms("a", "b", "c"), seen).sentence == words
 
 
 def test_a_split_that_is_broken_is_told_with_the_users_of_each_arm_and_how_many_were_meant() -> None:

@@ -313,10 +313,19 @@ class RefereeService:
 
         They are left to whoever is to make them anew: workers of a former version may go on with them.
         """
-        idle = without_people(self._control)
+        refused, watched = without_people(self._control), self._referee.watched.values()
+        # Where the last change alone cannot be, workers and the referee go on with what was before it.
+        held = {one.setting.experiment for one in watched if self._is_newest(one)}
+        idle = {name: why for name, why in refused.items() if name in held}
         for name, why in idle.items() - self._idle.items():
             log.warning("experiment not judged: workers refuse it", experiment=name, error=why)
         self._idle = idle
+
+    def _is_newest(self, watched: Watched) -> bool:
+        """Whether the experiment is judged by what the control topic says of it now."""
+        name = watched.setting.experiment
+        told = self._control.get(ExperimentSetting, name), self._control.get(Allocation, name)
+        return (watched.setting, watched.allocation) == told
 
     async def _save(self, *, last: bool) -> None:
         """Save the referee. A failure is logged when it begins and ends; at the ``last`` look it raises."""

@@ -8,8 +8,8 @@ from scoring.policies import Experiments
 from streams.control import Control
 from streams.control_wire import Allocation, ExperimentSetting, PushedModel
 from streams.experiments.registry import definition, models_of
+from streams.models.pushed import manifest_of
 from streams.models.roles import roles_of, roles_told
-from streams.models.store import manifest_of
 
 
 def as_run(setting: ExperimentSetting, allocation: Allocation | None) -> Experiment:

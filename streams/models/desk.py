@@ -15,13 +15,13 @@ from streams.clock import wall_ms
 from streams.control import Control, publish, read_control, read_message
 from streams.control_wire import ExperimentSetting, ModelStatus, PushedModel
 from streams.experiments.registry import models_of
+from streams.models.pushed import manifest_of
 from streams.models.roles import RolesError, roles_of, roles_told, state_of
 from streams.models.store import (
     MODELS_MAX,
     MissingFilesError,
     fetch,
     left,
-    manifest_of,
     needs_any,
     obtain,
     pack,

@@ -21,21 +21,19 @@ from scoring.attention import AttentionModel, load
 from scoring.inputs import SPEC_HASH
 from scoring.manifest import (
     MANIFEST,
-    Manifest,
     ModelError,
     checked_files,
-    decode_manifest,
     is_plain_name,
     read_manifest,
 )
 from streams.connection import aiokafka_options
 from streams.control_wire import PushedModel
 from streams.decode import Record
+from streams.models.pushed import AGAIN, manifest_of, told_manifest
 from streams.models.trial import RefusedModelError, try_model
 from streams.reading import MissingTopicError, read_topic
 from streams.settings import Settings
 from streams.topics import MODELS
-from streams.wire import UNREADABLE
 
 CHUNK_BYTES = 512 * 1024
 """Half of what a broker takes in one record by default."""
@@ -54,8 +52,6 @@ FOLDER = ".salience-model-got-"
 
 _PART = re.compile(rb"[0-9a-f]{64}/[0-9]+")
 """The keys that `chunk_key` makes; others are left alone."""
-
-_AGAIN = "push it again: salience model push DIR"
 
 
 class MissingFilesError(ModelError):
@@ -103,7 +99,7 @@ class Parts:
         self._model, self._digests = pushed.model, manifest_of(pushed).files
         for name in self._digests:
             if not is_plain_name(name):
-                raise ModelError(f"{self._model} names the file {name!r}", "a plain name inside the directory", _AGAIN)
+                raise ModelError(f"{self._model} names the file {name!r}", "a plain name inside the directory", AGAIN)
         # How many files each part is in: a part that several share comes once, and is written for each.
         self._wanted = Counter(chunk_key(digest, at) for digest in self._digests.values() for at in range(PARTS_MAX))
         self._held: dict[bytes, bytes] = {}
@@ -121,7 +117,7 @@ class Parts:
             self._held[record.key] = record.value
             self._bytes += files * len(record.value)
             if self._bytes > MODEL_BYTES_MAX:
-                raise ModelError(f"{self._model}: its files are too large", f"{MODEL_BYTES_MAX:,} bytes", _AGAIN)
+                raise ModelError(f"{self._model}: its files are too large", f"{MODEL_BYTES_MAX:,} bytes", AGAIN)
 
     def of(self, name: str) -> list[bytes]:
         """The parts of a file, in order.
@@ -131,7 +127,7 @@ class Parts:
         digest = self._digests[name]
         keys = [key for at in range(PARTS_MAX) if (key := chunk_key(digest, at)) in self._held]
         if not keys or keys[-1] != chunk_key(digest, len(keys) - 1):
-            raise MissingFilesError(f"{self._model}: {name} is not on {MODELS}", f"all parts of {digest}", _AGAIN)
+            raise MissingFilesError(f"{self._model}: {name} is not on {MODELS}", f"all parts of {digest}", AGAIN)
         return [self._held[key] for key in keys]
 
 
@@ -153,12 +149,12 @@ async def fetch(settings: Settings, pushed: PushedModel, into: Path) -> Path:
         async for records in read_topic(settings.bootstrap, settings.topic_prefix + MODELS):
             parts.take(records)
     except MissingTopicError as error:
-        raise MissingFilesError(f"{pushed.model}: {error}", "its files there", _AGAIN) from error
+        raise MissingFilesError(f"{pushed.model}: {error}", "its files there", AGAIN) from error
     for name, digest in names.items():
         content = parts.of(name)
         if await asyncio.to_thread(_sha256, content) != digest:  # the end is missing, or a part is of another file
             reason = f"{pushed.model}: what is on {MODELS} of {name} is not the whole of it"
-            raise MissingFilesError(reason, f"all parts of {digest}", _AGAIN)
+            raise MissingFilesError(reason, f"all parts of {digest}", AGAIN)
         await asyncio.to_thread(_write, into / name, content)
     (into / MANIFEST).write_text(pushed.manifest, encoding="utf-8")
     return into
@@ -201,27 +197,6 @@ def remove_left(within: Path, now_ms: int) -> None:
                 shutil.rmtree(folder)
 
 
-def manifest_of(pushed: PushedModel) -> Manifest:
-    """The manifest that was pushed. Raises `ModelError` where it is invalid, or of another specification or model."""
-    manifest = _manifest(pushed)
-    if manifest.spec_hash != SPEC_HASH:  # first: a former release may have computed the version in another way
-        raise ModelError(
-            f"{pushed.model}: trained for the feature specification {manifest.spec_hash}",
-            f"{SPEC_HASH}, which this version computes",
-            "train it again, and push that",
-        )
-    if manifest.version != pushed.model:
-        raise ModelError(f"{pushed.model} is {manifest.version} by its manifest", "one version", _AGAIN)
-    return manifest
-
-
-def _manifest(pushed: PushedModel) -> Manifest:
-    try:
-        return decode_manifest(pushed.manifest)
-    except UNREADABLE as error:
-        raise ModelError(f"{pushed.model}: {error}", "the fields of a manifest", _AGAIN) from error
-
-
 def unshared(gone: PushedModel, others: Iterable[PushedModel]) -> list[bytes]:
     """Keys of the parts of ``gone`` that none of ``others`` needs."""
     count = min(-(-gone.bytes // CHUNK_BYTES) + 1, PARTS_MAX)
@@ -262,7 +237,7 @@ def _digest_of(key: bytes) -> str:
 def _digests(pushed: PushedModel) -> set[str]:
     """Hashes of the files of a model, even one of a former specification; none where its message is bad."""
     try:
-        manifest = _manifest(pushed)
+        manifest = told_manifest(pushed)
     except ModelError:
         return set()
     bad = manifest.spec_hash == SPEC_HASH and manifest.version != pushed.model

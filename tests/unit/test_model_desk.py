@@ -15,6 +15,7 @@ from streams.control import Control
 from streams.control_wire import ArmSetting, ControlMessage, ModelRoles, ModelStatus, PushedModel
 from streams.experiments.registry import create, start
 from streams.models import desk, store
+from streams.models.pushed import manifest_of
 from streams.models.roles import RolesError, promoted, with_canary
 from streams.models.store import MODELS_MAX, Parts, chunk_key, fetch, obtain, pack, unshared
 from streams.models.switch import ModelSwitch
@@ -80,7 +81,7 @@ class Topics:
         parts = Parts(model)
         parts.take([Record("models", 0, 0, START_MS, key, value) for key, value in self.models.items()])
         try:
-            return all(parts.of(name) for name in store.manifest_of(model).files)
+            return all(parts.of(name) for name in manifest_of(model).files)
         except ModelError:
             return False
 
@@ -372,4 +373,4 @@ def test_whatever_bytes_a_message_tells_no_more_keys_are_named_than_a_file_can_h
     message = pushed(directory)
     assert pack(directory).parts.keys() <= set(unshared(message, []))
     vast = unshared(msgspec.structs.replace(message, bytes=10**18), [])
-    assert len(vast) == store.PARTS_MAX * len(store.manifest_of(message).files)
+    assert len(vast) == store.PARTS_MAX * len(manifest_of(message).files)

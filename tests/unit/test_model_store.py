@@ -13,7 +13,8 @@ from scoring.attention import load
 from scoring.manifest import MANIFEST, ModelError, read_manifest
 from streams.control_wire import PushedModel
 from streams.models import store
-from streams.models.store import CHUNK_BYTES, MODEL_BYTES_MAX, PARTS_MAX, Parts, chunk_key, manifest_of, pack, unshared
+from streams.models.pushed import manifest_of
+from streams.models.store import CHUNK_BYTES, MODEL_BYTES_MAX, PARTS_MAX, Parts, chunk_key, pack, unshared
 from tests.builders import START_MS, Record
 from tests.models import toy_model
 

@@ -350,9 +350,11 @@ class Intake(Service, ConsumerRebalanceListener):
             return await lane.step()
         except TimeoutError as error:
             within_s = self._settings.slice_deadline_ms / 1000
+            setting = "SALIENCE_SLICE_RECORDS" + ("" if self._settings.scoring else "_UNSCORED")
             raise SilenceError(
                 f"no answer from {self._settings.bootstrap} to a slice of lane {lane.number} within {within_s:g} s "
-                "(SALIENCE_SLICE_DEADLINE_MS)"
+                "(SALIENCE_SLICE_DEADLINE_MS): they are away, fewer copies are in sync than min.insync.replicas, or a "
+                f"quota throttles this worker (raise it, or lower {setting})"
             ) from error
 
     def _queued(self) -> int:

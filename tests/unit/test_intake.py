@@ -64,8 +64,11 @@ def test_workers_on_one_host_are_told_apart_in_their_group_by_legal_names(monkey
     assert member_name(Settings(instance_id="x" * 300 + "-2")) == "x" * 247 + "-2"
 
 
-def test_a_slice_that_brokers_do_not_answer_ends_the_worker_with_where_and_how_long(
-    monkeypatch: pytest.MonkeyPatch,
+@pytest.mark.parametrize(
+    ("scoring", "setting"), [(True, "SALIENCE_SLICE_RECORDS"), (False, "SALIENCE_SLICE_RECORDS_UNSCORED")]
+)
+def test_a_slice_that_brokers_do_not_answer_ends_the_worker_with_where_and_how_long_and_what_it_may_be(
+    scoring: bool, setting: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     class Silent:
         number, running = 3, True
@@ -77,16 +80,20 @@ def test_a_slice_that_brokers_do_not_answer_ends_the_worker_with_where_and_how_l
     monkeypatch.setattr("streams.intake.arm_exit", lambda error: said.append(describe(error)))
 
     async def scenario() -> None:
-        intake = Intake(Settings(bootstrap="broker:9092"), lambda _: pytest.fail("not started"), AsyncMock())
+        settings = Settings(bootstrap="broker:9092", scoring=scoring)
+        intake = Intake(settings, lambda _: pytest.fail("not started"), AsyncMock())
         intake._lanes[3] = Silent()  # type: ignore[assignment]  # stands in for a lane
         monkeypatch.setattr(intake, "crash", AsyncMock())
         with pytest.raises(SilenceError):
             await intake.step(3)
 
     asyncio.run(scenario())
-    assert said == [
-        "SilenceError: no answer from broker:9092 to a slice of lane 3 within 12 s (SALIENCE_SLICE_DEADLINE_MS)"
-    ]
+    (reason,) = said
+    assert reason == (
+        "SilenceError: no answer from broker:9092 to a slice of lane 3 within 12 s (SALIENCE_SLICE_DEADLINE_MS): they "
+        "are away, fewer copies are in sync than min.insync.replicas, or a quota throttles this worker (raise it, or "
+        f"lower {setting})"
+    )
 
 
 def test_a_broker_that_never_had_transactions_keeps_a_worker_from_starting(monkeypatch: pytest.MonkeyPatch) -> None:

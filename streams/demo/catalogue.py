@@ -5,6 +5,7 @@ import math
 import numpy as np
 
 from scoring.ids import id64s, uniform
+from scoring.units import DAY_MS
 from streams.demo.words import ADJECTIVES, BRANDS, SHELVES, TAGS
 from streams.wire import Ad
 
@@ -14,7 +15,6 @@ PRICE_SPREAD = 0.45
 """Standard deviation of log price around the middle price of the sub-category."""
 BID_SPREAD = 0.2
 """Standard deviation of log bid: money breaks ties between ads; it does not drown taste."""
-DAY_MS = 86_400_000
 LOG_START_MS = 1_760_000_000_000
 """When a simulated log begins: a day in October 2025."""
 AGES_DAYS = 730

@@ -8,7 +8,9 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from streams.demo.tastes import APPEAL_SPREAD, Floats, appeal
+from scoring.arrays import Singles
+from scoring.units import DAY_MS
+from streams.demo.tastes import APPEAL_SPREAD, appeal
 from streams.reviews.reviewer import Reviewer
 from streams.wire import Ad, Review, Tone
 
@@ -22,7 +24,6 @@ RATED = 0.8
 """Share of reviews with stars."""
 DAYS = 30
 """Reviews are spread evenly from so many days before the shop's log begins to its end."""
-DAY_MS = 86_400_000
 
 GOOD = (
     "I would buy it again", "works just as described", "arrived early and well packed", "better than my last one",
@@ -41,7 +42,7 @@ def reviews(shop: int, ads: list[Ad], start_ms: int, end_ms: int) -> list[Review
     rng = np.random.default_rng([shop, 5])
     counts = (REVIEWS_MEDIAN * np.exp(rng.normal(0, REVIEWS_SPREAD, len(ads)))).astype(np.int64)
     of = np.repeat(np.arange(len(ads)), counts)
-    liked: Floats = appeal(shop, len(ads)) / np.float32(APPEAL_SPREAD)
+    liked: Singles = appeal(shop, len(ads)) / np.float32(APPEAL_SPREAD)
     chance = 1 / (1 + np.exp(-(GOOD_LOG_ODDS + GOOD_PER_SPREAD * liked[of])))
     good = rng.random(len(of)) < chance
     rated = rng.random(len(of)) < RATED

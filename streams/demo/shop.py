@@ -9,15 +9,13 @@ from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
-import numpy.typing as npt
 
+from scoring.arrays import Bools, Ints, Singles
 from streams.demo.catalogue import LOG_START_MS, catalogue
 from streams.demo.reviews import reviews, tones
-from streams.demo.tastes import Floats, Ints, Tastes
+from streams.demo.tastes import Tastes
 from streams.logs import Event, Log, in_order
 from streams.wire import Click, EventKind, Impression
-
-Bools = npt.NDArray[np.bool_]
 
 BASE_LOG_ODDS = -3.55
 """Log-odds of a click on an item that a shopper neither likes nor dislikes, in the first slot."""
@@ -224,7 +222,7 @@ class Shoppers:
         return f"{self._run}-{self._events}"
 
 
-def _viewed_ms(rng: np.random.Generator, liking: Floats) -> Ints:
+def _viewed_ms(rng: np.random.Generator, liking: Singles) -> Ints:
     """How long looks last: log-normal, with a median of 2 s at liking 0 that grows with it; 0.3 s to two minutes."""
     median_s = 2.0 * np.exp(0.4 * np.clip(liking, -1, 5))
     viewed_s = median_s * np.exp(rng.normal(0, 0.6, liking.shape))

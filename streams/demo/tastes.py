@@ -8,14 +8,12 @@ the start of a session, and now and then within one, the shopper has a new sub-c
 import math
 
 import numpy as np
-import numpy.typing as npt
 
+from scoring.arrays import Ints, Singles
+from scoring.units import DAY_MS
 from streams.wire import Ad
 
-Floats = npt.NDArray[np.float32]
-Ints = npt.NDArray[np.int64]
-
-DRIFT_MS = 3 * 86_400_000
+DRIFT_MS = 3 * DAY_MS
 """Time in which a slow taste falls to 1/e of what it was."""
 IN_MIND, NEAR_MIND = 3.0, 1.3
 """Log-odds of a click added for an item of the sub-category in mind, and for the rest of its category."""
@@ -61,25 +59,25 @@ class Tastes:
         liking = slow[:, self._category_of_shelf] + slow[:, categories : categories + shelves]
         self.in_mind[users] = np.argmax(2 * liking + self._rng.gumbel(size=liking.shape), axis=1)
 
-    def log_odds(self, users: Ints) -> Floats:
+    def log_odds(self, users: Ints) -> Singles:
         """How much ``users [B]`` like every ad now, ``[B, A]``: log-odds of a click above the base rate."""
         mind = self.in_mind[users]
         same_shelf = self._shelf[None, :] == mind[:, None]
         category = self._category_of_shelf
         near = category[self._shelf][None, :] == category[mind][:, None]
         price = (self._price[None, :] - self._price_wanted[users][:, None]) ** 2
-        liking: Floats = self._slow[users] @ self._features.T + self._common
+        liking: Singles = self._slow[users] @ self._features.T + self._common
         liking -= np.float32(PRICE_WEIGHT) * np.minimum(price, 9)
         liking += np.where(same_shelf, IN_MIND, np.where(near, NEAR_MIND, 0)).astype(np.float32)
         return liking
 
 
-def appeal(shop: int, ads: int) -> Floats:
+def appeal(shop: int, ads: int) -> Singles:
     """The general appeal of each of the ``ads`` of a ``shop``, ``[A]``, in log-odds of a click."""
     return np.random.default_rng([shop, 4]).normal(0, APPEAL_SPREAD, ads).astype(np.float32)
 
 
-def _features(ads: list[Ad], categories: list[str], shelves: list[str]) -> tuple[Floats, Floats]:
+def _features(ads: list[Ad], categories: list[str], shelves: list[str]) -> tuple[Singles, Singles]:
     """One-hot columns ``[A, F]`` (category, sub-category, brand, tag) and the spread of taste in each."""
     names = [("category", name) for name in categories] + [("shelf", name) for name in shelves]
     names += [("brand", name) for name in sorted({ad.brand for ad in ads})]
@@ -92,7 +90,7 @@ def _features(ads: list[Ad], categories: list[str], shelves: list[str]) -> tuple
     return out, np.array([SPREADS[kind] for kind, _ in names], dtype=np.float32)
 
 
-def _price_levels(ads: list[Ad], shelf: Ints) -> Floats:
+def _price_levels(ads: list[Ad], shelf: Ints) -> Singles:
     """The price level of each ad in its sub-category, ``[A]``, in standard deviations of log price."""
     log_price = np.array([math.log(ad.price_micros) for ad in ads])
     levels = np.zeros(len(ads), dtype=np.float32)

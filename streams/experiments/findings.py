@@ -115,8 +115,8 @@ def trial_look(setting: ExperimentSetting, look: Look) -> Finding:
     if better:
         best = max(better, key=lambda at: better[at].value)
         by, relative = _size(better[best])
-        of = {"first": first, "metric": metric, "detail": intervals}
-        return Finding(code="better", arms=(setting.arms[best].arm,), by=by, relative=relative, **of)
+        arms = (setting.arms[best].arm,)
+        return Finding(code="better", first=first, metric=metric, arms=arms, by=by, relative=relative, detail=intervals)
     worse = tuple(setting.arms[at].arm for at, one in found.items() if one.high < 0)
     if worse:
         code: Code = "first_is_better" if len(worse) == len(setting.arms) - 1 else "worse"

@@ -12,18 +12,9 @@ from streams.control_wire import ControlMessage, ExperimentSetting
 from streams.experiments.report import ExperimentReport
 from tests.unit.test_referee_service import RUNNING, Broker
 from tests.unit.test_referee_upgrades import BY_MODEL, MANY, MODEL
+from tests.unit.test_stale_stops import report
 
-REPORT = ExperimentReport(
-    experiment="many",
-    number=2,
-    status="running",
-    time_ms=9,
-    primary="ctr",
-    verdict="no difference is certain yet",
-    split_p_value=1.0,
-    crossed_users=0,
-    arms=(),
-)
+REPORT = msgspec.structs.replace(report(2, minutes_ago=0), experiment="many", verdict="no difference is certain yet")
 
 
 def said(
@@ -72,8 +63,8 @@ def test_that_there_is_no_report_is_told_with_the_reason_that_there_will_be_none
 def test_a_report_of_what_has_ended_or_is_taken_says_nothing_of_that(
     messages: list[ExperimentSetting], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    report = msgspec.structs.replace(REPORT, experiment=messages[-1].experiment)
-    assert said(monkeypatch, messages, [report], "report", report.experiment, "--json")[2] == ""
+    found = msgspec.structs.replace(REPORT, experiment=messages[-1].experiment)
+    assert said(monkeypatch, messages, [found], "report", found.experiment, "--json")[2] == ""
 
 
 def test_the_list_tells_of_an_experiment_whose_arms_model_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

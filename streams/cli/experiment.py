@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from streams.cli.ending import until_told
-from streams.cli.experiment_report import idle, newest, show, warn_idle, warn_unjudged
+from streams.cli.experiment_report import REFEREE_RUNS, idle, newest, show, warn_silent, warn_unjudged
 from streams.cli.failing import fail, or_fail
 from streams.cli.options import Bootstrap, Json, LogJson, PagesPort, Prefix, answer, control_of, settings_of
 from streams.cli.screen import Table, percent, screen
@@ -235,10 +235,7 @@ def report(name: Name, bootstrap: Bootstrap = None, prefix: Prefix = None, as_js
         if name not in known:
             fail(f"there is no experiment {name!r}; there are: {', '.join(sorted(known)) or 'none'}")
         if known[name].status == "stopped":
-            fail(
-                f"{name!r} was stopped before the referee had judged it: there is no report of it. "
-                "The referee must run while an experiment runs: salience experiment referee"
-            )
+            fail(f"{name!r} was stopped before the referee had judged it: there is no report of it; {REFEREE_RUNS}")
         if told := idle(control, name):
             fail(f"no report of {name!r}: {told}")
         fail(f"no report of {name!r} yet; reports are written by: salience experiment referee")
@@ -246,7 +243,7 @@ def report(name: Name, bootstrap: Bootstrap = None, prefix: Prefix = None, as_js
         answer(found)
     else:
         show(found)
-    warn_idle(settings, name)
+    warn_silent(settings, found, wall_ms())
 
 
 @app.command(epilog="Example: salience experiment referee --every 10")

@@ -13,9 +13,7 @@ if TYPE_CHECKING:
     from streams.experiments.report import ExperimentReport
     from streams.settings import Settings
 
-STALE_MS = 600_000
-"""Where the last look is older than that, a stop leaves so much unjudged that people are told: most referees look every
-ten seconds."""
+REFEREE_RUNS = "the referee must run while an experiment runs: salience experiment referee"
 
 
 def newest(settings: "Settings") -> "dict[str, ExperimentReport]":
@@ -49,6 +47,7 @@ def warn_unjudged(settings: "Settings", over: "ExperimentSetting") -> None:
     """
     from aiokafka.errors import KafkaError
 
+    from streams.experiments.report import SILENT_MS
     from streams.mendable import MendableError
 
     try:
@@ -57,16 +56,15 @@ def warn_unjudged(settings: "Settings", over: "ExperimentSetting") -> None:
         return
     mine = found is not None and found.number == over.number
     judged_ms = (found.judged_ms or found.time_ms) if found is not None and mine else over.started_ms
-    if judged_ms and over.time_ms - judged_ms > STALE_MS:
+    if judged_ms and over.time_ms - judged_ms > SILENT_MS:  # so much stays unjudged that people are told
         since = f"has judged it up to {moment(judged_ms, '%Y-%m-%d %H:%M')} UTC alone" if mine else "never judged it"
         screen(stderr=True, soft_wrap=True).print(
-            f"Note: the referee {since}, and what came since stays unjudged. "
-            "It must run while an experiment runs: salience experiment referee"
+            f"Note: the referee {since}, and what came since stays unjudged; {REFEREE_RUNS}"
         )
 
 
-def warn_idle(settings: "Settings", name: str) -> None:
-    """Tell where workers let nobody take part in a running experiment: its report is of before that.
+def warn_silent(settings: "Settings", found: "ExperimentReport", now_ms: int) -> None:
+    """Tell why no newer report may follow: workers let nobody take part in the experiment, or no referee judges it.
 
     Whether the control topic can be read hinders no report.
     """
@@ -77,9 +75,12 @@ def warn_idle(settings: "Settings", name: str) -> None:
 
     try:
         control = asyncio.run(read_control(settings))
+        told = idle(control, found.experiment)
     except (KafkaError, MendableError):
-        return
-    if told := idle(control, name):
+        told = ""
+    if not told and found.is_silent(now_ms):
+        told = f"no report since {moment(found.time_ms, '%Y-%m-%d %H:%M')} UTC; {REFEREE_RUNS}"
+    if told:
         screen(stderr=True, soft_wrap=True).print(f"Note: {told}", markup=False)
 
 

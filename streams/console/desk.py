@@ -200,7 +200,7 @@ class Desk:
             lanes=self._shown,
             lanes_hidden=len(states) - len(self._shown),
             arms=self._clicks.arms(),
-            experiments=self._trials.told(),
+            experiments=self._trials.told(now_ms),
             models=models,
             drifts=drifts,
             day=self._campaigns.day(),

@@ -21,9 +21,10 @@ class Band(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class TrialState(msgspec.Struct, frozen=True, kw_only=True):
-    """The newest report, and the bands of every arm but the first."""
+    """The newest report, and the bands of every arm but the first. ``silent``: there should be a newer report."""
 
     report: ExperimentReport
+    silent: bool
     bands: list[Band]
 
 
@@ -48,10 +49,14 @@ class Trials:
             over = (name for name, reports in self._reports.items() if reports[-1].status == "stopped")
             del self._reports[next(over, next(iter(self._reports)))]
 
-    def told(self) -> list[TrialState]:
-        """All experiments, the one reported last first."""
+    def told(self, now_ms: int) -> list[TrialState]:
+        """All experiments at ``now_ms``, the one reported last first."""
         return [
-            TrialState(report=reports[-1], bands=[_band(reports, arm.arm) for arm in reports[-1].arms[1:]])
+            TrialState(
+                report=reports[-1],
+                silent=reports[-1].is_silent(now_ms),
+                bands=[_band(reports, arm.arm) for arm in reports[-1].arms[1:]],
+            )
             for reports in reversed(self._reports.values())
         ]
 

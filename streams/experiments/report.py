@@ -23,6 +23,9 @@ from streams.experiments.registry import definition
 from streams.experiments.watched import Watched
 from streams.wire import encode_json
 
+SILENT_MS = 600_000
+"""A running experiment whose newest report is older is hardly judged: most referees look every ten seconds."""
+
 
 class Against(Struct, frozen=True, kw_only=True):
     """An arm's metric less the first arm's, with its always-valid 95 % interval.
@@ -92,6 +95,10 @@ class ExperimentReport(Struct, frozen=True, kw_only=True):
     doubts: tuple[Doubt, ...] = ()
     judged_ms: int = 0
     unwatched: int = 0
+
+    def is_silent(self, now_ms: int) -> bool:
+        """Whether there should be a newer one: no referee judges the experiment now, or one that hardly ever looks."""
+        return self.status == "running" and now_ms - self.time_ms > SILENT_MS
 
 
 def report_of(watched: Watched, time_ms: int) -> ExperimentReport:

@@ -62,6 +62,7 @@ def trial() -> TrialState:
     wide = [0.04 / math.sqrt(at) for at in range(1, 61)]
     return TrialState(
         report=report,
+        silent=False,
         bands=[Band(arm="warmer", lows=[0.0021 - each for each in wide], highs=[0.0021 + each for each in wide])],
     )
 

@@ -93,6 +93,14 @@ class Uncompared(Full):
         return replace(super().made(number), experiments=[told])
 
 
+class Silent(Full):
+    """No report follows the experiment's newest."""
+
+    def made(self, number: int) -> Snapshot:
+        (told,) = super().made(number).experiments
+        return replace(super().made(number), experiments=[replace(told, silent=True)])
+
+
 @contextlib.asynccontextmanager
 async def full_page(live: Full, language: str = "en", **context: Any) -> AsyncIterator[Page]:
     """The page with a snapshot on it, and an answer about a person."""
@@ -179,6 +187,16 @@ def test_what_an_experiment_shows_is_said_in_the_pages_language(language: str, s
             assert await page.locator("#experiments article p").all_inner_texts() == [said]
 
     asyncio.run(scenario())
+
+
+@pytest.mark.parametrize(("language", "says"), [("en", "not judged since"), ("zh", "起未再评估")])
+def test_an_experiment_that_no_report_follows_says_so(language: str, says: str) -> None:
+    async def scenario(live: Full) -> str:
+        async with full_page(live, language) as page:
+            return await page.locator("#experiments h4").inner_text()
+
+    assert says in asyncio.run(scenario(Silent()))
+    assert says not in asyncio.run(scenario(Full()))
 
 
 @pytest.mark.parametrize("viewport", [DESK, TABLET, SMALL], ids=["wide", "middle", "narrow"])

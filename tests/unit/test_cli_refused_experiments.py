@@ -9,10 +9,10 @@ from typer.testing import CliRunner
 from streams.cli import app
 from streams.control import Control
 from streams.control_wire import ControlMessage, ExperimentSetting
-from streams.experiments.report import ExperimentReport
+from streams.experiments.report import SILENT_MS, ExperimentReport
 from tests.unit.test_referee_service import RUNNING, Broker
 from tests.unit.test_referee_upgrades import BY_MODEL, MANY, MODEL
-from tests.unit.test_stale_stops import report
+from tests.unit.test_stale_stops import NOW_MS, report
 
 REPORT = msgspec.structs.replace(report(2, minutes_ago=0), experiment="many", verdict="no difference is certain yet")
 
@@ -22,6 +22,7 @@ def said(
     messages: Sequence[ControlMessage],
     reports: Sequence[ExperimentReport],
     *words: str,
+    now_ms: int = NOW_MS,
 ) -> tuple[int, str, str]:
     """Exit status, stdout and stderr of ``salience experiment`` where the topics hold ``messages`` and ``reports``."""
     control = Control()
@@ -31,6 +32,7 @@ def said(
         return control
 
     monkeypatch.setattr("streams.control.read_control", read)
+    monkeypatch.setattr("streams.cli.experiment.wall_ms", lambda: now_ms)
     monkeypatch.setattr("streams.cli.experiment.newest", lambda _: {one.experiment: one for one in reports})
     told = CliRunner().invoke(app, ["experiment", *words], env={"COLUMNS": "250"})
     return told.exit_code, told.stdout, told.stderr
@@ -65,6 +67,16 @@ def test_a_report_of_what_has_ended_or_is_taken_says_nothing_of_that(
 ) -> None:
     found = msgspec.structs.replace(REPORT, experiment=messages[-1].experiment)
     assert said(monkeypatch, messages, [found], "report", found.experiment, "--json")[2] == ""
+
+
+@pytest.mark.parametrize(("later_ms", "says"), [(SILENT_MS, ""), (SILENT_MS + 1, "the referee must run")])
+def test_a_report_that_no_newer_one_follows_says_that_no_referee_judges(
+    later_ms: int, says: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = msgspec.structs.replace(REPORT, experiment=RUNNING.experiment)
+    words = ("report", found.experiment, "--json")
+    _, _, err = said(monkeypatch, [RUNNING], [found], *words, now_ms=found.time_ms + later_ms)
+    assert (says in err) if says else err == ""
 
 
 def test_the_list_tells_of_an_experiment_whose_arms_model_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

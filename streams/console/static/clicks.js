@@ -60,9 +60,9 @@ export class Clicks {
     return make("article", {}, make("h4"), make("p"), table);
   }
 
-  updateTrial(node, { report, bands }) {
+  updateTrial(node, { report, silent, bands }) {
     const [title, verdict, table] = node.children;
-    put(title, say("experiments.one", { name: report.experiment, status: say(`experiments.${report.status}`), time: moment(report.time_ms) }));
+    put(title, say(silent ? "experiments.silent" : "experiments.one", { name: report.experiment, status: say(`experiments.${report.status}`), time: moment(report.time_ms) }));
     const found = report.last_finding;
     put(verdict, found ? say("finding.at_last", { stop: shows(report), found: shows({ finding: found }) }) : shows(report));
     keyed(table.tBodies[0], report.arms, (arm) => arm.arm, () => this.create(TRIAL, true), (line, arm) => {

@@ -107,6 +107,19 @@ def test_of_ads_that_start_together_each_person_gets_some_and_every_ad_reaches_a
     assert alone[0].tolist() == chosen[7].tolist()
 
 
+def test_of_ads_that_start_together_nobody_gets_those_of_one_stretch_alone() -> None:
+    """Ads that somebody made one after the other are often of one campaign."""
+    together, room, people = 200, 5, 500
+    shop = Catalogue()
+    shop.upsert([entry(f"ad-{n}", start_ms=START_MS - 9 + 4 * (n >= 100)) for n in range(100 + together)])
+    nobody, shares = np.zeros((people, FEATURE_DIM), dtype=np.float32), Shares(count=50, fresh=0.1, random=0)
+    chosen = choose(shop, nobody, seeds(people), START_MS, shares)
+    fresh = chosen[chosen >= 100].reshape(people, room) - 100
+    left_out = np.diff(fresh, axis=1, append=fresh[:, :1] + together)
+    assert left_out.max() < 2 * together // room
+    assert left_out.min() < together // room // 2  # and not those of a fixed distance either
+
+
 def test_shares_are_of_the_nearest_whole_number_of_candidates() -> None:
     shop, people = shop_of(500), interests(100)
 

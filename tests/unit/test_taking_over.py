@@ -164,6 +164,25 @@ def test_peoples_requests_go_on_where_they_were_met_and_are_all_met_again_where_
     assert (lane.state.control_next, lane.state.control_id) == (begin, "control-1")
 
 
+def test_a_lane_goes_on_at_the_times_and_with_the_totals_that_its_last_slice_left(
+    did: list[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """What is late, and what time it is on the lane, is told by those times: not by what comes after a restart."""
+    times: dict[str, Any] = {"watermarks_ms": (START_MS + 1, START_MS + 2), "stream_ms": START_MS + 3}
+    totals = {"applied": 7, "late": 2}
+
+    async def recover(_settings: object, _changelog: object, base: Recovered) -> Recovered:
+        base.lane_row = replace(ROW, totals=totals, **times)
+        return base
+
+    monkeypatch.setattr("streams.lanes.lane.recover", recover)
+    lane = lane_of(tmp_path, Member(did))
+    asyncio.run(lane.take_over())
+    assert {name: getattr(lane.state, name) for name in times} == times
+    assert lane.state.totals == totals
+    assert lane.state.next_offsets == ROW.next_offsets
+
+
 @pytest.mark.parametrize("size", [0, 7, 216, 8 * (2 + 3 * 11)], ids=["none", "torn", "short", "of a later version"])
 def test_a_ledger_that_another_version_wrote_is_refused_with_the_way_out(
     size: int, did: list[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path

@@ -16,7 +16,7 @@ from streams.control_wire import ArmSetting, ControlMessage, ModelRoles, ModelSt
 from streams.experiments.registry import create, start
 from streams.models import desk, store
 from streams.models.pushed import manifest_of
-from streams.models.roles import RolesError, promoted, with_canary
+from streams.models.roles import RolesError, promoted, with_canary, with_shadow
 from streams.models.store import MODELS_MAX, Parts, chunk_key, fetch, obtain, pack, unshared
 from streams.models.switch import ModelSwitch
 from streams.reading import MissingTopicError
@@ -209,12 +209,15 @@ def test_a_model_with_a_role_or_in_an_arm_is_not_removed_and_one_that_is_not_the
     topics.control.write([roles])
     with pytest.raises(RolesError, match="is canary"):
         remove(there.model)
-    topics.control.write([promoted(promoted(roles, there.model, 2), "other-00000002", 3)])
-    topics.control.write([promoted(promoted(roles, there.model, 2), "other-00000002", 3)])
+    topics.control.write([roles := with_shadow(roles, there.model, 0.1, 2)])
+    with pytest.raises(RolesError, match="is shadow"):
+        remove(there.model)
+    topics.control.write([promoted(promoted(roles, there.model, 3), "other-00000002", 4)])
     with pytest.raises(RolesError, match="is former"):
         remove(there.model)
     with pytest.raises(RolesError, match=f"there is no model 'no-00000001'; there are: {there.model}"):
         remove("no-00000001")
+    assert topics.calls.count("publish") == 1  # its message was there all the time: a worker that starts asks for it
     assert topics.known() == {there.model: there}
     assert topics.whole(there)
 

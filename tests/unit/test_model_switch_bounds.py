@@ -20,6 +20,7 @@ from streams.models import switch as switches
 from streams.models.switch import REASON_MAX, ModelSwitch
 from streams.settings import Settings
 from tests.unit.consenting import told
+from tests.unit.lanes import turns
 from tests.unit.test_model_switch import AtOnce, Counted, Failing, Held, _ends, new, old
 from tests.unit.test_models import ADS, engine_of
 
@@ -192,6 +193,61 @@ def test_who_gives_a_model_its_role_once_more_has_it_tried_at_once(old: Attentio
 
     asyncio.run(follow())
     assert len(switch.pauses) == 1
+
+
+def test_a_model_that_cannot_be_got_is_tried_again_by_one_however_often_it_is_wanted_and_by_none_once_it_is_not(
+    old: AttentionModel, new: AttentionModel
+) -> None:
+    woken = asyncio.Semaphore(0)
+
+    class Waits(Failing):
+        async def _paused(self, pause_s: float) -> None:
+            self.pauses.append((pause_s, ""))
+            await woken.acquire()
+
+    models = engine_of(old).models
+    switch = Waits(models, new, [ConnectionError("no broker")] * 4)
+
+    async def wanted(version: str) -> None:
+        left = len(switch.failures) - bool(version)
+        assert switch.control.take([told(ModelRoles(live=version), switch.control.next_offset)]) == 0
+        await until(lambda: len(switch.failures) == left and switch._settled is switch._wanted)
+        await turns()
+
+    async def follow() -> None:
+        await switch.on_start()
+        for _ in range(3):
+            await wanted(new.version)
+        assert [pause_s for pause_s, _ in switch.pauses] == [1.0]
+        woken.release()
+        await until(lambda: len(switch.pauses) == 2)
+        assert switch.failures == []
+        await wanted("")
+        woken.release()
+        await turns()
+        await end()
+
+    asyncio.run(follow())
+    assert len(switch.pauses) == 2
+
+
+def test_a_model_that_is_refused_at_the_second_try_is_not_tried_a_third_time(
+    old: AttentionModel, new: AttentionModel
+) -> None:
+    models = engine_of(old).models
+    unlike_golden = ModelError("it differs", "the golden outputs", "train it")
+    switch = Failing(models, new, [ConnectionError("no broker"), unlike_golden])
+
+    async def follow() -> None:
+        await switch.on_start()
+        assert switch.control.take([told(ModelRoles(live=new.version), 0)]) == 0
+        await until(lambda: models.refused.get(new.version) == str(unlike_golden))
+        await turns()
+        await end()
+
+    asyncio.run(follow())
+    assert [pause_s for pause_s, _ in switch.pauses] == [1.0]
+    assert models.live.version == old.version
 
 
 def test_a_worker_that_starts_removes_what_one_that_was_killed_while_it_got_a_model_has_left(tmp_path: Path) -> None:

@@ -151,6 +151,37 @@ def test_the_process_that_tries_gives_way_whatever_it_runs(tmp_path: Path, monke
         tried(tmp_path, model_trial_s=10)
 
 
+def test_a_process_that_only_waits_is_ended_with_the_time_that_it_has(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No bound of processor time ends one that uses none, and its worker would get no other model."""
+    python, pid = tmp_path / "python", tmp_path / "pid"
+    python.write_text(f"#!/bin/sh\necho $$ > {pid}\nexec sleep 120\n")
+    python.chmod(0o755)
+    monkeypatch.setattr(trial.sys, "executable", str(python))
+
+    async def within_a_minute() -> None:
+        async with asyncio.timeout(60):
+            await try_model(tmp_path, Settings(model_trial_s=1))
+
+    with pytest.raises(ModelError, match="it was not done within 1 s"):
+        asyncio.run(within_a_minute())
+    with pytest.raises(ProcessLookupError):
+        os.kill(int(pid.read_text()), 0)
+
+
+def test_the_process_that_tries_is_told_its_bounds_which_hold_though_its_worker_is_killed_meanwhile(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    python = tmp_path / "python"
+    python.write_text('#!/bin/sh\nprintf \'{"refused": "%s"}\' "$*"\n')
+    python.chmod(0o755)
+    monkeypatch.setattr(trial.sys, "executable", str(python))
+    with pytest.raises(ModelError) as refused:
+        tried(tmp_path, model_score_ms_max=7.5, model_trial_bytes=2**30, model_trial_s=20)
+    assert str(refused.value).split()[-4:] == [str(tmp_path), "7.5", str(2**30), "21"]
+
+
 def test_the_process_that_tries_has_no_secrets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     python = tmp_path / "python"
     python.write_text('#!/bin/sh\nprintf \'{"refused": "%s"}\' "$SALIENCE_KAFKA_SASL_PASSWORD.$PATH"\n')

@@ -15,25 +15,20 @@ import numpy as np
 import numpy.typing as npt
 
 from scoring.interleaving import Duel, Preference, Score
-from scoring.trial import SUMS, Difference, Lack, Look, Trial
+from scoring.trial import Difference, Lack, Look, Trial
 from streams.control_wire import ExperimentSetting
 from streams.experiments.duels import Drafted
-from streams.experiments.people import FROM_IMPRESSIONS, FROM_ROWS
 from streams.experiments.referee import Referee
 from streams.experiments.registry import definition
 from streams.experiments.watched import NEVER_MS, Watched
 from streams.own_files import own_file, own_folder
 from streams.privacy.consent import Watermarks
 
-VERSION = 5
-"""Files of former versions are read, too:
+VERSION, FORMER = 5, 4
+"""Files of the former version are read, too:
 
-- version 1: sums have all that people did, in answer to impressions or not, and go on from there; diversity was of all
-  impressions; no last look was kept
-- up to 2: interleaved experiments that had ended kept their users; of clicks, only the preference was kept
-- up to 3: impressions were known by their event's id alone, which other people's may have, too: these are dropped
-- up to 4: value was by user, not by user and day: its plans and evidence are dropped, and the last look keeps its unit;
-  the newest row's time was not kept: the newest exposure's stands in for it
+- version 4: value was by user, not by user and day: its plans and evidence are dropped, and the last look keeps its
+  unit; the newest row's time was not kept: the newest exposure's stands in for it
 - some of version 5: up to when was judged, who found no place meanwhile, and what a look lacked was not kept: reports
   do not tell it; nor whose the latest impressions were: these are dropped, since nobody could be forgotten there
 """
@@ -148,7 +143,7 @@ def _write(file: Path, arrays: Mapping[str, npt.NDArray[Any]]) -> None:
 
 
 def load(file: Path, referee: Referee) -> tuple[Offsets, Ids]:
-    """Fill an empty ``referee``. Returns where to go on, and the topics' ids; former versions did not keep the ids.
+    """Fill an empty ``referee``. Returns where to go on, and the topics' ids.
 
     Does nothing where there is no file. Raises `StoreError`.
     """
@@ -157,9 +152,11 @@ def load(file: Path, referee: Referee) -> tuple[Offsets, Ids]:
     try:
         with file.open("rb") as whole, np.load(whole, allow_pickle=False) as npz:
             about = json.loads(npz["about"].tobytes())
-            if about["version"] not in range(1, VERSION + 1):
+            if about["version"] not in (FORMER, VERSION):
                 raise StoreError(f"{file} has version {about['version']}, expected {VERSION}; delete it to start anew")
-            saved = _of_this_version(dict(npz), about)
+            saved = dict(npz)
+        if about["version"] == FORMER:
+            _of_version_4(saved, about)
         referee.people.restore(saved["ids"], saved["totals"], saved["gone"], saved["category"], saved["seen"])
         if "latest_of" in saved:
             referee.latest = dict(zip(saved["latest"].tolist(), saved["latest_of"].tolist(), strict=True))
@@ -168,15 +165,14 @@ def load(file: Path, referee: Referee) -> tuple[Offsets, Ids]:
         referee.credits.early = dict.fromkeys(saved.get("early", np.empty(0, dtype=np.uint64)).tolist())
         for number, told in about["experiments"].items():
             referee.watched[int(number)] = _watched(number, told, saved)
-        if "erased" in saved:  # else all requests are met again
-            _hold(saved, referee.erased)
-            referee.settled = about["settled"]
+        _hold(saved, referee.erased)
+        referee.settled = about["settled"]
     except _UNREADABLE as error:
         raise StoreError(f"{file} cannot be read ({error}); delete it to start anew from the topics") from error
     referee.now_ms = about["now_ms"]
     referee.people.unwatched, referee.malformed = about["unwatched_users"], about["malformed"]
     offsets = {(topic, partition): offset for topic, partition, offset in about["offsets"]}
-    return offsets, about.get("topics", {})
+    return offsets, about["topics"]
 
 
 def _of_watermarks(erased: Watermarks) -> dict[str, npt.NDArray[Any]]:
@@ -254,50 +250,6 @@ def _score(
 ) -> Score:
     first, second = clicks
     return Score(people, (first, second), None if preference is None else Preference(**preference), heaviest)
-
-
-def _of_this_version(saved: dict[str, npt.NDArray[Any]], about: dict[str, Any]) -> dict[str, npt.NDArray[Any]]:
-    """The arrays of a file, of whatever version, as this version has them; ``about`` is changed in place."""
-    version, experiments = about["version"], about["experiments"]
-    if version == 1:
-        saved = _of_version_1(saved, experiments)
-    if version <= 2:
-        _of_version_2(saved, experiments)
-    if version <= 3:
-        saved["latest"] = saved["latest_of"] = saved["pending"] = np.empty(0, dtype=np.uint64)
-    if version <= 4:
-        _of_version_4(saved, about)
-    return saved
-
-
-def _of_version_1(
-    saved: dict[str, npt.NDArray[Any]], experiments: dict[str, dict[str, Any]]
-) -> dict[str, npt.NDArray[Any]]:
-    """The arrays of a file of version 1 as version 2 has them; ``experiments`` get what they lack, in place."""
-    impressions = SUMS.index("impressions")
-    gone = saved["totals"][:, FROM_ROWS]
-    gone[:, FROM_ROWS.index(impressions)] = 0  # the other counters begin with their rows' new layout
-    out = saved | {"gone": gone}
-    for name in ("totals", *(f"{number}.before" for number in experiments)):
-        out[name] = np.column_stack([saved[name], saved[name][:, impressions]])
-    for number, told in experiments.items():
-        out[f"{number}.exposed_after"] = out["totals"][:, FROM_IMPRESSIONS]
-        told |= {"last": None, "preference": None}
-    return out
-
-
-def _of_version_2(saved: dict[str, npt.NDArray[Any]], experiments: dict[str, dict[str, Any]]) -> None:
-    """Bring ``saved`` and ``experiments`` from version 2 to version 3, in place."""
-    ended = [int(number) for number, told in experiments.items() if told["setting"]["status"] == "stopped"]
-    for number, told in experiments.items():
-        preference, told["score"] = told.pop("preference"), None
-        if (credit := saved.get(f"{number}.credit")) is None:
-            continue
-        if told["last"] is not None:  # it was looked at
-            people, clicks = int(saved[f"{number}.shown"].sum()), credit.sum(axis=0).tolist()
-            told["score"] = {"people": people, "clicks": clicks, "preference": preference}
-        if int(number) in ended:
-            del saved[f"{number}.credit"], saved[f"{number}.shown"]
 
 
 def _of_version_4(saved: Mapping[str, npt.NDArray[Any]], about: dict[str, Any]) -> None:

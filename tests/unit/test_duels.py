@@ -217,26 +217,6 @@ def test_what_waits_is_gone_through_once_when_a_duel_ends_and_at_no_other_experi
     assert referee.credits.pending is waiting
 
 
-def test_of_a_duel_that_was_over_in_a_file_of_version_2_the_score_stays(tmp_path: Path) -> None:
-    referee, _ = looked_at()
-    told, file = referee.watched[1].score, tmp_path / "x.npz"
-    save(file, referee, {}, {})
-    with np.load(file) as npz:
-        saved = dict(npz)
-    about = msgspec.json.decode(saved["about"].tobytes()) | {"version": 2}
-    about["experiments"]["1"]["preference"] = about["experiments"]["1"].pop("score")["preference"]
-    for status, people in (("running", True), ("stopped", False)):
-        about["experiments"]["1"]["setting"]["status"] = status
-        np.savez(file, allow_pickle=False, **saved | {"about": np.frombuffer(encode_json(about), dtype=np.uint8)})
-        again = Referee()
-        load(file, again)
-        assert again.watched[1].score == told
-        assert (again.watched[1].duel is not None) == people
-        assert (again.credits.pending, again.latest) == ({}, {})  # known by what another person's may be
-        (watched,) = again.look()
-        assert watched.score == told
-
-
 def test_people_whose_producer_counts_events_anew_for_each_are_all_in_the_duel() -> None:
     referee = Referee()
     referee.follow(start(draft(), 1.0, 2))

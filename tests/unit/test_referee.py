@@ -1,19 +1,17 @@
 """The referee against what topics really hold: what is malformed, told twice, read late, begun anew or taken back."""
 
-import json
 from pathlib import Path
 
 import msgspec
 import numpy as np
 import pytest
 
-from scoring.ids import id64, id64s
+from scoring.ids import id64s
 from scoring.policies import arms_of
 from scoring.rows import RowStore
 from scoring.trial import SUMS
 from scoring.update import apply
 from streams.control_wire import Allocation, CohortSetting, ExperimentSetting
-from streams.experiments.people import FROM_IMPRESSIONS
 from streams.experiments.referee import Referee
 from streams.experiments.registry import Bandit, next_cohort, start, stop
 from streams.experiments.report import report
@@ -292,37 +290,6 @@ def test_diversity_is_the_same_however_impressions_and_rows_are_read_and_repeate
     assert diversity([list(range(STEPS))]) == live
     assert diversity(one_by_one, repeats=True) == live
     assert diversity(one_by_one, repeats=True, restarts=tmp_path) == live
-
-
-def test_a_file_of_the_former_version_is_read(tmp_path: Path) -> None:
-    referee, file = played(1), tmp_path / "x.npz"
-    before = referee.look()[0].last
-    save(file, referee, {("impressions", 0): 7}, {"impressions": "an-id"})
-    with np.load(file) as npz:
-        saved = dict(npz)
-    about = json.loads(saved["about"].tobytes()) | {"version": 1}
-    del about["topics"]
-    for told in about["experiments"].values():
-        del told["last"], told["score"]
-    former = {name: array[:, :-1] if name in ("totals", "1.before") else array for name, array in saved.items()}
-    for name in ("gone", "latest", "1.exposed_after", "1.other_ms", "1.blank"):
-        del former[name]
-    np.savez(file, allow_pickle=False, **former | {"about": np.frombuffer(json.dumps(about).encode(), dtype=np.uint8)})
-    again = Referee()
-    assert load(file, again) == ({("impressions", 0): 7}, {})
-    told = again.people.totals[:, FROM_IMPRESSIONS]  # what came before exposures that no row holds yet
-    np.testing.assert_array_equal(again.watched[1].exposed_after, told)
-    assert told.any()
-    after = again.look()[0].last
-    assert before is not None
-    assert after is not None
-    assert after.values["ctr"] == before.values["ctr"]
-    see(again, [shown(1, 0, 99)])
-    known = again.people.totals[again.people.ids == id64("u1")][0]
-    again.take_rows([b"u1"], row(99, 99, 1))  # of rows' former layout nothing answered an impression
-    counted = again.people.totals[again.people.ids == id64("u1")][0]
-    assert counted[SUMS.index("impressions")] == 99
-    assert counted[SUMS.index("clicks")] == known[SUMS.index("clicks")] + 1
 
 
 def test_a_bandits_users_weigh_what_the_chances_of_their_own_cohort_say() -> None:

@@ -11,7 +11,7 @@ from scoring.ids import id64
 from streams.control_wire import ExperimentSetting
 from streams.experiments.referee import Referee
 from streams.experiments.registry import start, stop
-from streams.experiments.store import load, save
+from streams.experiments.store import StoreError, load, save
 from streams.wire import encode_json
 from tests.unit.consenting import erasure, grant, refusal
 from tests.unit.showing import see
@@ -164,19 +164,18 @@ def test_what_cannot_be_written_leaves_the_file_as_it_was(tmp_path: Path) -> Non
     assert again.people.number == 900
 
 
-def test_of_a_duel_that_was_never_looked_at_a_file_of_version_2_tells_no_score(tmp_path: Path) -> None:
-    referee, file = Referee(), tmp_path / "x.npz"
-    referee.follow(DUEL)
-    played(referee, range(20), 0.7)
-    save(file, referee, {}, {})
+@pytest.mark.parametrize("version", [3, 6])
+def test_a_file_of_neither_this_version_nor_the_former_is_refused_with_the_way_out(
+    version: int, tmp_path: Path
+) -> None:
+    save(file := tmp_path / "x.npz", busy(), {}, {})
     with np.load(file) as npz:
         saved = dict(npz)
-    about = msgspec.json.decode(saved["about"].tobytes()) | {"version": 2}
-    about["experiments"]["1"]["preference"] = about["experiments"]["1"].pop("score")
+    about = msgspec.json.decode(saved["about"].tobytes()) | {"version": version}
     np.savez(file, allow_pickle=False, **saved | {"about": np.frombuffer(encode_json(about), dtype=np.uint8)})
-    load(file, again := Referee())
-    assert again.watched[1].score is None
-    assert again.look()[0].score == referee.look()[0].score
+    with pytest.raises(StoreError, match=f"has version {version}, expected 5; delete it to start anew"):
+        load(file, again := Referee(users_max=900))
+    assert not again.watched
 
 
 def test_a_click_that_is_read_before_its_impression_is_credited_though_the_referee_is_started_again_between(

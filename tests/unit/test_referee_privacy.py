@@ -364,21 +364,6 @@ def test_of_more_watermarks_than_may_be_held_those_go_that_end_first() -> None:
     assert [held.of(f"u{at}".encode()) for at in (0, 7, 8)] == [100, 93, -1]
 
 
-def test_a_file_of_a_referee_that_let_nobody_go_is_rid_of_who_had_asked(tmp_path: Path) -> None:
-    books = Books(tmp_path)
-    books.plays(OLD_MS)
-    books._control.append(erasure("u1", ASKED_MS))  # which that one passed over
-    save(books.service.file, books.referee, {}, {})
-    with np.load(books.service.file) as npz:
-        saved = dict(npz)
-    about = msgspec.json.decode(saved["about"].tobytes())
-    del about["settled"], saved["erased"], saved["erased_ms"]
-    np.savez(books.service.file, **saved | {"about": np.frombuffer(encode_json(about), dtype=np.uint8)})
-    load(books.service.file, Referee())
-    books.restart(save_first=False)
-    assert books.held() == []
-
-
 @pytest.mark.parametrize(("agreed_ms", "held"), [(OLD_MS, False), (NEW_MS, True)])
 def test_where_people_opt_in_a_no_on_an_event_ends_an_older_consent(agreed_ms: int, held: bool, tmp_path: Path) -> None:
     books = Books(tmp_path, presumed=False)

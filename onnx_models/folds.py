@@ -8,10 +8,9 @@ import numpy as np
 
 from onnx_models.examples import Examples
 from onnx_models.metrics import Metrics
+from scoring.confidence import student_95
 
-T_95 = (12.71, 4.30, 3.18, 2.78, 2.57, 2.45, 2.36, 2.31, 2.26)
-"""Student's t at 97.5 % for 1 to 9 degrees of freedom."""
-FOLDS_MAX = len(T_95) + 1
+FOLDS_MAX = 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +53,7 @@ def spread(metrics: list[Metrics]) -> dict[str, Spread]:
         values = np.array([getattr(each, name) for each in metrics])
         there, back = (np.asarray, float) if name == "auc" else (np.log, math.exp)
         spread_by = there(values)
-        half = T_95[len(values) - 2] * float(spread_by.std(ddof=1)) / math.sqrt(len(values))
+        half = student_95(len(values) - 1) * float(spread_by.std(ddof=1)) / math.sqrt(len(values))
         centre = float(spread_by.mean())
         out[name] = Spread(float(values.mean()), back(centre - half), back(centre + half), len(values))
     return out

@@ -67,8 +67,11 @@ class Draws:
     def log_loss(self, predicted: Floats) -> Floats:
         """Log loss of all users first, then of each draw."""
         p = np.clip(predicted, CLIP, 1 - CLIP)
-        loss = -(self.labels * np.log(p) + (1 - self.labels) * np.log1p(-p))
-        return np.array([np.average(loss, weights=weight) for weight in self._weights()])
+        return self.mean(-(self.labels * np.log(p) + (1 - self.labels) * np.log1p(-p)))
+
+    def mean(self, values: Floats) -> Floats:
+        """Mean of ``values [E]`` of all users first, then of each draw."""
+        return np.array([np.average(values, weights=weight) for weight in self._weights()])
 
 
 def interval(one: Floats, other: Floats, people: int) -> Interval:

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from onnx_models.bootstrap import USERS_FEWEST, Interval, interval
+from onnx_models.bootstrap import Draws, Interval, interval
 from scoring.arrays import Bools, Floats, Ints
 from scoring.ids import id64
 
@@ -24,7 +24,7 @@ Z_MAX = 6.0
 WORDS_DIM = 2_048
 """Dimensions of the hashed bag of words and pairs of words."""
 DRAWS = 1_000
-"""Draws of tests with replacement, since pairs of one test are correlated; none from fewer than `USERS_FEWEST`."""
+"""Draws of tests with replacement, since pairs of one test are correlated."""
 _WORD = re.compile(r"[\w']+")
 _TOLD = ("you", "your", "i", "my", "she", "her", "he", "his", "this", "these", "why", "how", "what", "if", "not", "who",
          "when", "they", "we", "because", "but", "it", "watch", "people", "here", "some", "that", "and", "the", "a",
@@ -163,12 +163,12 @@ def compare(
         (model,) = _fit(scaled, both, [penalty])
         wins[name] = _difference(scaled, parts.test) @ model, penalty
         told(name)
-    weights = _draws(parts.test.test, seed)
-    found = {name: _accuracies(predicted, parts.test.z, weights) for name, (predicted, _) in wins.items()}
-    base, tests = found["longer wins"], len(np.unique(parts.test.test))
+    draws = Draws(parts.test.z, parts.test.test, seed, DRAWS)
+    found = {name: draws.mean(_right(predicted, parts.test.z)) for name, (predicted, _) in wins.items()}
+    base = found["longer wins"]
     nothing = np.zeros_like(base)
     return {
-        name: Line(interval(values, nothing, tests), interval(values, base, tests), wins[name][1])
+        name: Line(interval(values, nothing, draws.people), interval(values, base, draws.people), wins[name][1])
         for name, values in found.items()
     }
 
@@ -206,20 +206,6 @@ def _best_penalty(features: Floats, learn: Duel, validate: Duel) -> float:
     return best
 
 
-def _draws(test: Ints, seed: int) -> Floats:
-    """How often each pair counts, ``[1 + DRAWS, P]``: first once, then as its test is drawn with replacement.
-
-    With so few tests that draws would tell only of these: ``[1, P]``.
-    """
-    _, of = np.unique(test, return_inverse=True)
-    count = int(of.max(initial=-1)) + 1
-    draws = DRAWS if count >= USERS_FEWEST else 0
-    chosen = np.random.default_rng(seed).multinomial(count, np.full(count, 1 / count), size=draws)
-    return np.concatenate([np.ones((1, len(test))), chosen[:, of]])
-
-
-def _accuracies(predicted: Floats, z: Floats, weights: Floats) -> Floats:
-    """Accuracy over all pairs first, then over each draw; a tie, predicted or observed, counts half."""
-    right = np.where((predicted == 0) | (z == 0), 0.5, (predicted > 0) == (z > 0))
-    found: Floats = weights @ right / weights.sum(axis=1)
-    return found
+def _right(predicted: Floats, z: Floats) -> Floats:
+    """Whether each pair's winner is predicted; a tie, predicted or observed, counts half."""
+    return np.where((predicted == 0) | (z == 0), 0.5, (predicted > 0) == (z > 0))

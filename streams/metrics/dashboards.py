@@ -32,20 +32,19 @@ class Panel:
     kind: Kind = "timeseries"
 
 
+def _rates(by: str, metric: str) -> dict[str, str]:
+    """A line for each value of the label ``by``."""
+    return {f"{{{{{by}}}}}": f"sum by ({by}) (rate({metric}[$__rate_interval]))"}
+
+
 def _p(quantile: float, metric: str, by: str = "") -> str:
     labels = f"le, {by}" if by else "le"
     return f"histogram_quantile({quantile}, sum by ({labels}) (rate({metric}_bucket[$__rate_interval])))"
 
 
 WORKERS = (
-    Panel(
-        "Events by outcome",
-        {"{{outcome}}": "sum by (outcome) (rate(salience_events_total[$__rate_interval]))"},
-        "reqps",
-    ),
-    Panel(
-        "Placements by arm", {"{{arm}}": "sum by (arm) (rate(salience_placements_total[$__rate_interval]))"}, "reqps"
-    ),
+    Panel("Events by outcome", _rates("outcome", "salience_events_total"), "reqps"),
+    Panel("Placements by arm", _rates("arm", "salience_placements_total"), "reqps"),
     Panel(
         "Event to placement",
         {f"p{100 * q:g}": _p(q, "salience_event_to_placement_seconds") for q in (0.5, 0.95, 0.99)},
@@ -75,9 +74,7 @@ WORKERS = (
         },
     ),
     Panel(
-        "Outcomes as they come, by whether clicked",
-        {"{{clicked}}": "sum by (clicked) (rate(salience_impression_outcomes_total[$__rate_interval]))"},
-        "reqps",
+        "Outcomes as they come, by whether clicked", _rates("clicked", "salience_impression_outcomes_total"), "reqps"
     ),
     Panel("Lanes", {"{{instance}} {{stage}}": "salience_lanes"}),
     Panel(
@@ -107,17 +104,10 @@ WORKERS = (
             "misquoted": "sum(rate(salience_misquoted_events_total[$__rate_interval]))",
         },
     ),
-    Panel(
-        "Records produced",
-        {"{{topic}}": "sum by (topic) (rate(salience_produced_records_total[$__rate_interval]))"},
-        "reqps",
-    ),
+    Panel("Records produced", _rates("topic", "salience_produced_records_total"), "reqps"),
     Panel("Memory", {"{{instance}}": "process_resident_memory_bytes"}, "bytes"),
     Panel("Processor", {"{{instance}}": "rate(process_cpu_seconds_total[$__rate_interval])"}, "percentunit"),
-    Panel(
-        "Why candidates lost",
-        {"{{reason}}": "sum by (reason) (rate(salience_losing_candidates_total[$__rate_interval]))"},
-    ),
+    Panel("Why candidates lost", _rates("reason", "salience_losing_candidates_total")),
     Panel(
         "Filled and empty slots, distance within lists",
         {
@@ -175,11 +165,7 @@ LAG = (
 )
 
 REVIEWS = (
-    Panel(
-        "Reviews",
-        {"{{outcome}}": "sum by (outcome) (rate(salience_reviews_total[$__rate_interval]))"},
-        "reqps",
-    ),
+    Panel("Reviews", _rates("outcome", "salience_reviews_total"), "reqps"),
     Panel("Tones turned", {"{{of}}s": "sum by (of) (increase(salience_tones_turned_total[$__rate_interval]))"}),
 )
 

@@ -8,10 +8,8 @@ import numpy.typing as npt
 from onnx_models.examples import Examples
 from onnx_models.metrics import Metrics, measure, tells
 from onnx_models.trial import Trial
-from scoring.arrays import Floats
+from scoring.arrays import Bools, Floats
 from scoring.inputs import OF_AD, RATED, SESSION_S
-
-Mask = npt.NDArray[np.bool_]
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +34,7 @@ def segments(trial: Trial, chances: dict[str, Floats]) -> list[Segment]:
     shown = np.union1d(trial.learn.item, trial.before.item)
     new_ad = ~np.isin(test.item, shown)
     everyone = np.ones(len(test), dtype=np.bool_)
-    wanted: list[tuple[str, str, Mask]] = [
+    wanted: list[tuple[str, str, Bools]] = [
         ("known people", "stateful", met),
         ("new people, context alone", "frozen", ~met),
         ("new people, first impression", "stateful", ~met & ~earlier),
@@ -54,7 +52,7 @@ def segments(trial: Trial, chances: dict[str, Floats]) -> list[Segment]:
     ]
 
 
-def _met(rows: npt.NDArray[np.int32], trial: Trial) -> Mask:
+def _met(rows: npt.NDArray[np.int32], trial: Trial) -> Bools:
     """Whether each user in ``rows`` was shown anything before the test."""
     return np.isin(rows, np.union1d(trial.learn.row, trial.before.row))
 

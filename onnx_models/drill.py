@@ -14,14 +14,13 @@ import numpy as np
 import numpy.typing as npt
 
 from onnx_models.examples import Examples, collect, in_time_order
+from onnx_models.metrics import Floats
 from onnx_models.trial import Stream, Trial, logit_of, same_rows
 from scoring.events import Events, Kind, Source
 from scoring.evidence import calibration
 from scoring.ids import mix64
 from scoring.pending import keys_of
 from scoring.watch import Alarm
-
-Floats = npt.NDArray[np.floating]
 
 TURNED = 3
 """One in so many ads turns, in catalogue order."""

@@ -27,7 +27,6 @@ from scoring.runs import begins, runs
 from scoring.tones import NOTHING_SAID, ToneHistory
 from scoring.update import apply
 
-Mask = npt.NDArray[np.bool_]
 ROWS_PER_CALL = 8192
 """Rows gathered at once: 12 MB."""
 Progress = Callable[[int, int], None]
@@ -51,10 +50,10 @@ class Items:
         return cls(catalogue.tokens, catalogue.dense, catalogue.features)
 
     @cached_property
-    def own(self) -> Mask:
+    def own(self) -> Bools:
         """Which tokens no other item has, ``[N, T]``: its id, and whatever else names it alone, as a brand may."""
         found, which, count = np.unique(self.tokens, return_inverse=True, return_counts=True)
-        alone: Mask = ((count == 1) & (found > 0))[which].reshape(self.tokens.shape)
+        alone: Bools = ((count == 1) & (found > 0))[which].reshape(self.tokens.shape)
         return alone
 
 
@@ -105,7 +104,7 @@ class Left(NamedTuple):
     crowded: int
 
     @classmethod
-    def of(cls, known: Mask, first: Mask, outcome: npt.NDArray[np.uint8]) -> "Left":
+    def of(cls, known: Bools, first: Bools, outcome: npt.NDArray[np.uint8]) -> "Left":
         """Of impressions ``[I]``: whether their ad is known, whether their id is new, and what became of each."""
         repeated = known & (~first | np.isin(outcome, REPEATED))
         crowded = known & ~repeated & (outcome != Outcome.APPLIED)
@@ -130,7 +129,7 @@ class Collected(NamedTuple):
 
     examples: Examples
     place: Ints
-    counts: Mask
+    counts: Bools
     left: Left
     late: int
 
@@ -233,7 +232,7 @@ def answered_ms(events: Events) -> Ints:
     return np.where(np.isin(exact, exact[shown]), events["shown_ms"], of_second)
 
 
-def _first_of_id(events: Events) -> Mask:
+def _first_of_id(events: Events) -> Bools:
     """Whether each event is the first of its id; ids are per person and topic, as in lanes."""
     first = np.zeros(len(events), dtype=np.bool_)
     whose = mix64(2 * events["row"].astype(np.uint64) + events["source"])
@@ -248,7 +247,7 @@ def _names(events: Events) -> Ids:
     return mix64(events["ad"] ^ mix64(events["shown_ms"].astype(np.uint64) ^ user))
 
 
-def _answers(events: Events, wanted: Mask, counts: Mask, window_ms: int) -> tuple[Singles, Mask, Singles, Singles]:
+def _answers(events: Events, wanted: Bools, counts: Bools, window_ms: int) -> tuple[Singles, Bools, Singles, Singles]:
     """Whether a click (or more) answered each wanted impression within ``window_ms``, whether one did only later,
     whether a purchase did, and seconds looked.
 

@@ -19,7 +19,7 @@ from torch import nn
 
 from onnx_models.network import Network
 from onnx_models.probes import attention_feed, encoder_feed
-from scoring.attention import OUTCOMES, attention_contract, encoder_contract, table_rows
+from scoring.attention import OUTCOMES, Arrays, attention_contract, encoder_contract, table_rows
 from scoring.inputs import SPEC_HASH
 from scoring.manifest import ATTENTION, ENCODER, FORMAT, MANIFEST, Manifest
 from scoring.rows import RING_SIZE
@@ -30,8 +30,6 @@ OPSET = 17
 GOLDEN = "golden.npz"
 GOLDEN_KNOWN = (0, 1, 23, RING_SIZE)
 """Number of past items of the golden people: none, one, some, a full ring."""
-
-Arrays = dict[str, npt.NDArray[Any]]
 
 
 @dataclass(frozen=True, slots=True)

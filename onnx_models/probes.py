@@ -1,17 +1,14 @@
 """Made-up inputs of both graphs, of any size, to export, verify and measure the graphs with."""
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from scoring.arrays import Singles
+from scoring.attention import Arrays
 from scoring.features import FEATURE_DIM, TOKENS_MAX
 from scoring.inputs import CONTEXT_DIM, STATS_DIM, HistoryKind
 from scoring.rows import RING_SIZE
-
-Arrays = dict[str, npt.NDArray[Any]]
 
 
 def encoder_feed(rng: np.random.Generator, items: int, dense_dim: int) -> Arrays:

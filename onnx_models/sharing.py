@@ -10,14 +10,13 @@ import numpy as np
 import numpy.typing as npt
 
 from onnx_models.learning import Variant, variants
+from onnx_models.metrics import Floats
 from onnx_models.trial import Trial, logit_of
 from scoring.calibration import Calibration, Calibrator, chance_of
 from scoring.examination import SLOTS_MAX, over
 from scoring.feedback import ClickLayer
 from scoring.impressions import Impressions
 from scoring.pool import Learned, Pool
-
-Floats = npt.NDArray[np.floating]
 
 SLICE_MS = 60_000
 """Time span that is served and learned at once; a worker's slices are shorter."""

@@ -20,6 +20,7 @@ from onnx_models.examples import (
     in_time_order,
     unanswered,
 )
+from onnx_models.metrics import Floats
 from scoring.arrays import Ints
 from scoring.catalogue import Catalogue
 from scoring.events import Events, Kind, Source
@@ -30,7 +31,6 @@ from scoring.rates import RateTable
 from scoring.rows import RowStore
 from scoring.tones import NOTHING_SAID, ToneHistory
 
-Floats = npt.NDArray[np.floating]
 PART_MIN = 0.01
 """Least share of a log's impressions on either side of the split: one wrong time could leave nothing on a side."""
 

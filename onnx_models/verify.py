@@ -6,13 +6,11 @@ also compared with *PyTorch* now: 1 to 64 people, 1 to 500 candidates, empty and
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, fields
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from onnx_models.probes import attention_feed, encoder_feed
-from scoring.attention import OUTCOMES, AttentionModel
+from scoring.attention import OUTCOMES, Arrays, AttentionModel
 from scoring.inputs import ModelInputs
 from scoring.manifest import ATTENTION, ENCODER
 from scoring.rows import RING_SIZE
@@ -24,7 +22,6 @@ SHAPES = ((1, 1), (1, 2), (1, 100), (1, 500), (3, 7), (8, 100), (32, 100), (64, 
 ITEMS = (1, 2, 64, 500)
 """Items of the cases against PyTorch."""
 
-Arrays = dict[str, npt.NDArray[Any]]
 Reference = Callable[[str, Arrays], Arrays]
 """Another implementation: outputs by name, given a graph's file name and its inputs."""
 

@@ -10,15 +10,15 @@ from collections import Counter
 import numpy as np
 import numpy.typing as npt
 
-from scoring.arrays import Bools, Ints
+from scoring.arrays import Bools, Ids, Ints
 from scoring.events import Events, Source
-from scoring.ids import MISSING, IdArray, mix64, places_in
+from scoring.ids import MISSING, mix64, places_in
 from scoring.rows import RING_SIZE, SHOWN_BIT, Rows
 
 _NEVER = np.uint64(2**64 - 1)
 
 
-def ring_key(seconds: npt.NDArray[np.uint32], ad: IdArray) -> IdArray:
+def ring_key(seconds: npt.NDArray[np.uint32], ad: Ids) -> Ids:
     """What a ring is sorted by: seconds, then the id's high half. Any shape."""
     return (seconds.astype(np.uint64) << np.uint64(32)) | (ad >> np.uint64(32))
 

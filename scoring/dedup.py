@@ -8,9 +8,9 @@ repeats event by event.
 import numpy as np
 import numpy.typing as npt
 
-from scoring.arrays import Bools, Ints
+from scoring.arrays import Bools, Ids, Ints
 from scoring.events import Events, Outcome, Source, only
-from scoring.ids import IdArray, mix64
+from scoring.ids import mix64
 from scoring.rows import SEEN_SIZE, Rows
 from scoring.runs import begins, runs
 
@@ -49,7 +49,7 @@ def _showings(events: Events) -> npt.NDArray[np.uint32]:
     return np.where(events["source"] == Source.IMPRESSION, showing, np.uint32(_NO_SHOWING))
 
 
-def _repeated(group: Ints, what: IdArray) -> Bools:
+def _repeated(group: Ints, what: Ids) -> Bools:
     """Marks all but one of the events with the same ``what`` and group; after a rare collision the exact path decides.
 
     Which one is left out does not matter: their whole group becomes suspect.

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import xxhash
 
-from scoring.arrays import Floats
+from scoring.arrays import Floats, Ids, Ints
 
 EMPTY = np.uint64(0)
 """The id that no thing has: it marks a free place in rings and maps."""
@@ -18,23 +18,20 @@ EMPTY = np.uint64(0)
 MISSING = -1
 """The slot of an id that a map does not hold."""
 
-IdArray = npt.NDArray[np.uint64]
-SlotArray = npt.NDArray[np.int64]
-
 
 def id64(text: str | bytes) -> int:
     """The 64-bit id of ``text``; never `EMPTY`."""
     return xxhash.xxh3_64_intdigest(text.encode() if isinstance(text, str) else text) or 1
 
 
-def id64s(texts: Sequence[str]) -> IdArray:
+def id64s(texts: Sequence[str]) -> Ids:
     """`id64` of each text, ``[N]``."""
     ids = np.fromiter(map(xxhash.xxh3_64_intdigest, map(str.encode, texts)), dtype=np.uint64, count=len(texts))
     ids[ids == EMPTY] = 1
     return ids
 
 
-def mix64(values: IdArray) -> IdArray:
+def mix64(values: Ids) -> Ids:
     """The finaliser of SplitMix64 (Steele, Lea & Flood, 2014): a bijection whose outputs look independent.
 
     A draw that is a pure function of (seed, id) needs no generator object, does not depend on the order in
@@ -47,7 +44,7 @@ def mix64(values: IdArray) -> IdArray:
         return z ^ (z >> np.uint64(31))
 
 
-def uniform(values: IdArray) -> Floats:
+def uniform(values: Ids) -> Floats:
     """Uniform draws in (0, 1), one for each 64-bit value: its 52 high bits after `mix64`.
 
     With 53 the half that keeps 0 out would round the largest draw up to 1.
@@ -55,7 +52,7 @@ def uniform(values: IdArray) -> Floats:
     return ((mix64(values) >> np.uint64(12)).astype(np.float64) + 0.5) * 2.0**-52
 
 
-def places_in(ids: npt.NDArray[np.integer], asked: npt.NDArray[np.integer]) -> SlotArray:
+def places_in(ids: npt.NDArray[np.integer], asked: npt.NDArray[np.integer]) -> Ints:
     """Places of ``asked``, any shape, in ``ids [N]``, which ascend; `MISSING` where it is not among them."""
     if not len(ids):
         return np.full(asked.shape, MISSING, dtype=np.int64)
@@ -105,7 +102,7 @@ class IdMap:
         self._ids[at] = key
         self._slots[at] = slot
 
-    def get(self, keys: IdArray) -> SlotArray:
+    def get(self, keys: Ids) -> Ints:
         """Slots of ``keys`` (any shape); `MISSING` where the map does not hold the key."""
         flat = keys.ravel()
         mask = np.uint64(len(self._ids) - 1)

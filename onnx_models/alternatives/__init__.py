@@ -5,12 +5,8 @@ An alternative learns from examples in time order and predicts others. It sees w
 
 from typing import Protocol
 
-import numpy as np
-import numpy.typing as npt
-
 from onnx_models.examples import Examples, Items
-
-Chances = npt.NDArray[np.float64]
+from scoring.arrays import Floats
 
 
 class Alternative(Protocol):
@@ -24,7 +20,7 @@ class Alternative(Protocol):
     def fit(self, learn: Examples, items: Items) -> None:
         """Learn from examples in time order; forget what was learnt before."""
 
-    def predict(self, examples: Examples, *, follow: bool = False) -> Chances:
+    def predict(self, examples: Examples, *, follow: bool = False) -> Floats:
         """Click probabilities ``[E]``. ``follow``: examples come in time order, and an outcome may be learnt from its
         ``known_ms`` on.
         """

@@ -9,11 +9,10 @@ import warnings
 import lightgbm
 import numpy as np
 
-from onnx_models.alternatives import Chances
 from onnx_models.alternatives.features import content, numbers, surface_of
 from onnx_models.alternatives.popularity import ItemRates
 from onnx_models.examples import Examples, Items
-from scoring.arrays import Singles
+from scoring.arrays import Floats, Singles
 
 ROUNDS_MAX = 400
 # One thread: models are fitted side by side, and on shared cores LightGBM's threads spin for each other.
@@ -51,7 +50,7 @@ class Boosting:
         )
         self._model = lightgbm.train(self._parameters, lightgbm.Dataset(x, y), max(tried.best_iteration, 20))
 
-    def predict(self, examples: Examples, *, follow: bool = False) -> Chances:
+    def predict(self, examples: Examples, *, follow: bool = False) -> Floats:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             return np.asarray(self._model.predict(self._table(examples, follow=follow)), dtype=np.float64)

@@ -4,10 +4,8 @@ import numpy as np
 import numpy.typing as npt
 
 from onnx_models.examples import Examples, Items
-from scoring.arrays import Floats
+from scoring.arrays import Floats, Ints
 from scoring.inputs import SURFACES, HistoryKind
-
-Keys = npt.NDArray[np.int64]
 
 PRIOR = 20
 """Strength of the prior: a click rate counts as if there had been so many more impressions, at the overall rate."""
@@ -16,7 +14,7 @@ RECENT = 10
 _KINDS = (HistoryKind.VIEWED, HistoryKind.VIEWED_LONG, HistoryKind.CLICKED, HistoryKind.SKIPPED)
 
 
-def surface_of(examples: Examples) -> Keys:
+def surface_of(examples: Examples) -> Ints:
     """The hashed surface of each impression, 0 to SURFACES - 1."""
     return (examples.surface % SURFACES).astype(np.int64)
 
@@ -34,10 +32,10 @@ class Rates:
     """Click rates by key, as they were known at a given time: nothing that became known later counts."""
 
     def __init__(self) -> None:
-        self._order: Keys = np.zeros(0, dtype=np.int64)
+        self._order: Ints = np.zeros(0, dtype=np.int64)
         self.rate = 0.5
 
-    def fit(self, key: Keys, known_ms: Keys, label: npt.NDArray[np.floating], rate: float) -> None:
+    def fit(self, key: Ints, known_ms: Ints, label: npt.NDArray[np.floating], rate: float) -> None:
         """Record impressions ``[E]`` and when their outcomes are known; keys count from 0.
 
         ``rate``: the overall click rate, as it was known.
@@ -49,10 +47,10 @@ class Rates:
         self._clicks = np.concatenate([[0.0], np.cumsum(label[by_code], dtype=np.float64)])
         self.rate = rate
 
-    def _code(self, key: Keys, time_ms: Keys) -> Keys:
+    def _code(self, key: Ints, time_ms: Ints) -> Ints:
         return key * self._span + np.clip(time_ms - self._start_ms, 0, self._span - 1)
 
-    def known(self, key: Keys, time_ms: Keys) -> Floats:
+    def known(self, key: Ints, time_ms: Ints) -> Floats:
         """log1p of the impressions, and the click rate, of each key before each time, ``[E, 2]``."""
         first = np.searchsorted(self._order, self._code(key, np.full(len(key), self._start_ms)))
         last = np.maximum(np.searchsorted(self._order, self._code(key, time_ms)), first)

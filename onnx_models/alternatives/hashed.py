@@ -4,11 +4,10 @@ import numpy as np
 from scipy.sparse import csr_matrix
 from sklearn.linear_model import LogisticRegression
 
-from onnx_models.alternatives import Chances
 from onnx_models.alternatives.features import surface_of
 from onnx_models.examples import Examples, Items
 from onnx_models.metrics import log_loss
-from scoring.arrays import Ids
+from scoring.arrays import Floats, Ids
 from scoring.ids import mix64
 from scoring.units import HOUR_MS
 
@@ -37,7 +36,7 @@ class Hashed:
         losses = [log_loss(y[early:], fitted(c, early).predict_proba(x[early:])[:, 1]) for c in STRENGTHS]
         self._model = fitted(STRENGTHS[int(np.argmin(losses))], len(learn))
 
-    def predict(self, examples: Examples, *, follow: bool = False) -> Chances:  # noqa: ARG002 - it has no state
+    def predict(self, examples: Examples, *, follow: bool = False) -> Floats:  # noqa: ARG002 - it has no state
         return np.asarray(self._model.predict_proba(self._table(examples))[:, 1], dtype=np.float64)
 
     def _table(self, examples: Examples) -> csr_matrix:

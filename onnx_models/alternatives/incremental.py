@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 from river import forest, optim, reco, tree
 
-from onnx_models.alternatives import Chances
 from onnx_models.alternatives.features import numbers, surface_of
 from onnx_models.alternatives.popularity import ItemRates
 from onnx_models.examples import Examples, Items
+from scoring.arrays import Floats
 
 Row = dict[str, Any]
 
@@ -33,7 +33,7 @@ class Incremental:
         for x, label in zip(self._rows(latest), latest.label.astype(bool).tolist(), strict=True):
             self._learn(x, label)
 
-    def predict(self, examples: Examples, *, follow: bool = False) -> Chances:
+    def predict(self, examples: Examples, *, follow: bool = False) -> Floats:
         out = np.empty(len(examples))
         waiting: deque[tuple[int, Row, bool]] = deque()
         rows = self._rows(examples, follow=follow)

@@ -7,12 +7,12 @@ from functools import partial
 import numpy as np
 from torch import Tensor, nn
 
-from onnx_models.alternatives import Chances
 from onnx_models.cold import unmet
 from onnx_models.examples import Examples, Items
 from onnx_models.network import DIM, MATCH, NARROW, WIDE, Attention, Linear
 from onnx_models.predicting import Ready, predict
 from onnx_models.training import Config, Progress, TrainResult, train
+from scoring.arrays import Floats
 from scoring.features import DENSE_DIM, FEATURE_DIM
 from scoring.ids import MISSING
 from scoring.inputs import OF_AD, OF_RING, REVIEWED, STATS_DIM
@@ -150,11 +150,11 @@ class Net:
         self.result = train(self.change(learn), self._items, self.config, self.progress, before, self.attention)
         self.ready = Ready.of(self.result.network, self._items)
 
-    def predict(self, examples: Examples, *, follow: bool = False) -> Chances:  # noqa: ARG002 - its state is the inputs
+    def predict(self, examples: Examples, *, follow: bool = False) -> Floats:  # noqa: ARG002 - its state is the inputs
         assert self.ready is not None, "fit comes first"
         return self.ready.predict(self.change(examples)).astype(np.float64)
 
-    def predict_unnamed(self, examples: Examples) -> Chances:
+    def predict_unnamed(self, examples: Examples) -> Floats:
         """As `predict`, but without the ids of all items, past ones included: content alone."""
         assert self.result is not None, "fit comes first"
         return predict(self.result.network, self.change(unmet(examples)), nameless(self._items)).astype(np.float64)

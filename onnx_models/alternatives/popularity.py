@@ -2,7 +2,6 @@
 
 import numpy as np
 
-from onnx_models.alternatives import Chances
 from onnx_models.alternatives.features import Rates, surface_of
 from onnx_models.examples import Examples, Items
 from scoring.arrays import Floats, Ints
@@ -59,6 +58,6 @@ class Popularity:
     def fit(self, learn: Examples, _items: Items) -> None:
         self._rates.fit(learn)
 
-    def predict(self, examples: Examples, *, follow: bool = False) -> Chances:
-        chances: Chances = self._rates.known(examples, follow=follow)[:, 1]
+    def predict(self, examples: Examples, *, follow: bool = False) -> Floats:
+        chances: Floats = self._rates.known(examples, follow=follow)[:, 1]
         return chances

@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from scoring.arrays import Ids
 from scoring.events import Source
-from scoring.ids import IdArray, id64, id64s, mix64
+from scoring.ids import id64, id64s, mix64
 from scoring.order import Times
 from scoring.pending import keys_of
 from scoring.policies import CONTROL_ARM
@@ -251,7 +251,7 @@ def _in_time(parts: Sequence[Table]) -> Table:
     return events[np.argsort(events["time_ms"], kind="stable")]
 
 
-def _once(events: Table, ids: IdArray) -> Table:
+def _once(events: Table, ids: Ids) -> Table:
     """The first event of each of ``ids [E]``, in order."""
     _, first = np.unique(ids, return_index=True)
     return events[np.sort(first)]

@@ -24,7 +24,7 @@ from streams.demo.outbox import Outbox
 from streams.demo.report import Report, Snapshot
 from streams.demo.shop import Event, Shoppers
 from streams.demo.stage import Stage
-from streams.demo.tally import DeadLetters, Since, calibrations
+from streams.demo.tally import Since, calibrations, dead_letters
 from streams.settings import Settings
 from streams.wire import Ad, Click, Placement, Tone
 
@@ -101,7 +101,9 @@ class Shopping:
         self._shoppers = Shoppers(plan.seed, plan.users, crowd=self._crowd, run=self._run)
         self.ads: dict[str, Ad] = {ad.ad_id: ad for ad in self._shoppers.ads}
         self._meter = Meter()
-        self._dead_letters = DeadLetters(settings)
+        self._letters = Since(settings, topics.DEAD_LETTERS)
+        self._dead = 0
+        """Dead letters so far."""
         self._outcomes = Since(settings, topics.OUTCOMES)
         self._describe = partial(Report.of, self._meter, guarantee=guarantee, broker=broker)
         self._tones = {} if tones is None else tones
@@ -135,7 +137,7 @@ class Shopping:
         Raises `NoPlacementError`, `SilentBrokerError`, `StrangeAdsError`, `streams.client.ViewError`,
         `streams.reading.MissingTopicError`, `streams.topic_admin.TopicsError` or aiokafka's ``KafkaError``.
         """
-        await self._dead_letters.begin()
+        await self._letters.begin()
         await self._outcomes.begin()
         counting = asyncio.create_task(self._count())
         try:
@@ -152,16 +154,20 @@ class Shopping:
 
         It takes `REPORT_WITHIN_S` at most; `Report.unread` names what could not be read by then.
         """
-        looked_at = self._dead_letters.since, self._outcomes
+        looked_at = self._letters, self._outcomes
         told: tuple[float | None, float | None] = (None, None)
         unread = tuple(since.topic for since in looked_at)
         with suppress(TimeoutError, KafkaError):
             async with asyncio.timeout(REPORT_WITHIN_S):
                 settled = await asyncio.gather(*(since.settles() for since in looked_at))
-                await self._dead_letters.look()
+                await self._look()
                 told = await calibrations(self._outcomes)
                 unread = tuple(since.topic for since, whole in zip(looked_at, settled, strict=True) if not whole)
         return self._report(told, unread)
+
+    async def _look(self) -> None:
+        come = await dead_letters(self._letters)
+        self._dead += come
 
     async def _count(self) -> NoReturn:
         """Count dead letters, again and again; this also shows whether the broker answers."""
@@ -169,7 +175,7 @@ class Shopping:
             self._asked_s = self._asked_s or time.monotonic()
             with suppress(TimeoutError, KafkaError):  # it is asked again
                 async with asyncio.timeout(COUNT_WITHIN_S):
-                    await self._dead_letters.look()
+                    await self._look()
                     self._asked_s = None
             await asyncio.sleep(COUNT_EVERY_S)
 
@@ -275,7 +281,7 @@ class Shopping:
         self, calibrations: tuple[float | None, float | None] = (None, None), unread: tuple[str, ...] = ()
     ) -> Report:
         return self._describe(
-            self._now_s, calibrations=calibrations, dead_letters=self._dead_letters.count, seconds=self._seconds,
+            self._now_s, calibrations=calibrations, dead_letters=self._dead, seconds=self._seconds,
             unread=unread,
         )  # fmt: skip
 

@@ -9,7 +9,6 @@ from aiokafka import TopicPartition
 
 from scoring.evidence import calibration
 from scoring.policies import ENGINE_ARM
-from streams import topics
 from streams.aside import aside
 from streams.dead_letters import letter_of
 from streams.decode import Record
@@ -63,23 +62,9 @@ class Since:
         return any(ends[tp] < end for tp, end in there.items())
 
 
-class DeadLetters:
-    """Counts dead letters."""
-
-    def __init__(self, settings: Settings) -> None:
-        self.since = Since(settings, topics.DEAD_LETTERS)
-        self.count = 0
-
-    async def begin(self) -> None:
-        """Count from here on."""
-        await self.since.begin()
-
-    async def look(self) -> None:
-        """Count the dead letters since the last look."""
-        come = 0
-        async for records in self.since.news():
-            come += sum(letter_of(record) is not None for record in records)
-        self.count += come
+async def dead_letters(since: Since) -> int:
+    """How many there are since the last call."""
+    return sum([letter_of(record) is not None async for records in since.news() for record in records])
 
 
 async def calibrations(since: Since) -> tuple[float | None, float | None]:

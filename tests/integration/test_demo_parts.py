@@ -17,7 +17,7 @@ from streams.demo.outbox import Outbox
 from streams.demo.report import Snapshot
 from streams.demo.run import LANES, Demo
 from streams.demo.shopping import Plan
-from streams.demo.tally import DeadLetters, Since, calibrations
+from streams.demo.tally import Since, calibrations, dead_letters
 from streams.demo.worker import WorkerFailedError
 from streams.settings import Settings
 from streams.wire import Outcome, encode_json
@@ -49,20 +49,19 @@ async def put(bootstrap: str, topic: str, partition: int, values: list[bytes]) -
 
 
 def test_every_dead_letter_of_a_batch_is_counted_once_and_none_of_before(bootstrap: str) -> None:
-    letters = DeadLetters(Settings(bootstrap=bootstrap))
+    letters = Since(Settings(bootstrap=bootstrap), topics.DEAD_LETTERS)
 
-    async def counted() -> int:
-        await letters.look()
-        return letters.count
+    def come() -> int:
+        return asyncio.run(dead_letters(letters))
 
     asyncio.run(put(bootstrap, topics.DEAD_LETTERS, 0, [b"bad"] * 20))
     asyncio.run(letters.begin())
-    assert asyncio.run(counted()) == 0
+    assert come() == 0
     asyncio.run(put(bootstrap, topics.DEAD_LETTERS, 0, [b"bad"] * 50))
-    assert asyncio.run(counted()) == 50
+    assert come() == 50
     asyncio.run(put(bootstrap, topics.DEAD_LETTERS, LANES - 1, [b"bad"] * 7))
-    assert asyncio.run(counted()) == 57
-    assert asyncio.run(counted()) == 57
+    assert come() == 7
+    assert come() == 0
 
 
 def outcome(ends_ms: int, *, clicked: bool, predicted: float, arm: str = "engine") -> bytes:

@@ -46,7 +46,7 @@ def test_what_an_open_transaction_holds_back_is_not_waited_for_and_told_to_be_mi
     async def scenario() -> None:
         shopping = Shopping(PLAN, settings, lambda _: None, broker="")
         outcomes = Since(settings, topics.OUTCOMES)
-        for each in (outcomes, shopping._outcomes, shopping._dead_letters):
+        for each in (outcomes, shopping._outcomes, shopping._letters):
             await each.begin()
         killed = AIOKafkaProducer(bootstrap_servers=kafka.bootstrap, transactional_id=topic_prefix + "killed")
         await killed.start()

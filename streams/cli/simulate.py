@@ -61,7 +61,6 @@ def aa(experiments: Experiments = 1_000, seed: Seed = 1, as_json: Json = False) 
         for lift in (0.0, BANDIT_LIFT)
     ]
     found = summary(null, lifted, users_until_split_found(seed, 0.505, SPLIT_USERS)) | bandits(*shared)
-    _tell(found, f"{experiments} experiments watched {found['looks']} times each", as_json)
     kept = (
         found["false_positive_rate"] <= FALSE_POSITIVES_MAX
         and found["coverage"] >= COVERAGE_MIN
@@ -71,9 +70,7 @@ def aa(experiments: Experiments = 1_000, seed: Seed = 1, as_json: Json = False) 
         and found["bandit_false_positive_rate"] <= FALSE_POSITIVES_MAX
         and found["bandit_coverage"] >= COVERAGE_MIN
     )
-    if not kept:
-        people.print("A figure misses what is promised; see streams/simulate/experiments.py for the world behind it.")
-        raise typer.Exit(1)
+    _tell(found, f"{experiments} experiments watched {found['looks']} times each", "experiments", as_json, kept=kept)
 
 
 @app.command(epilog="Example: salience simulate market --days 3 --json")
@@ -95,16 +92,13 @@ def market(
     with Progress(console=people, transient=True) as progress:
         hours = progress.add_task("simulating", total=24 * days)
         found = run(seed, days, lambda: progress.advance(hours))
-    _tell(found, f"{days} days of a market", as_json)
     kept = (
         found["spend_error"] <= SPEND_ERROR_MAX
         and found["coarse_error_events"] <= EVENTS_OFF_MAX
         and found["unbilled_share"] <= UNBILLED_MAX
         and found["cap_violations"] == found["price_mismatches"] == 0
     )
-    if not kept:
-        people.print("A figure misses what is promised; see streams/simulate/market.py for the world behind it.")
-        raise typer.Exit(1)
+    _tell(found, f"{days} days of a market", "market", as_json, kept=kept)
 
 
 @app.command(epilog="Example: salience simulate diversity --json")
@@ -138,25 +132,28 @@ def diversity(
     with Progress(console=people, transient=True) as progress:
         batches = progress.add_task("placing", total=RULES * rounds(placements))
         found = run(seed, placements, terms, lambda: progress.advance(batches))
-    _tell(found, "Variety and fairness", as_json)
     kept = (
         found["ndcg_cost"] <= NDCG_COST_MAX
         and (terms.diversity == 0 or found["intra_list_distance_on"] > found["intra_list_distance_off"])
         and abs(found["fairness_ratio"] - 1) <= UNFAIR_MAX
     )
-    if not kept:
-        people.print("A figure misses what is promised; see streams/simulate/diversity.py for the world behind it.")
-        raise typer.Exit(1)
+    _tell(found, "Variety and fairness", "diversity", as_json, kept=kept)
 
 
-def _tell(found: Mapping[str, Any], title: str, as_json: bool) -> None:
+def _tell(found: Mapping[str, Any], title: str, world: str, as_json: bool, *, kept: bool) -> None:
+    """Print the figures of a ``world``; exit status 1 unless they are ``kept`` as promised."""
     if as_json:
         typer.echo(json.dumps(found))
-        return
-    table = Table("figure", "value", title=title)
-    for name, value in found.items():
-        table.add_row(name.replace("_", " "), _text(value))
-    screen().print(table)
+    else:
+        table = Table("figure", "value", title=title)
+        for name, value in found.items():
+            table.add_row(name.replace("_", " "), _text(value))
+        screen().print(table)
+    if not kept:
+        screen(stderr=True).print(
+            f"A figure misses what is promised; see streams/simulate/{world}.py for the world behind it."
+        )
+        raise typer.Exit(1)
 
 
 def _text(value: Any) -> str:

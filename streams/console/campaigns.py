@@ -30,13 +30,9 @@ class _Today(msgspec.Struct, frozen=True, gc=False):
     unpriced: int = 0
 
 
-class _Cell(msgspec.Struct, frozen=True):
-    """The fields that are read of `streams.wire.CampaignMetrics`."""
+class _Terms(msgspec.Struct, kw_only=True):
+    """What the newest cell of a campaign tells of all its cells."""
 
-    campaign_id: str
-    time_ms: int
-    day: int
-    today: _Today
     budget_micros: int | None = None
     level: float = 0.0
     starts_ms: int | None = None
@@ -45,10 +41,19 @@ class _Cell(msgspec.Struct, frozen=True):
     anew_micros: int = 0
 
 
+class _Cell(_Terms, kw_only=True):
+    """The fields that are read of `streams.wire.CampaignMetrics`."""
+
+    campaign_id: str
+    time_ms: int
+    day: int
+    today: _Today
+
+
 _decode = msgspec.json.Decoder(_Cell).decode
 
 
-class CampaignSpend(msgspec.Struct, kw_only=True):
+class CampaignSpend(_Terms, kw_only=True):
     """A campaign's day. ``budget_micros`` None: no limit. ``level``: multiplier of its bid; 0 if it is not paced.
 
     ``unpriced``: events that would have been charged, but had no price. ``planned``: share of the budget that should be
@@ -61,12 +66,6 @@ class CampaignSpend(msgspec.Struct, kw_only=True):
     clicks: int = 0
     spent_micros: int = 0
     unpriced: int = 0
-    budget_micros: int | None = None
-    level: float = 0.0
-    starts_ms: int | None = None
-    ends_ms: int | None = None
-    anew_ms: int | None = None
-    anew_micros: int = 0
     planned: float = 0.0
 
     def plan(self, now_ms: int, curve: Floats) -> None:
@@ -161,9 +160,8 @@ class Campaigns:
             campaign.add(cell.today, 1)
             if cell.time_ms >= self._told_ms.get(cell.campaign_id, 0):  # partitions are read in any order
                 self._told_ms[cell.campaign_id] = cell.time_ms
-                campaign.budget_micros, campaign.level = cell.budget_micros, cell.level
-                campaign.starts_ms, campaign.ends_ms = cell.starts_ms, cell.ends_ms
-                campaign.anew_ms, campaign.anew_micros = cell.anew_ms, cell.anew_micros
+                for name in _Terms.__struct_fields__:
+                    setattr(campaign, name, getattr(cell, name))
 
     def day(self) -> Day:
         """The day so far."""

@@ -1,12 +1,13 @@
 """An experiment's report: its message on ``experiment-reports``, and what a guardrail decides."""
 
+from dataclasses import asdict
 from typing import Literal
 
 import msgspec
 from msgspec import Struct
 
 from scoring.confidence import ONE_SHARE_MAX
-from scoring.interleaving import Score
+from scoring.interleaving import Preference, Score
 from scoring.trial import Difference, Look
 from streams.control_wire import Allocation, ExperimentSetting
 from streams.experiments.findings import (
@@ -153,36 +154,18 @@ def report(
     )
 
 
-def _against(found: Difference) -> Against:
-    relative = None if found.relative != found.relative else found.relative  # NaN: nothing to compare with
-    return Against(
-        value=found.value,
-        low=found.low,
-        high=found.high,
-        relative=relative,
-        p_value=found.p_value,
-        variance_cut=found.variance_cut,
-    )
+def _against(found: Difference | Preference) -> Against:
+    told = {"relative": None, "variance_cut": 0.0} | asdict(found)
+    if told["relative"] != told["relative"]:  # NaN: nothing to compare with
+        told["relative"] = None
+    return Against(**told)
 
 
 def duel_report(setting: ExperimentSetting, score: Score, time_ms: int) -> ExperimentReport:
     """What an interleaved experiment shows: clicks and their share for each ranking, and which is preferred."""
     clicks, found = score.clicks, score.preference
     shown = duel_finding(setting, score)
-    against = (
-        {}
-        if found is None
-        else {
-            PREFERENCE: Against(
-                value=found.value,
-                low=found.low,
-                high=found.high,
-                relative=None,
-                p_value=found.p_value,
-                variance_cut=0.0,
-            )
-        }
-    )
+    against = {} if found is None else {PREFERENCE: _against(found)}
     arms = tuple(
         ArmReport(
             arm=arm.arm,

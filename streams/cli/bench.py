@@ -1,6 +1,5 @@
 """``salience bench``: speed beside references. The benchmarks are in ``tests/bench``, which only a checkout has."""
 
-import json
 import logging
 import sys
 from collections.abc import Callable, Iterator, Mapping
@@ -12,7 +11,7 @@ import typer
 
 from streams.cli.ending import undone_when_told_to_end
 from streams.cli.failing import fail
-from streams.cli.options import Json
+from streams.cli.options import Json, answer
 from streams.cli.screen import Table, coloured, screen
 
 app = typer.Typer(help="Measure speed, as a ratio to a reference in the same run.", no_args_is_help=True)
@@ -199,7 +198,7 @@ def _tell(report: Mapping[str, Any], as_json: bool, *, whole: bool = True) -> No
 
     goals = judged(report) if whole else {}
     if as_json:
-        typer.echo(json.dumps({**report, "goals": goals}))
+        answer({**report, "goals": goals})
         return
     screen().print(_table(report))
     if goals:

@@ -1,6 +1,5 @@
 """``salience broker``: a Kafka broker on this machine, started in one shell and stopped in another."""
 
-import json
 import os
 import shlex
 from collections.abc import Callable, Iterator
@@ -12,7 +11,7 @@ import typer
 
 from streams.cli.ending import undone_when_told_to_end
 from streams.cli.failing import fail
-from streams.cli.options import Json, folder
+from streams.cli.options import Json, answer, folder
 from streams.cli.screen import screen
 from streams.own_files import own_folder
 
@@ -153,7 +152,7 @@ def _say(text: str, told: dict[str, object], as_json: bool) -> None:
     """Print ``text`` for people: on stderr if stdout is for machines."""
     screen(stderr=as_json, soft_wrap=True).print(text)
     if as_json:
-        typer.echo(json.dumps(told))
+        answer(told)
 
 
 @contextmanager

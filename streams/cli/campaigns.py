@@ -1,12 +1,11 @@
 """``salience campaigns``: impressions, spending and returns of each campaign."""
 
 import asyncio
-import json
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from streams.cli.options import Bootstrap, Json, Prefix, settings_of
+from streams.cli.options import Bootstrap, Json, Prefix, answer, settings_of
 from streams.cli.screen import Table, left_out, moment, screen
 
 if TYPE_CHECKING:
@@ -34,8 +33,6 @@ def campaigns(
 
     Example: salience campaigns --by-arm --json
     """
-    import msgspec
-
     from streams.campaigns import campaigns as summed
     from streams.topics import CAMPAIGN_METRICS
 
@@ -44,7 +41,7 @@ def campaigns(
     found = summed(told, by_arm=by_arm)
     left_out(unreadable, settings.topic_prefix + CAMPAIGN_METRICS)
     if as_json:
-        typer.echo(json.dumps({"campaigns": msgspec.to_builtins(found)}))
+        answer({"campaigns": found})
         return
     if not found:
         typer.echo("No campaign has been shown yet.")

@@ -1,6 +1,5 @@
 """``salience evaluate``: compare the attention model with its alternatives, on a log's later part."""
 
-import json
 from collections.abc import Callable, Iterator
 from concurrent.futures import BrokenExecutor
 from contextlib import contextmanager
@@ -15,7 +14,7 @@ from rich.progress import Progress
 from streams.cli.contestants import CHOSEN, ModelsOption, contestants
 from streams.cli.evaluated import Beside, report
 from streams.cli.failing import fail
-from streams.cli.options import Hours, Json, LogFolder, Users
+from streams.cli.options import Hours, Json, LogFolder, Users, answer
 from streams.cli.screen import Table, bars, screen
 
 if TYPE_CHECKING:
@@ -268,7 +267,7 @@ def headlines(
     except (LogError, TextEncoderError, ValueError) as error:
         fail(error)
     if as_json:
-        typer.echo(json.dumps(report))
+        answer(report)
     console.print(report["split"])
     console.print(_accuracies(report["models"]))
 

@@ -1,13 +1,12 @@
 """The results of ``salience evaluate``, as tables for people and as one JSON object."""
 
-import json
 import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import typer
 from rich.console import Console
 
+from streams.cli.options import answer
 from streams.cli.screen import Table
 
 if TYPE_CHECKING:
@@ -44,7 +43,7 @@ def report(trial: "Trial", found: "Comparison", beside: Beside, console: Console
         age = [each.named() for each in beside.ages]
         drift = beside.drills.named() if beside.drills else {}
         more = {"cold_start": strangers, "age": age, "drift": drift, "learning": ways, "lanes": lanes, "about": about}
-        typer.echo(json.dumps(told | more))
+        answer(told | more)
     for mode, lines in found.lines.items():
         console.print(_table(mode, lines, found.chosen, len(trial.stateful)))
     console.print(_costs(found.lines["frozen"], found.chosen))

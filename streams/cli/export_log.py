@@ -1,7 +1,6 @@
 """``salience export-log``: the topics as Parquet files to train on."""
 
 import asyncio
-import json
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
@@ -11,7 +10,7 @@ import typer
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from streams.cli.failing import fail
-from streams.cli.options import Bootstrap, Json, Prefix, a_folder, settings_of
+from streams.cli.options import Bootstrap, Json, Prefix, a_folder, answer, settings_of
 from streams.cli.screen import screen
 
 if TYPE_CHECKING:
@@ -60,7 +59,7 @@ def export_log(out: OutOption, bootstrap: Bootstrap = None, prefix: Prefix = Non
         fail(error)
     counts = {FILES[kind].removesuffix(".parquet"): count for kind, count in writer.written.items()}
     if as_json:
-        typer.echo(json.dumps({**counts, **left_out, "directory": str(out)}))
+        answer({**counts, **left_out, "directory": str(out)})
     told = ", ".join(f"{count:,} {name}" for name, count in counts.items())
     console.print(
         f"{told} are in {out}; left out: {left_out['invalid']:,} records that are no valid messages, "

@@ -1,6 +1,5 @@
 """``salience ope``: estimate what another policy would have earned, from the log of the one that ran."""
 
-import json
 import math
 from collections.abc import Mapping
 from pathlib import Path
@@ -9,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from streams.cli.failing import fail
-from streams.cli.options import Bootstrap, Json, Prefix, settings_of
+from streams.cli.options import Bootstrap, Json, Prefix, answer, settings_of
 from streams.cli.screen import Table, coloured, reading, screen
 
 if TYPE_CHECKING:
@@ -158,7 +157,7 @@ def told_of(choices: "Choices", policy: str) -> dict[str, Any]:
 
 def _tell(found: dict[str, Any], as_json: bool) -> None:
     if as_json:
-        typer.echo(json.dumps(found))
+        answer(found)
         return
     table = Table("policy and outcome", "estimator", "value", "95 % interval", "observed")
     for what, part in found.items():

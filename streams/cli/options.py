@@ -1,5 +1,7 @@
 """Options that many commands share, the settings that they make, and the answer as JSON."""
 
+import json
+from operator import methodcaller
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -132,4 +134,9 @@ def answer(told: object) -> None:
     """Print ``told`` as one line of JSON, for `Json`: in UTF-8, as JSON is, whatever stdout's encoding."""
     import msgspec
 
-    typer.echo(msgspec.json.encode(told))
+    plain = methodcaller("item")  # of numpy's scalars
+    try:
+        line = msgspec.json.encode(told, enc_hook=plain)
+    except UnicodeEncodeError:  # a file's name may be of any bytes, which only escapes tell
+        line = json.dumps(msgspec.to_builtins(told, enc_hook=plain)).encode()
+    typer.echo(line)

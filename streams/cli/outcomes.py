@@ -1,14 +1,13 @@
 """``salience outcomes``: how good predicted click rates were, by model and arm."""
 
 import asyncio
-import json
 from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from streams.cli.options import Bootstrap, Json, Prefix, settings_of
+from streams.cli.options import Bootstrap, Json, Prefix, answer, settings_of
 from streams.cli.screen import Table, left_out, reading, screen
 
 if TYPE_CHECKING:
@@ -48,7 +47,7 @@ def outcomes(
         )
     told = _judged(found)
     if as_json:
-        typer.echo(json.dumps({"outcomes": told}))
+        answer({"outcomes": told})
         return
     table = Table("model", "arm", "predicted by", "outcomes", "AUC", "log loss", "clicks / predicted")
     for row in told:

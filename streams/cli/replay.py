@@ -1,7 +1,6 @@
 """``salience replay``: run a recorded log through one worker, and check the outcome."""
 
 import asyncio
-import json
 import logging
 import tempfile
 import uuid
@@ -12,11 +11,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console, RenderableType
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.progress import Progress
 
 from streams.cli.failing import fail
-from streams.cli.options import Bootstrap, Guarantee, Json, LogFolder, settings_of
-from streams.cli.screen import Table, coloured, screen
+from streams.cli.options import Bootstrap, Guarantee, Json, LogFolder, answer, settings_of
+from streams.cli.screen import Table, bars, coloured, screen
 
 if TYPE_CHECKING:
     from streams.logs import Log
@@ -99,47 +98,43 @@ def _replay(log: "Log", plan: "Plan", speed: float | None, worker: bool, as_json
             f"topics under {plan.prefix!r} are there already, and the check needs those that this log alone fills; "
             "leave --prefix away, name another, or only fill with --no-worker"
         )
-    with _progress(people) as bars:
-        advance = _bar(bars, "filling", len(log.ads) + len(log.events))
+    with bars(people) as shown:
+        advance = _bar(shown, "filling", len(log.ads) + len(log.events))
         filled = asyncio.run(fill(log, plan.bootstrap, plan.prefix, speed=speed, progress=advance))
-        report = _check(log, plan, filled.events_per_s, bars) if worker else None
+        report = _check(log, plan, filled.events_per_s, shown) if worker else None
     if report is None:
         people.print(f"{filled.events:,} events under {plan.prefix} at {filled.events_per_s:,.0f}/s.")
         told = {"prefix": plan.prefix, "ads": filled.ads, "events": filled.events, "filled_per_s": filled.events_per_s}
-        _print_json(told, as_json)
+        if as_json:
+            answer(told)
         return
     _show(people, report)
-    from msgspec import to_builtins
+    if as_json:
+        from msgspec import to_builtins
 
-    _print_json({"ok": report.ok, **to_builtins(report)}, as_json)
+        answer({"ok": report.ok, **to_builtins(report)})
     if not report.ok:
         raise typer.Exit(1)
 
 
-def _check(log: "Log", plan: "Plan", filled_per_s: float, bars: Progress) -> "Report":
+def _check(log: "Log", plan: "Plan", filled_per_s: float, shown: Progress) -> "Report":
     from streams.lag.watch import Lag
     from streams.replay_check import check, run_worker
 
-    task = bars.add_task("consuming", total=len(log.events))
+    task = shown.add_task("consuming", total=len(log.events))
 
     def consumed(lag: Lag) -> None:
-        bars.update(task, completed=max(lag.consumed, 0))
+        shown.update(task, completed=max(lag.consumed, 0))
 
     with tempfile.TemporaryDirectory(prefix="salience-replay-") as home:
         seconds = asyncio.run(run_worker(log, plan, Path(home), consumed))
-    return asyncio.run(check(log, plan, filled_per_s, seconds, _bar(bars, "checking", None)))
+    return asyncio.run(check(log, plan, filled_per_s, seconds, _bar(shown, "checking", None)))
 
 
-def _progress(people: Console) -> Progress:
-    return Progress(
-        TextColumn("{task.description:>9}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), console=people
-    )
-
-
-def _bar(bars: Progress, name: str, total: int | None) -> Callable[[int], None]:
+def _bar(shown: Progress, name: str, total: int | None) -> Callable[[int], None]:
     """Add a bar; return the call that advances it."""
-    task = bars.add_task(name, total=total)
-    return lambda records: bars.advance(task, records)
+    task = shown.add_task(name, total=total)
+    return lambda records: shown.advance(task, records)
 
 
 def _show(people: Console, report: "Report") -> None:
@@ -166,11 +161,6 @@ def _show(people: Console, report: "Report") -> None:
     people.print(table)
     for each in report.differences:
         people.print(f"user {each.user} {each.field or 'row'}: expected {each.expected}, got {each.got}")
-
-
-def _print_json(told: dict[str, object], as_json: bool) -> None:
-    if as_json:
-        typer.echo(json.dumps(told))
 
 
 @contextmanager

@@ -1,7 +1,6 @@
 """``salience reviews``: follow the tone of reviews, and judge how well it is read and how soon a turn is noticed."""
 
 import asyncio
-import json
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
@@ -13,7 +12,7 @@ from rich.progress import Progress
 
 from streams.cli.ending import until_told
 from streams.cli.failing import fail
-from streams.cli.options import Bootstrap, Json, LogJson, PagesPort, Prefix, a_folder_there, settings_of
+from streams.cli.options import Bootstrap, Json, LogJson, PagesPort, Prefix, a_folder_there, answer, settings_of
 from streams.cli.screen import Table, screen
 
 if TYPE_CHECKING:
@@ -47,7 +46,7 @@ def evaluate(data: Data, seed: Seed = 1, as_json: Json = False) -> None:
     except LogError as error:
         fail(error)
     if as_json:
-        typer.echo(json.dumps(judged.as_json()))
+        answer(judged.as_json())
         return
     copies = f"{judged.copies:,} have the text of one before"
     screen().print(f"{judged.reviews:,} reviews, of which {copies}.", soft_wrap=True)

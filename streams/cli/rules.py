@@ -1,12 +1,11 @@
 """``salience rules``: the market's rules file."""
 
-import json
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from streams.cli.options import Json
+from streams.cli.options import Json, answer
 
 app = typer.Typer(help="Check the rules file: caps, exclusions, auction and diversity.", no_args_is_help=True)
 
@@ -34,7 +33,7 @@ def check(
     except RulesError as error:
         version, errors = "", str(error).splitlines()
     if as_json:
-        typer.echo(json.dumps({"valid": not errors, "version": version, "errors": errors, "warnings": warnings}))
+        answer({"valid": not errors, "version": version, "errors": errors, "warnings": warnings})
     else:
         for line in errors or [f"{file} can be followed; receipts name it {version}."]:
             typer.echo(line, err=bool(errors))

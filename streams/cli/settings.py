@@ -1,11 +1,10 @@
 """``salience settings``: every setting, what it is now, its default and its reason."""
 
-import json
 from typing import Annotated
 
 import typer
 
-from streams.cli.options import Json, settings_of
+from streams.cli.options import Json, answer, settings_of
 from streams.cli.screen import Table, screen
 
 
@@ -26,7 +25,7 @@ def settings(
     sections = (settings_of(), security())
     if as_json:
         values = {name: value for section in sections for name, value in section.model_dump(mode="json").items()}
-        typer.echo(json.dumps(values))
+        answer(values)
         return
     shown = Table("setting", "now", "default", "why")
     for section in sections:

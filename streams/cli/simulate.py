@@ -1,13 +1,12 @@
 """``salience simulate``: simulated worlds of known truth, and how often salience's figures are wrong in them."""
 
-import json
 from collections.abc import Mapping
 from typing import Annotated, Any
 
 import typer
 from rich.progress import Progress, track
 
-from streams.cli.options import Json
+from streams.cli.options import Json, answer
 from streams.cli.screen import Table, screen
 
 app = typer.Typer(
@@ -143,7 +142,7 @@ def diversity(
 def _tell(found: Mapping[str, Any], title: str, world: str, as_json: bool, *, kept: bool) -> None:
     """Print the figures of a ``world``; exit status 1 unless they are ``kept`` as promised."""
     if as_json:
-        typer.echo(json.dumps(found))
+        answer(found)
     else:
         table = Table("figure", "value", title=title)
         for name, value in found.items():

@@ -1,6 +1,5 @@
 """``salience topics``: create and check the topics that the workers need."""
 
-import json
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated
 
@@ -8,7 +7,7 @@ import typer
 from rich.console import Console
 
 from streams.cli.failing import fail
-from streams.cli.options import Brokers, Json, PlainPrefix, named, settings_of
+from streams.cli.options import Brokers, Json, PlainPrefix, answer, named, settings_of
 from streams.cli.screen import Table, screen
 
 if TYPE_CHECKING:
@@ -94,7 +93,7 @@ def create(
     if as_json:
         told = {"created": created, "existing": [name for name in topics.names(prefix) if name in counts]}
         made = {"replication": replication, "configured": configured}
-        typer.echo(json.dumps({**told, **made, "problems": _objects(problems)}))
+        answer({**told, **made, "problems": _objects(problems)})
     if differing:
         raise typer.Exit(1)
 
@@ -125,7 +124,7 @@ def check(
         well = "what workers need" if remarked else "as they should be"
         people.print(f"All {len(topics.TABLE)} topics at {bootstrap} are {well}.", soft_wrap=True)
     if as_json:
-        typer.echo(json.dumps({"ok": not failing, "problems": _objects(problems)}))
+        answer({"ok": not failing, "problems": _objects(problems)})
     if failing:
         raise typer.Exit(1)
 
@@ -161,7 +160,7 @@ def acls(
             count = rights.apply(settings, each, who)
             _people(as_json).print(f"{who} has the {count} rights of the role {each}.")
     if as_json:
-        typer.echo(json.dumps({"lines": lines, "applied": apply}))
+        answer({"lines": lines, "applied": apply})
     elif not apply:
         typer.echo("\n".join(lines))
 

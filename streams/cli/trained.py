@@ -1,14 +1,13 @@
 """The results of ``salience train``: a card beside the model, a table for people, one JSON object for machines."""
 
-import json
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import typer
 from rich.console import Console
 
+from streams.cli.options import answer
 from streams.cli.screen import Table
 
 if TYPE_CHECKING:
@@ -63,7 +62,7 @@ def report(out: Path, model: "AttentionModel", found: Found, trial: "Trial", con
     from onnx_models.metrics import shown
 
     if as_json:
-        typer.echo(json.dumps({"model": model.version, "directory": str(out)} | _counts(trial) | _named(found)))
+        answer({"model": model.version, "directory": str(out)} | _counts(trial) | _named(found))
     title = f"What came after: {len(trial.stateful):,} impressions"
     table = Table("predicted by", "AUC", "log loss", "clicks / predicted", title=title)
     for name, value in found.metrics.items():

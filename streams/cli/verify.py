@@ -1,6 +1,5 @@
 """``salience verify``: does a model give the same outputs here as where it was made?"""
 
-import json
 import math
 from collections.abc import Callable
 from functools import partial
@@ -12,7 +11,7 @@ import typer
 from rich.console import Console
 
 from streams.cli.failing import fail
-from streams.cli.options import Json, folder
+from streams.cli.options import Json, answer, folder
 from streams.cli.screen import Table, coloured, screen
 
 if TYPE_CHECKING:
@@ -55,7 +54,7 @@ def verify(model: ModelOption = None, as_json: Json = False) -> None:
     largest = max(case.max_abs_diff for case in cases)
     passed = all(case.passed for case in cases)
     if as_json:
-        typer.echo(json.dumps(_as_object(loaded.version, cases)))
+        answer(_as_object(loaded.version, cases))
     else:
         out.print(_table(loaded.version, cases))
     verdict = coloured("below", "green") if passed else coloured("not below", "red")

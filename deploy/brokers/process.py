@@ -5,12 +5,12 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import msgspec
 
-from deploy.brokers import BrokerError
+from deploy.brokers import BrokerError, tied
 
 POLL_S = 0.01
 """Pause between two checks of a process or a port: short compared to any start or stop, and no load."""
@@ -50,17 +50,24 @@ class Process(msgspec.Struct, frozen=True):
         return True
 
 
-def spawn(command: Sequence[str], log: Path, *, detached: bool) -> subprocess.Popen[bytes]:
-    """Start ``command`` with its output appended to ``log``.
+def tied_to_this() -> list[str]:
+    """What to put before a command that is to die with the thread that starts it, however that ends (on Linux)."""
+    return [sys.executable, "-I", tied.__file__, str(os.getpid())]
+
+
+def spawn(
+    command: Sequence[str], log: Path, *, detached: bool, env: Mapping[str, str] | None = None
+) -> subprocess.Popen[bytes]:
+    """Start ``command`` with its output appended to ``log``, in this process's environment or in ``env``.
 
     Detached, it outlives this process; otherwise it dies with the thread that called this (on Linux).
     Either way it has a session of its own, so that Ctrl-C reaches only the parent, which then stops its
     clients before their broker.
     """
-    tied = [sys.executable, "-I", str(Path(__file__).with_name("tied.py")), str(os.getpid())]
     with log.open("ab") as output:
         child = subprocess.Popen(
-            [*([] if detached else tied), *command],
+            [*([] if detached else tied_to_this()), *command],
+            env=env,
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,

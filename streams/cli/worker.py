@@ -1,6 +1,5 @@
 """``salience worker``: one process of the engine."""
 
-import os
 import sys
 from typing import Annotated
 
@@ -56,10 +55,9 @@ def worker(
 
 def _supervise() -> int:
     """Run the same command without ``--supervise``, again and again; return the last exit status."""
-    from deploy.brokers import tied
+    from deploy.brokers.process import tied_to_this
     from streams.supervisor import Supervisor
 
     arguments = [argument for argument in sys.argv[1:] if argument != "--supervise"]
-    tie = [sys.executable, "-I", tied.__file__, str(os.getpid())]  # it dies with its supervisor, however that ends
     # -P: like the installed command, it imports nothing from the current folder
-    return Supervisor([*tie, sys.executable, "-P", "-m", "streams.cli", *arguments]).run()
+    return Supervisor([*tied_to_this(), sys.executable, "-P", "-m", "streams.cli", *arguments]).run()

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Self
 
-from deploy.brokers import process, tied
+from deploy.brokers import process
 
 GRACE_S = 15.0
 """Time until the worker is killed; it has 10 s to stop by itself."""
@@ -39,17 +39,8 @@ class WorkerProcess:
         self._child: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> Self:
-        tie = [sys.executable, "-I", tied.__file__, str(os.getpid())]  # the worker dies with the demo, come what may
         worker = [sys.executable, "-P", "-m", "streams.cli", "worker"]
-        with self._log.open("ab") as output:
-            self._child = subprocess.Popen(
-                [*tie, *worker],
-                env=environment_with(self._settings),
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,  # Ctrl-C reaches only the demo, which stops the worker before the broker
-            )
+        self._child = process.spawn(worker, self._log, detached=False, env=environment_with(self._settings))
         return self
 
     def __exit__(self, *_: object) -> None:

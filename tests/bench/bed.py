@@ -16,9 +16,8 @@ from typing import IO
 import msgspec
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
-from deploy.brokers import tied
 from deploy.brokers.apache import ApacheKafka
-from deploy.brokers.process import log_tail
+from deploy.brokers.process import log_tail, tied_to_this
 from scoring.cleaning import COUNT_MAX
 from streams import topics
 from streams.lag.watch import Lag, LagWatch
@@ -230,7 +229,7 @@ class Bed:
             begins = output.tell()
             into: int | IO[bytes] = subprocess.PIPE if heard else output
             child = subprocess.Popen(
-                [sys.executable, "-I", tied.__file__, str(os.getpid()), *command],
+                [*tied_to_this(), *command],
                 env=environment,
                 cwd=self.folder,
                 stdin=subprocess.DEVNULL,

@@ -15,7 +15,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from deploy.brokers import tied
+from deploy.brokers.process import tied_to_this
 from tests.integration.lanes import DEADLINE_S, LOOK_AGAIN_S, Shop
 
 SALIENCE_WORKER = (sys.executable, "-m", "streams.cli", "worker")
@@ -35,7 +35,7 @@ class Worker:
         fast = {"session_timeout_ms": 6_000, "heartbeat_ms": 500}  # Kafka's least session timeout by default
         given = shop.settings.model_dump(exclude_none=True, exclude_defaults=True) | fast | settings
         self.log = log
-        self._command = [sys.executable, "-I", tied.__file__, str(os.getpid()), *command, *options]
+        self._command = [*tied_to_this(), *command, *options]
         self._environment = {name: value for name, value in os.environ.items() if not name.startswith("SALIENCE_")}
         self._environment |= {f"SALIENCE_{name.upper()}": str(value) for name, value in given.items()}
 

@@ -14,7 +14,7 @@ from streams.cli.options import Bootstrap, Json, Prefix, a_folder, answer, setti
 from streams.cli.screen import screen
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 
     from scoring.events import Source
     from streams.decode import Record
@@ -71,6 +71,7 @@ async def _export(settings: "Settings", writer: "Writer", progress: Progress) ->
     """Export every topic up to its present end; return how many records were left out, by reason."""
     from streams import topics
     from streams.learnable import Offered
+    from streams.reading import ends_of
     from streams.reviews.reviewer import Reviewer
 
     read = partial(_read, settings, progress)
@@ -80,7 +81,8 @@ async def _export(settings: "Settings", writer: "Writer", progress: Progress) ->
         offered.take(records)
     for ad in offered.ads.values():
         writer.add(ad)
-    learnable = await _events(settings, read, partial(_ends, settings), writer)
+    ends = await ends_of(settings.bootstrap, [settings.topic_prefix + name for name in topics.LANE_INPUTS])
+    learnable = await _events(settings, read, ends, writer)
     tones = Tones(reviewer)
     async for records in read(topics.REVIEWS):
         for tone in tones.of(records):
@@ -92,13 +94,13 @@ async def _export(settings: "Settings", writer: "Writer", progress: Progress) ->
 async def _events(
     settings: "Settings",
     read: "Callable[..., AsyncIterator[Sequence[Record]]]",
-    ends: "Callable[[Iterable[str]], Awaitable[Mapping[tuple[str, int], int]]]",
+    ends: "Mapping[tuple[str, int], int]",
     writer: "Writer",
 ) -> "Learnable":
     """Read events to learn who said no, to recall what they did before, and to write the rest; return the counts.
 
-    Both topics are read up to their ends at one moment: a no on one takes back events on the other. Requests are read
-    again after all events: the first reading is older than the newest event.
+    Both topics are read up to their ``ends`` at one moment: a no on one takes back events on the other. Requests are
+    read again after all events: the first reading is older than the newest event.
     """
     from scoring.events import Source
     from streams import topics
@@ -107,7 +109,7 @@ async def _events(
 
     inputs = dict(zip(topics.LANE_INPUTS, Source, strict=True))
     learnable = Learnable(
-        await ends(inputs),
+        ends,
         presumed=settings.consent_presumed,
         now_ms=wall_ms(),
         tolerance_ms=settings.time_tolerance_ms,
@@ -135,13 +137,6 @@ async def _each(
     for name, source in inputs.items():
         async for records in read(name, *why):
             yield source, records
-
-
-async def _ends(settings: "Settings", names: "Iterable[str]") -> dict[tuple[str, int], int]:
-    """Where topics end now, by full name and partition."""
-    from streams.reading import ends_of
-
-    return await ends_of(settings.bootstrap, [settings.topic_prefix + name for name in names])
 
 
 async def _read(

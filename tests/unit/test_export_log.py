@@ -1,7 +1,7 @@
 """``salience export-log`` while people act, and take back what they did."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
 
 import pytest
@@ -32,14 +32,14 @@ class Shop:
         if name == self._after and self._then:
             self._then.pop()(self)
 
-    async def ends(self, names: Iterable[str]) -> dict[tuple[str, int], int]:
-        """Where topics end now."""
-        return {(each.topic, 0): each.offset + 1 for name in names for each in self.topics[name]}
+    def ends(self) -> dict[tuple[str, int], int]:
+        """Where the topics of events end now."""
+        return {(each.topic, 0): each.offset + 1 for name in (AD_IMPRESSIONS, CLICKS) for each in self.topics[name]}
 
 
 def exported(shop: Shop, directory: Path) -> tuple[list[str], Learnable]:
     with Writer(directory) as writer:
-        learnable = asyncio.run(_events(Settings(), shop.read, shop.ends, writer))
+        learnable = asyncio.run(_events(Settings(), shop.read, shop.ends(), writer))
     return [event.event_id for event in read(directory).events], learnable
 
 

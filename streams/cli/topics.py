@@ -76,7 +76,7 @@ def create(
     problems = topic_admin.compare(seen, partitions, prefix, f"--bootstrap {bootstrap}", enough)
     differing = [problem for problem in problems if problem.what == "partitions"]
     created = [] if differing else topic_admin.create(bootstrap, partitions, prefix, replication)
-    people = _people(as_json)
+    people = screen(stderr=as_json)
     table = Table("topic", "partitions", "cleanup", "", "what it is for")
     for topic in topics.TABLE:
         name = prefix + topic.name
@@ -117,7 +117,7 @@ def check(
         partitions = beside.partitions if beside else LANES
     problems = topic_admin.check(bootstrap, partitions, prefix)
     failing = [problem for problem in problems if problem.fails]
-    people = _people(as_json)
+    people = screen(stderr=as_json)
     _tell(problems, people)
     if not failing:
         remarked = any(problem.what in ("copies", "configs") for problem in problems)
@@ -158,7 +158,7 @@ def acls(
     if apply:
         for each, who in given.items():
             count = rights.apply(settings, each, who)
-            _people(as_json).print(f"{who} has the {count} rights of the role {each}.")
+            screen(stderr=as_json).print(f"{who} has the {count} rights of the role {each}.")
     if as_json:
         answer({"lines": lines, "applied": apply})
     elif not apply:
@@ -175,8 +175,3 @@ def _tell(problems: "Sequence[Problem]", people: Console) -> None:
 
 def _objects(problems: "Sequence[Problem]") -> list[dict[str, object]]:
     return [{"topic": p.topic, "what": p.what, "fails": p.fails, "message": p.message, "fix": p.fix} for p in problems]
-
-
-def _people(as_json: bool) -> Console:
-    """Where people read: stdout, or stderr where stdout is for machines."""
-    return screen(stderr=as_json)

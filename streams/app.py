@@ -198,11 +198,12 @@ def create_app(settings: Settings, identity: TopicIdentity) -> faust.App:
 
     intake = Intake(settings, make_shared, offer, lambda: app.should_stop)
     follow = partial(TopicFeed, settings, compute, intake.fail)
+    spent = partial(campaigns.tell, budgets, tolerance_ms=settings.time_tolerance_ms)
     feeds = [
         follow(CONTROL, control.take, CONTROLS_PER_READ),
         CatalogueFeed(settings, compute, intake.fail, engine.catalogue, refused),
         follow(TONES, partial(tones.take, engine.catalogue), tones.RECORDS_PER_READ),
-        follow(CAMPAIGN_METRICS, partial(campaigns.tell, budgets), campaigns.RECORDS_PER_READ),
+        follow(CAMPAIGN_METRICS, spent, campaigns.RECORDS_PER_READ),
     ]
     if pool is not None:
         feeds.append(follow(CLICK_LAYERS, partial(layers.hear, pool), layers.RECORDS_PER_READ))

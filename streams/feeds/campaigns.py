@@ -9,6 +9,8 @@ from msgspec import UNSET
 
 from scoring.budgets import Budgets
 from scoring.settlement import MICROS_MAX
+from scoring.units import DAY_MS, HOUR_MS
+from streams.clock import wall_ms
 from streams.control_wire import HourlyTraffic
 from streams.decode import Record
 from streams.lanes.ledger import spending
@@ -18,12 +20,18 @@ log = structlog.get_logger()
 
 RECORDS_PER_READ = 5_000
 """Records taken in one call: about 40 ms, a third of it for daily limits."""
+AHEAD_MS = HOUR_MS
+"""How much further than the lanes' tolerance a report may be ahead of this worker's clock, which may be behind."""
 _DECODE = msgspec.json.Decoder(CampaignMetrics).decode
 
 
-def tell(budgets: Budgets, records: Sequence[Record]) -> int:
-    """Take ``records`` of the topic. Returns how many were unreadable: those change nothing."""
-    refused = 0
+def tell(budgets: Budgets, records: Sequence[Record], tolerance_ms: int = 0) -> int:
+    """Take ``records`` of the topic. Returns how many were unreadable: those change nothing.
+
+    Nor do reports that are ahead of now by more than ``tolerance_ms`` and `AHEAD_MS`, of a lane whose worker's clock
+    was ahead: they would begin a day in which no other lane spends, and until then no budget would stop a campaign.
+    """
+    refused, ahead, latest_ms = 0, 0, wall_ms() + tolerance_ms + AHEAD_MS
     for record in records:
         if record.value is None:
             continue
@@ -32,6 +40,9 @@ def tell(budgets: Budgets, records: Sequence[Record]) -> int:
         except UNREADABLE as error:
             refused += 1
             log.warning("campaign metrics refused", offset=record.offset, error=type(error).__name__)
+            continue
+        if max(told.time_ms, told.day * DAY_MS) > latest_ms:
+            ahead += 1
             continue
         budgets.tell_level(told.campaign_id, told.level, told.time_ms)
         budgets.tell(told.lane, told.arm, spending(told.campaign_id, told.day, told.today, told.total))
@@ -42,6 +53,8 @@ def tell(budgets: Budgets, records: Sequence[Record]) -> int:
         if told.anew_ms is not None:
             budgets.tell_anew(told.campaign_id, told.anew_ms, told.anew_micros)
         budgets.tell_billed(told.campaign_id, told.day, told.billed_micros)
+    if ahead:
+        log.warning("campaign metrics not counted: they are ahead of this machine's clock", records=ahead)
     return refused
 
 

@@ -194,6 +194,16 @@ class Budgets:
         self._version, self._read_due_ms = -1, 0  # read again at once: limits begin, and ads that gave one have ended
         self.day_curve = day_curve(self._traffic.values())
 
+    def set_back(self, day: int) -> None:
+        """Begin anew on ``day``, by what lanes told of days up to it, where the newest is later: a lane was ahead."""
+        if self._days.newest > day:
+            told = self._told
+            Budgets.__init__(self, self.market, self.catalogue, self.day_curve, self._traffic, tick_ms=self.tick_ms)
+            self._turn(day)
+            for (lane, _, arm), news in told.items():
+                if news.day <= day:
+                    self.tell(lane, arm, news)
+
     def spent_micros(self, campaign: str) -> int:
         """What all lanes report as spent on the newest day."""
         at = self._campaigns.get(campaign)

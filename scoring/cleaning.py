@@ -24,6 +24,9 @@ from scoring.runs import runs
 from scoring.units import MINUTE_MS
 
 MINUTES_A_DAY = 1_440
+MINUTES_AHEAD = 60
+"""How far a row's minute may be ahead of the lane's, as after a crash. One further ahead is of a time when the lane was
+ahead, and has been set back since (`streams.lanes.ahead`): events would count in that minute until it comes."""
 COUNT_MAX = 65_535
 """Largest 16-bit count, and so the largest bound."""
 
@@ -53,7 +56,8 @@ class _Windows:
         """The windows of ``events [E]``; ``rows`` as they are before the events."""
         row, source = events["row"], events["source"]
         held = rows["rate_minute"][row].astype(np.int64)
-        minute = np.maximum(events["stream_ms"] // MINUTE_MS, held)
+        now = events["stream_ms"] // MINUTE_MS
+        minute = np.where(held <= now + MINUTES_AHEAD, np.maximum(now, held), now)
         day = minute // MINUTES_A_DAY
         same_day = day == held // MINUTES_A_DAY
         return cls(

@@ -115,6 +115,16 @@ class Ledger:
             self._figures[changed, period] = before + np.minimum(more, FIGURE_MAX - before)
         self._changed.update(cells.tolist())
 
+    def set_back(self, day: int) -> None:
+        """Let what was counted on days after ``day`` count on that day: the lane's time was ahead."""
+        ahead = np.flatnonzero(self._days[: len(self), Period.TODAY] > day)
+        both = ahead[self._days[ahead, Period.BEFORE] >= day]
+        before = self._figures[both, Period.TODAY]
+        self._figures[both, Period.TODAY] = before + np.minimum(self._figures[both, Period.BEFORE], FIGURE_MAX - before)
+        self._figures[both, Period.BEFORE], self._days[both, Period.BEFORE] = 0, 0
+        self._days[ahead, Period.TODAY] = day
+        self._changed.update(ahead.tolist())
+
     def _cell(self, name: tuple[str, str]) -> int:
         cell = self._cells.get(name)
         if cell is None and name[1] and len(self) >= CELLS_MAX:

@@ -173,7 +173,7 @@ class Step:
         decoded.events["stream_ms"] = _stream_times(state, taken)[decoded.places]
         before = Known.of(store.rows, decoded.events, self.attribution) if self.scoring else None
         applied, seen, learned = self._apply(state, decoded.events)
-        time_ms = max(state.stream_ms, *taken.watermarks_ms)
+        time_ms = min(max(state.stream_ms, *taken.watermarks_ms), now_ms + self.time_tolerance_ms)
         misquoted = self._charge(state, decoded, applied, before, time_ms)
         lap("apply")
         # 3. score again whoever did something
@@ -307,7 +307,7 @@ class Step:
         if before is not None and len(decoded.events):
             happened = Happened(decoded.events, applied.outcome, before, decoded.arms)
             misquoted = state.ledger.charge(happened, self.engine, self.attribution, time_ms // DAY_MS)
-        state.ledger.tell(state.lane, self._budgets)
+        state.ledger.tell(state.lane, self._budgets, time_ms // DAY_MS)
         self._budgets.pace(time_ms)
         return misquoted
 

@@ -9,10 +9,11 @@ from msgspec import UNSET
 
 from scoring.budgets import Budgets
 from scoring.settlement import MICROS_MAX
-from scoring.units import DAY_MS, HOUR_MS
+from scoring.units import DAY_MS
 from streams.clock import wall_ms
 from streams.control_wire import HourlyTraffic
 from streams.decode import Record
+from streams.lanes.ahead import AHEAD_MS
 from streams.lanes.ledger import spending
 from streams.wire import UNREADABLE, CampaignMetrics
 
@@ -20,8 +21,6 @@ log = structlog.get_logger()
 
 RECORDS_PER_READ = 5_000
 """Records taken in one call: about 40 ms, a third of it for daily limits."""
-AHEAD_MS = HOUR_MS
-"""How much further than the lanes' tolerance a report may be ahead of this worker's clock, which may be behind."""
 _DECODE = msgspec.json.Decoder(CampaignMetrics).decode
 
 

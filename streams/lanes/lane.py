@@ -23,6 +23,7 @@ from streams.compute import Compute
 from streams.feeds.refused_ads import LANE
 from streams.group_offsets import GroupOffsets
 from streams.identity import TopicIdentity, check_resume, check_topics
+from streams.lanes.ahead import right_time, set_back
 from streams.lanes.clicks import LaneClicks
 from streams.lanes.ledger import LaneLedger
 from streams.lanes.outbox import UNUSED_MAX_MS, Outbox, transactional_id
@@ -249,12 +250,19 @@ class Lane:
 
     # --- stepping ----------------------------------------------------------------------------------------
 
-    def _cut(self) -> Slice | None:
+    async def _cut(self) -> Slice | None:
         """The next slice, or None where there is none yet."""
         if not self.running:
             return None
         settings = self._shared.settings
         limit_ms = wall_ms() + settings.time_tolerance_ms
+        if (time_ms := right_time(self.state, self.queues, limit_ms, settings.late_ms)) is not None:
+            ahead_ms = self.state.stream_ms - time_ms
+            log.warning("lane set back: it was ahead, as this machine's clock once was", lane=self.number, ms=ahead_ms)
+            self._committed = False  # until the next slice is: the changelog does not have it yet
+            await self._shared.compute.run(set_back, self.state, self._shared.step, time_ms)
+            if not self.running:
+                return None
         taken = self.queues.take(self.state.watermarks_ms, limit_ms, tick_ms(), settings.records_per_slice)
         if taken is None and self._is_asked:
             self._is_due = False
@@ -284,7 +292,7 @@ class Lane:
         async with self.in_step:
             laps = Laps()
             async with self._shared.compute.turn:
-                taken = self._cut()
+                taken = await self._cut()
                 if taken is None:
                     return None
                 self._committed, cut_ms = False, wall_ms()

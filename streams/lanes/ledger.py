@@ -107,14 +107,18 @@ class LaneLedger:
         self.ledger.add(day, names, figures[told])
         return bills.misquoted
 
-    def tell(self, lane: int, budgets: Budgets) -> None:
-        """Tell the worker's own budgets what a slice has changed, without the broker between; the first time, all."""
+    def tell(self, lane: int, budgets: Budgets, day: int) -> None:
+        """Tell the worker's own budgets what a slice has changed, without the broker between; the first time, all.
+
+        Of days after ``day``, when the lane was ahead, only news.
+        """
         self._news = self.ledger.changes()
         for cell in self._news if self._known else range(len(self.ledger)):
             campaign, arm = self.ledger.names[cell]
             (today, _), figures = self.ledger.of(cell)
-            told = _figures(figures[Period.TODAY]), _figures(figures[Period.TOTAL])
-            budgets.tell(lane, arm, spending(campaign, today, *told))
+            if today <= day or cell in self._news:
+                told = _figures(figures[Period.TODAY]), _figures(figures[Period.TOTAL])
+                budgets.tell(lane, arm, spending(campaign, today, *told))
         self._known = True
 
     def commit(self, lane: int, budgets: Budgets, time_ms: int) -> tuple[list[Message], list[Message]]:

@@ -55,7 +55,7 @@ class Shop:
         figures[0, FIGURES.index("charged")] = micros * PARTS
         ledger = self.ledgers[lane]
         ledger.ledger.add(time_ms // DAY_MS, [("one", "")], figures)
-        ledger.tell(lane, self.budgets)
+        ledger.tell(lane, self.budgets, time_ms // DAY_MS)
         self.budgets.pace(time_ms)
         _, (told,) = ledger.commit(lane, self.budgets, time_ms)
         self.cells[told.key] = Record("campaign-metrics", 0, 0, time_ms, told.key, told.value)

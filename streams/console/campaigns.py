@@ -18,7 +18,8 @@ from streams.decode import Record
 from streams.wire import UNREADABLE
 
 CELLS_MAX = 200_000
-"""Some 400 bytes each. Cells beyond it are counted, but not held."""
+"""Some 400 bytes each. Of more, those of days past are dropped, the oldest first: campaigns that have ended stay on the
+topic for ever. Where all are of the newest day, cells beyond it are counted, but not held."""
 SHOWN = 30
 """Campaigns on the page: those with the highest spend."""
 
@@ -86,7 +87,7 @@ class CampaignSpend(_Terms, kw_only=True):
 
 class Day(msgspec.Struct, frozen=True, kw_only=True):
     """A UTC day of event time, until ``now_ms``. ``elapsed``: share of the day that has passed; ``more``: campaigns not
-    shown; ``untold``: cells not held.
+    shown; ``untold``: cells of that day not held.
     """
 
     now_ms: int
@@ -147,13 +148,15 @@ class Campaigns:
 
     def _put(self, key: bytes, cell: _Cell) -> None:
         if len(self._cells) >= CELLS_MAX:
-            if len(self._untold) < CELLS_MAX:
-                self._untold.add(key)
-            return
+            if cell.day <= self._day and self._of_day == len(self._cells):
+                if len(self._untold) < CELLS_MAX:
+                    self._untold.add(key)
+                return
+            self._make_room(max(cell.day, self._day))
         self._cells[key] = cell
         self._now_ms = max(self._now_ms, cell.time_ms)
         if cell.day > self._day:  # all cells held are of earlier days
-            self._day, self._sums, self._told_ms, self._of_day = cell.day, {}, {}, 0
+            self._day, self._sums, self._told_ms, self._of_day, self._untold = cell.day, {}, {}, 0, set()
         if cell.day == self._day:
             self._of_day += 1
             campaign = self._sums.setdefault(cell.campaign_id, CampaignSpend(campaign=cell.campaign_id))
@@ -162,6 +165,12 @@ class Campaigns:
                 self._told_ms[cell.campaign_id] = cell.time_ms
                 for name in _Terms.__struct_fields__:
                     setattr(campaign, name, getattr(cell, name))
+
+    def _make_room(self, day: int) -> None:
+        """Drop cells of days before ``day``, the oldest first: an eighth of the bound, as that looks at all of them."""
+        past = sorted((cell.day, key) for key, cell in self._cells.items() if cell.day < day)
+        for _, key in past[: 1 + CELLS_MAX // 8]:
+            del self._cells[key]
 
     def day(self) -> Day:
         """The day so far."""

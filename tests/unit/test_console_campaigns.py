@@ -104,3 +104,25 @@ def test_a_cell_that_finds_no_room_is_counted_once_however_often_it_is_told(monk
     campaigns.take([Record("campaign-metrics", 0, 1, 0, cell(name, 7, 1).key, None) for name in ("a", "b")])
     campaigns.take([cell("c", 7, 9)])
     assert (campaigns.day().untold, campaigns.day().campaigns[0].spent_micros) == (0, 9)
+
+
+def test_campaigns_that_ended_on_days_past_leave_room_for_those_of_today(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("streams.console.campaigns.CELLS_MAX", 16)
+    campaigns = Campaigns()
+    for day in range(7, 30):
+        campaigns.take([cell(f"{day}-{number}", day, 1) for number in range(5)])
+        told = campaigns.day()
+        assert (len(told.campaigns), told.now_ms // DAY_MS, told.untold) == (5, day, 0)
+        assert len(campaigns._cells) <= 16
+
+
+def test_cells_of_a_day_past_that_have_left_room_can_be_told_or_taken_away_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("streams.console.campaigns.CELLS_MAX", 3)
+    campaigns = Campaigns()
+    former = [cell(name, 7, 1) for name in "abc"]
+    campaigns.take([*former, cell("d", 8, 5), cell("e", 8, 6)])
+    campaigns.take([Record("campaign-metrics", 0, 1, 0, record.key, None) for record in former[:2]])
+    campaigns.take([cell("a", 8, 7)])
+    assert [(one.campaign, one.spent_micros) for one in campaigns.day().campaigns] == [("a", 7), ("e", 6), ("d", 5)]

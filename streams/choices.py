@@ -91,7 +91,7 @@ def temperature_of(policy: str) -> float:
 
 @dataclass
 class Choices:
-    """The log of the first ``slots`` slots, for a policy of ``temperature``; records may come in any order.
+    """The log of the first ``slots`` slots, for a policy of ``temperature``: decisions first, then clicks.
 
     The control group is left out: its candidates are any ads that the rules allow, not those that a policy draws from.
     ``control`` counts its placements. ``beyond`` counts the oldest placements, left out for `DECISIONS_MAX`.
@@ -131,14 +131,20 @@ class Choices:
         self._newest_ms[lane] = max(time_ms, self._newest_ms.get(lane, time_ms))
 
     def clicked(self, values: Iterable[bytes | None]) -> None:
-        """Take records of the clicks topic; those that are malformed, or answer no impression, are skipped."""
+        """Take records of the clicks topic; those that are malformed, or answer no impression, are skipped.
+
+        So are clicks on other ads than those of the slots held, which bound their number: ids may be made up.
+        """
         for value in values:
             try:
                 answer = _decode_answer(value or b"{}")
             except UNREADABLE:
                 continue
-            if answer.placement_id and answer.impression_time_ms is not None and answer.kind == "click":
-                self.clicks.add((answer.placement_id, answer.ad_id))
+            placed = self.placed.get(answer.placement_id or "")
+            if placed is None or answer.impression_time_ms is None or answer.kind != "click":
+                continue
+            if answer.ad_id in placed.ads:
+                self.clicks.add((answer.placement_id or "", answer.ad_id))
 
     def kept(self, records: Sequence[Record]) -> None:
         """Note, at a partition's first ``records``, since when its clicks are complete.

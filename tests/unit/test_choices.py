@@ -118,20 +118,6 @@ def test_slots_of_which_no_model_tells_have_no_estimates_by_one():
     assert second == {"ips", "snips"}
 
 
-def test_malformed_clicks_and_other_outcomes_say_nothing():
-    choices = Choices(1.0)
-    view = b'{"kind": "view", "placement_id": "p", "ad_id": "a", "impression_time_ms": 1}'
-    choices.clicked([b"{", None, view, b'{"ad_id": "a", "impression_time_ms": 1}'])
-    assert not choices.clicks
-
-
-def test_a_click_that_answers_no_impression_is_no_outcome_of_what_was_shown():
-    choices = Choices(1.0)
-    own_idea = Click(event_id="e", user_id="u", ad_id="a", time_ms=2, placement_id="p")
-    choices.clicked([encode_json(own_idea), _click("p", "b")])
-    assert choices.clicks == {("p", "b")}
-
-
 @pytest.mark.parametrize("bad", [b"{bad", b"{}", b"[" * 3_000, b"\xff"])
 def test_a_malformed_decision_says_nothing_and_the_others_are_taken(bad):
     choices = Choices(1.0)

@@ -8,7 +8,7 @@ from msgspec.json import decode
 from msgspec.structs import replace
 
 from streams.choices import Choices
-from streams.wire import Placement, encode_json
+from streams.wire import Click, Placement, encode_json
 from tests.unit.test_choices import _click, _decision
 
 
@@ -36,3 +36,32 @@ def test_what_stands_below_an_empty_slot_is_of_its_own_slot_and_not_of_the_empty
 def test_a_slot_that_is_empty_in_all_placements_cannot_be_judged() -> None:
     with pytest.raises(ValueError, match="no placement with slot 1 can be judged; is"):
         read({1: (0, 2), 2: (0, 2)}, slots=3).logged()
+
+
+def test_clicks_on_what_no_placement_held_has_shown_take_no_memory() -> None:
+    choices = read({1: (0, 1)}, slots=1)
+    assert not choices.clicks  # the second slot's ad is not judged
+    _, (first, _) = _decision(1, 1.0)
+    choices.clicked(_click(f"p-{number}", first) for number in range(2, 100))
+    choices.clicked(_click("p-1", f"made-up-{number}") for number in range(100))
+    choices.clicked([_click("p-1", first)])
+    assert choices.clicks == {("p-1", first)}
+
+
+def test_malformed_clicks_and_other_outcomes_say_nothing() -> None:
+    choices = read({1: (0, 2)}, slots=1)
+    _, (first, _) = _decision(1, 1.0)
+    view = Click(
+        event_id="e", user_id="u", ad_id=first, time_ms=2, impression_time_ms=1, placement_id="p-1", kind="view"
+    )
+    nowhere = Click(event_id="e", user_id="u", ad_id=first, time_ms=2, impression_time_ms=1)
+    choices.clicked([b"{", None, encode_json(view), encode_json(nowhere)])
+    assert not choices.clicks
+
+
+def test_a_click_that_answers_no_impression_is_no_outcome_of_what_was_shown() -> None:
+    choices = read({1: (0, 1)}, slots=2)
+    _, (first, second) = _decision(1, 1.0)
+    own_idea = Click(event_id="e", user_id="u", ad_id=first, time_ms=2, placement_id="p-1")
+    choices.clicked([encode_json(own_idea), _click("p-1", second)])
+    assert choices.clicks == {("p-1", second)}

@@ -339,7 +339,8 @@ class Referee:
     def look(self, judged_ms: int = 0, idle: Collection[str] = ()) -> list[Watched]:
         """Judge every running experiment; a stopped one keeps its last look. Returns those that have a look.
 
-        ``judged_ms``: the time up to which all that people did has been read, which reports tell; 0: not known.
+        ``judged_ms``: the time up to which all that people did has been read, which reports tell; 0: not known. Days
+        of value end there: a row may be dated a year ahead, as its worker's clock once was.
         ``idle``: names of experiments in which workers let nobody take part, which are neither judged nor returned
         while they run.
 
@@ -350,6 +351,7 @@ class Referee:
             for number, one in self.watched.items()
             if one.setting.status != "running" or one.setting.experiment not in idle
         }
+        until_ms = min(self.now_ms, judged_ms or self.now_ms)
         for watched in found.values():
             if watched.setting.status == "running":
                 watched.judged_ms = judged_ms
@@ -359,5 +361,5 @@ class Referee:
                     watched.experiment.cohort(self.people.ids[: self.people.number]) if watched.allocation else None
                 )
                 totals = self.people.totals[: self.people.number]
-                watched.last = watched.trial.look(totals, cohort, watched.days(self.now_ms))
+                watched.last = watched.trial.look(totals, cohort, watched.days(until_ms))
         return [found[number] for number in sorted(found) if found[number].last is not None]

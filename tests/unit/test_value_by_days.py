@@ -82,8 +82,8 @@ def referee_of_two() -> Referee:
     return referee
 
 
-def values(referee: Referee) -> list[float]:
-    (one,) = referee.look()
+def values(referee: Referee, judged_ms: int = 0) -> list[float]:
+    (one,) = referee.look(judged_ms)
     assert one.last is not None
     return one.last.values["revenue_micros"]
 
@@ -96,6 +96,13 @@ def test_value_is_divided_by_the_days_from_the_exposing_impression_to_the_newest
     assert values(referee) == [200, 35]
     referee.take_rows([b"u2"], bought(3 * DAY_MS, 70))  # another lane's, which is behind
     assert values(referee) == [200, 35]
+
+
+def test_a_person_whose_row_is_dated_a_year_ahead_makes_nobodys_days_longer() -> None:
+    referee = referee_of_two()
+    referee.take_rows([b"u1"], bought(4 * DAY_MS, 600))
+    referee.take_rows([b"u3"], bought(365 * DAY_MS, 5))
+    assert values(referee, judged_ms=4 * DAY_MS) == [200, 35]
 
 
 def test_a_referee_that_starts_again_goes_on_at_the_same_time(tmp_path: Path) -> None:

@@ -19,7 +19,9 @@ import msgspec
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from msgspec import UNSET
 
+from scoring.units import HOUR_MS
 from streams import followed
+from streams.clock import wall_ms
 from streams.connection import aiokafka_options
 from streams.fetching import fetch
 from streams.leaving import end_reading
@@ -31,6 +33,9 @@ RECORDS_PER_READ = 1_000
 """Decoding so many blocks the event loop for about 10 ms."""
 FETCH_WAIT_MS = 500
 """As long as Kafka's own clients: two fetches a second and broker when nothing comes."""
+
+LOST_MS = HOUR_MS
+"""A worker that has lost a lane finds out long before: its session, or its transaction, ends within minutes."""
 
 OnPlacement = Callable[[Placement], None]
 _decode = msgspec.json.Decoder(Placement).decode
@@ -73,7 +78,7 @@ class Latest:
 
     Beyond the bound, a user is dropped until his next placement: the least recently used (updated or asked for). A
     placement that has ended by the newest event read counts as the least recently used: at the start the old ones of
-    one partition may be read after the newest of another.
+    one partition may be read after the newest of another. An event that is ahead of ``clock``, in ms, counts as of now.
     """
 
     def __init__(
@@ -81,10 +86,12 @@ class Latest:
         users_max: int = USERS_MAX,
         only: AbstractSet[str] | None = None,
         on_placement: OnPlacement | None = None,
+        clock: Callable[[], int] = wall_ms,
     ) -> None:
         if users_max < 1:
             raise ValueError(f"users_max is {users_max}; expected at least 1")
         self.counts = Counts()
+        self._clock = clock
         self._users_max = users_max
         self._only = None if only is None else frozenset(user.encode() for user in only)
         self._on_placement = on_placement
@@ -136,14 +143,16 @@ class Latest:
             self.counts.repeats += 1
             return
         # An older placement comes from a worker that has lost the lane and does not know it yet: skip it. But when a
-        # user withdraws consent, the placement from context alone replaces the one held, whatever their clock says.
+        # user withdraws consent, the placement from context alone replaces the one held, whatever their clock says; and
+        # so does any that is older by `LOST_MS`: the one held is from a time when clocks were ahead.
         forgets = held is not None and placement.context_only and not held.context_only
-        if held is not None and placement.time_ms < held.time_ms and not forgets:
+        if held is not None and held.time_ms - LOST_MS < placement.time_ms < held.time_ms and not forgets:
             self.counts.older += 1
             return
         self.counts.placements += 1
         self._held[user] = placement
-        self._newest_ms = max(self._newest_ms, placement.time_ms)
+        # One that is dated ahead must not make all others seem to have expired.
+        self._newest_ms = max(self._newest_ms, min(placement.time_ms, self._clock()))
         self._held.move_to_end(user, last=placement.valid_until_ms > self._newest_ms)
         if len(self._held) > self._users_max:
             self._held.popitem(last=False)
@@ -167,9 +176,9 @@ class PlacementView:
 
     Two kinds of record are skipped: one with the ``placement_id`` already held (after a failover in
     ``at_least_once``), and one whose event is older than that of the placement held, unless it is from context alone
-    and the one held is not. Malformed records, and those whose key is not their user, are counted. When partitions are
-    added, all are read from their beginning again. A topic that is deleted or recreated ends the view within seconds;
-    where ``security`` is given, only when aiokafka has noticed that it is gone.
+    and the one held is not, or it is older by `LOST_MS`. Malformed records, and those whose key is not their user, are
+    counted. When partitions are added, all are read from their beginning again. A topic that is deleted or recreated
+    ends the view within seconds; where ``security`` is given, only when aiokafka has noticed that it is gone.
 
     A view can be entered only once, even where that failed: a second time raises `ViewError`. Otherwise it would serve
     what it held before until it has caught up, placements of people erased meanwhile among them. To reconnect, open a

@@ -53,6 +53,29 @@ def test_an_older_placement_that_comes_later_is_counted_and_does_not_replace_a_n
     assert latest.get("u", NOW_MS) == older
 
 
+def test_a_placement_of_a_time_when_clocks_were_a_year_ahead_is_replaced_by_the_next() -> None:
+    latest, year_ms = Latest(clock=lambda: NOW_MS), 365 * 86_400_000
+    ahead = msgspec.structs.replace(placement("u", "p1", NOW_MS + year_ms + 1_000), time_ms=NOW_MS + year_ms)
+    take(latest, ahead, placement("u", "p2"))
+    assert latest.get("u", NOW_MS) == placement("u", "p2")
+
+
+@pytest.mark.parametrize("ahead_ms", [5_000, 365 * 86_400_000])
+def test_a_placement_dated_ahead_pushes_out_none_that_is_valid(ahead_ms: int) -> None:
+    latest = Latest(users_max=3, clock=lambda: NOW_MS)
+    take(latest, msgspec.structs.replace(placement("fast", "p", NOW_MS + ahead_ms + 1_000), time_ms=NOW_MS + ahead_ms))
+    for number in range(6):
+        take(latest, placement(f"u{number}", f"p{number}"))
+        assert latest.get(f"u{number}", NOW_MS) is not None
+    assert [number for number in range(6) if latest.get(f"u{number}", NOW_MS)] == [3, 4, 5]
+
+
+def test_of_a_log_of_years_ago_the_placements_that_had_expired_first_go_first() -> None:
+    latest = Latest(users_max=2, clock=lambda: NOW_MS + 10**12)
+    take(latest, placement("a", "p1", NOW_MS - 1), placement("b", "p2"), placement("c", "p3"))
+    assert [user for user in "abc" if latest.get(user, NOW_MS - 2)] == ["b", "c"]
+
+
 def test_a_placement_of_context_alone_takes_the_place_of_a_personal_one_of_a_later_event() -> None:
     """Whoever refuses may have a clock that is behind; what was held is a person's who is no longer remembered."""
     latest = Latest()

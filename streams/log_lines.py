@@ -1,10 +1,13 @@
 """Log lines: they never end the process that writes them, and libraries' lines are limited to one of a kind in a while.
 
-A full disk or a dead pipe costs only the lines. A client repeats over and over that a broker is away.
+A full disk or a dead pipe costs only the lines. A client repeats over and over that a broker is away. Commands that are
+no workers log as workers do, so this loads nothing that only those need.
 """
 
 import contextlib
+import faulthandler
 import logging
+import sys
 from collections.abc import Callable
 
 import structlog
@@ -54,3 +57,31 @@ class Repeats(logging.Filter):
         if kept:
             record.msg = f"{record.msg} ({kept:,} more like it since the last)"
         return True
+
+
+def configure_logging(*, log_json: bool) -> None:
+    """Log structured lines on stderr, the libraries' warnings too; those are not repeated over and over.
+
+    A crash in a library's C code writes where each thread was, in plain lines: nothing is left then to make JSON.
+    """
+    with contextlib.suppress(ValueError):  # a stream without a descriptor, as where output is captured
+        faulthandler.enable()
+    renderer: structlog.typing.Processor = (
+        structlog.processors.JSONRenderer() if log_json else structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())
+    )
+    shared: list[structlog.typing.Processor] = [
+        structlog.processors.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+        structlog.processors.format_exc_info,
+    ]
+    structlog.configure(processors=[*shared, renderer], logger_factory=lambda *_: Lines(sys.stderr))
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            foreign_pre_chain=[*shared, structlog.stdlib.add_logger_name],
+            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, renderer],
+        )
+    )
+    handler.addFilter(Repeats())
+    logging.basicConfig(handlers=[handler], level=logging.WARNING, force=True)
+    logging.captureWarnings(True)

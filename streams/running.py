@@ -1,11 +1,9 @@
-"""Runs the worker's app: logging, signals, exit status."""
+"""Runs the worker's app: signals, exit status."""
 
 import asyncio
 import contextlib
-import faulthandler
 import gc
 import logging
-import sys
 
 import faust
 import structlog
@@ -14,7 +12,7 @@ from streams import topic_admin
 from streams.app import create_app
 from streams.fatal import say_end
 from streams.identity import identify
-from streams.log_lines import Lines, Repeats
+from streams.log_lines import configure_logging
 from streams.settings import Settings
 from streams.web import check_port
 
@@ -22,34 +20,6 @@ log = structlog.get_logger()
 
 CANCELLED_S = 1.0
 """Tasks cancelled at the end get this long to finish."""
-
-
-def configure_logging(*, log_json: bool) -> None:
-    """Log structured lines on stderr, the libraries' warnings too; those are not repeated over and over.
-
-    A crash in a library's C code writes where each thread was, in plain lines: nothing is left then to make JSON.
-    """
-    with contextlib.suppress(ValueError):  # a stream without a descriptor, as where output is captured
-        faulthandler.enable()
-    renderer: structlog.typing.Processor = (
-        structlog.processors.JSONRenderer() if log_json else structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())
-    )
-    shared: list[structlog.typing.Processor] = [
-        structlog.processors.add_log_level,
-        structlog.processors.TimeStamper(fmt="iso", utc=True),
-        structlog.processors.format_exc_info,
-    ]
-    structlog.configure(processors=[*shared, renderer], logger_factory=lambda *_: Lines(sys.stderr))
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(
-        structlog.stdlib.ProcessorFormatter(
-            foreign_pre_chain=[*shared, structlog.stdlib.add_logger_name],
-            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, renderer],
-        )
-    )
-    handler.addFilter(Repeats())
-    logging.basicConfig(handlers=[handler], level=logging.WARNING, force=True)
-    logging.captureWarnings(True)
 
 
 async def wait_for_cancelled() -> None:

@@ -42,7 +42,7 @@ def console(
     from streams.lag.arithmetic import Rules
     from streams.lag.monitor import LagMonitor
     from streams.lag.poller import Poller
-    from streams.running import configure_logging
+    from streams.log_lines import configure_logging
 
     settings = settings_of(bootstrap=bootstrap, topic_prefix=prefix, group=group, model=model, web_host=host)
     configure_logging(log_json=log_json)

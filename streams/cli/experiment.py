@@ -268,8 +268,8 @@ def referee(
     from streams.experiments.exporter import RefereeCollector
     from streams.experiments.service import RefereeError, RefereeService
     from streams.experiments.store import StoreError
+    from streams.log_lines import configure_logging
     from streams.metrics.serve import serving
-    from streams.running import configure_logging
 
     settings = settings_of(bootstrap=bootstrap, topic_prefix=prefix)
     if log_json or not once:

@@ -38,7 +38,7 @@ def fail(error: Exception | str, status: int = 1) -> NoReturn:
 
 
 def _say(error: str) -> None:
-    if _LOG_JSON.get():  # in the format of `streams.running.configure_logging`, which may not have been called yet
+    if _LOG_JSON.get():  # in the format of `streams.log_lines.configure_logging`, which may not have been called yet
         line = {"event": error, "level": "error", "timestamp": f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%S.%fZ}"}
         typer.echo(json.dumps(line), err=True)
     else:

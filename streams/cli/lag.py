@@ -123,7 +123,7 @@ def serve(
 
     from streams.guard import Bearer
     from streams.lag import serve as server
-    from streams.running import configure_logging
+    from streams.log_lines import configure_logging
 
     settings = settings_of(web_host=host)
     configure_logging(log_json=log_json)

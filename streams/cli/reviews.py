@@ -82,8 +82,8 @@ def follow(
     """
     import structlog
 
+    from streams.log_lines import configure_logging
     from streams.reviews.feed import ReviewError, ReviewFeed
-    from streams.running import configure_logging
 
     settings = settings_of(bootstrap=bootstrap, topic_prefix=prefix)
     configure_logging(log_json=log_json)

@@ -37,8 +37,9 @@ def worker(
     from streams.app import HomeError
     from streams.lanes.recovery import RecoveryError
     from streams.listening import ListenError
+    from streams.log_lines import configure_logging
     from streams.rules import RulesError
-    from streams.running import configure_logging, run
+    from streams.running import run
     from streams.topic_admin import TopicsError
     from streams.traces import TracesError
 

@@ -190,7 +190,7 @@ def test_under_log_json_why_a_command_ends_is_a_line_of_the_log(command: str, op
 
 
 def test_a_port_that_is_taken_is_told_with_what_helps(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("streams.running.configure_logging", lambda **_: None)
+    monkeypatch.setattr("streams.log_lines.configure_logging", lambda **_: None)
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         told = CliRunner().invoke(app, ["lag", "serve", "--port", str(port), "--bootstrap", NOBODY])
@@ -206,7 +206,7 @@ def test_what_makes_a_topic_that_is_missing_is_told_with_its_prefix(
 ) -> None:
     for module in ("reading", "topic_admin"):  # first who takes it from the other
         monkeypatch.setattr(f"streams.{module}.partition_counts", lambda *_: {})
-    monkeypatch.setattr("streams.running.configure_logging", lambda **_: None)
+    monkeypatch.setattr("streams.log_lines.configure_logging", lambda **_: None)
 
     told = CliRunner().invoke(app, [*command.split(), "--bootstrap", NOBODY, "--prefix", "shop-"])
 

@@ -24,7 +24,7 @@ ENDS = {
 SAYS = (
     "import sys\n"
     "from streams.fatal import CannotStartError, say_end\n"
-    "from streams.running import configure_logging\n"
+    "from streams.log_lines import configure_logging\n"
     "configure_logging(log_json={json})\n"
     "sys.exit(say_end(CannotStartError('no such group') if {never} else ValueError('lost')))"
 )

@@ -1,8 +1,11 @@
 """What commands load: a second of imports is most of what a short one takes."""
 
+import os
+import socket
 import subprocess
 import sys
 from importlib.metadata import version
+from pathlib import Path
 
 NOBODY = "127.0.0.1:1"
 
@@ -22,10 +25,12 @@ def test_help_and_version_answer_without_loading_what_commands_need() -> None:
         assert told.splitlines()[-1] == ""
 
 
-def test_who_asks_a_broker_loads_no_library_that_learns_or_serves() -> None:
+def test_who_asks_a_broker_loads_no_library_that_learns_or_serves(tmp_path: Path) -> None:
+    taken = socket.create_server(("127.0.0.1", 0))
     commands = (
         "topics check, topics create, topics acls --role worker --principal User:w --apply, campaigns, model list, "
-        "experiment list, experiment report x, dead-letters list, privacy erase somebody, tail clicks"
+        "experiment list, experiment report x, dead-letters list, privacy erase somebody, tail clicks, "
+        f"experiment referee --once, lag serve --port {taken.getsockname()[1]}"
     )
     asked = (
         "import sys; from streams import topic_admin; from streams.cli import app; topic_admin.ANSWER_S = 0.01\n"
@@ -34,5 +39,7 @@ def test_who_asks_a_broker_loads_no_library_that_learns_or_serves() -> None:
         "    except SystemExit as ended: print(ended.code)\n"
         "print(*{name.partition('.')[0] for name in sys.modules} & {'faust', 'river', 'scipy', 'pandas', 'pyarrow'})"
     )
-    told = subprocess.run([sys.executable, "-c", asked], capture_output=True, text=True, check=True)
+    home = os.environ | {"SALIENCE_HOME": str(tmp_path)}
+    with taken:
+        told = subprocess.run([sys.executable, "-c", asked], capture_output=True, text=True, check=True, env=home)
     assert told.stdout.splitlines() == [*["1"] * len(commands.split(", ")), ""], told.stderr

@@ -378,7 +378,7 @@ def test_an_experiment_that_is_rolled_back_keeps_none_of_its_people_in_the_file(
 
 def test_the_command_keeps_the_clients_from_telling_an_outage_again_and_again(monkeypatch: pytest.MonkeyPatch) -> None:
     configured: list[bool] = []
-    monkeypatch.setattr("streams.running.configure_logging", lambda **_: configured.append(True))
+    monkeypatch.setattr("streams.log_lines.configure_logging", lambda **_: configured.append(True))
 
     async def run(_self: RefereeService, *, follow: bool = True) -> None: ...
 

@@ -18,7 +18,7 @@ from streams.topics import TABLE
 
 SAYS = """
 import logging, structlog, warnings
-from streams.running import configure_logging
+from streams.log_lines import configure_logging
 configure_logging(log_json={json})
 structlog.get_logger().info("lane taken over", lane=3)
 logging.getLogger("aiokafka.consumer").warning("a broker is %s", "away")
@@ -52,7 +52,7 @@ def test_for_people_a_line_says_what_and_with_which_values() -> None:
 
 
 def test_a_crash_in_a_library_says_where_each_thread_was() -> None:
-    crashes = "import os, signal\nfrom streams.running import configure_logging\nconfigure_logging(log_json=True)\n"
+    crashes = "import os, signal\nfrom streams.log_lines import configure_logging\nconfigure_logging(log_json=True)\n"
     command = [sys.executable, "-c", crashes + "os.kill(os.getpid(), signal.SIGSEGV)"]
     ended = subprocess.run(command, capture_output=True, text=True, check=False)
     assert ended.returncode == -signal.SIGSEGV
@@ -62,7 +62,7 @@ def test_a_crash_in_a_library_says_where_each_thread_was() -> None:
 
 def test_a_stream_without_a_descriptor_takes_the_log_all_the_same() -> None:
     says = (
-        "import io, sys, structlog\nfrom streams.running import configure_logging\nsys.stderr = io.StringIO()\n"
+        "import io, sys, structlog\nfrom streams.log_lines import configure_logging\nsys.stderr = io.StringIO()\n"
         "configure_logging(log_json=True)\nstructlog.get_logger().info('lane taken over')\nprint(sys.stderr.getvalue())"
     )
     ran = subprocess.run([sys.executable, "-c", says], capture_output=True, text=True, check=False)
@@ -71,7 +71,7 @@ def test_a_stream_without_a_descriptor_takes_the_log_all_the_same() -> None:
 
 def test_a_line_goes_to_what_stderr_is_when_it_is_written() -> None:
     says = (
-        "import io, sys, structlog\nfrom streams.running import configure_logging\nlog = structlog.get_logger()\n"
+        "import io, sys, structlog\nfrom streams.log_lines import configure_logging\nlog = structlog.get_logger()\n"
         "configure_logging(log_json=True)\nlog.info('lane taken over')\nsys.stderr = io.StringIO()\n"
         "log.info('lane given up')\nprint(sys.stderr.getvalue())"
     )

@@ -171,7 +171,9 @@ def test_compacted_topics_say_whose_tombstones_they_hold() -> None:
 
 
 def test_every_reference_leads_somewhere() -> None:
-    for reference in set(re.findall(r'"\$ref": "#/([^"]+)"', asyncapi.render())):
+    references = set(re.findall(r'"\$ref": "#/([^"]+)"', asyncapi.render()))
+    assert {f"channels/{topic.name}" for topic in topics.TABLE} <= references
+    for reference in references:
         found: Any = DOCUMENT
         for step in reference.split("/"):
             assert step in found, reference

@@ -181,8 +181,9 @@ def test_the_recorded_receipt_is_the_state_that_was_scored(kafka: Broker, topic_
         shop = shop_on(kafka, topic_prefix, tmp_path, "at_least_once")
         await shop.publish(events())
         await stepped(shop)
-        rows = await shop.state()
-        for user, value in dict(await shop.read("decisions")).items():
+        rows, receipts = await shop.state(), dict(await shop.read("decisions"))
+        assert receipts.keys() == rows.keys()
+        for user, value in receipts.items():
             assert value is not None
             decision = msgspec.json.decode(value, type=Decision)
             assert decision.row == rows[user]

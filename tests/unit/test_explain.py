@@ -283,8 +283,11 @@ def test_a_receipt_under_rules_and_pacing_gives_the_same_placement_with_the_rule
 
 
 def test_the_price_of_a_slot_is_what_the_next_best_was_worth(model: AttentionModel) -> None:
-    for decision in decisions(engine_of(model, Policy(control_share=0.0), 10_000)):
+    made = decisions(engine_of(model, Policy(control_share=0.0), 10_000))
+    assert made
+    for decision in made:
         slots = msgspec.json.decode(decision.placement, type=Placement).slots
+        assert slots
         pctr = np.frombuffer(decision.pctr, dtype=np.float32).astype(float)
         bids = np.frombuffer(decision.bids_micros, dtype=np.int64)
         worth = np.sort(pctr * bids)[::-1]

@@ -1,4 +1,7 @@
-"""Real brokers for the tests: Apache Kafka where this machine can run it, Tansu else."""
+"""Real brokers for the tests: Apache Kafka where this machine can run it, Tansu else.
+
+They end with the last test of this folder: one with nothing to do takes a sixtieth of a processor and half a gigabyte.
+"""
 
 import uuid
 from collections.abc import Iterator
@@ -18,7 +21,7 @@ itself and gave them back: 1,500, half a minute in which workers gave it up."""
 _FALLBACK = pytest.StashKey[str]()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def kafka(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Iterator[Broker]:
     """One node of Apache Kafka; without Java, Maven or the jars the embedded broker, which the summary says.
 
@@ -41,7 +44,7 @@ def kafka(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureReque
         broker.stop()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def embedded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedBroker]:
     """The embedded broker."""
     with EmbeddedBroker(tmp_path_factory.mktemp("embedded")) as broker:

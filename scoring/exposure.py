@@ -8,7 +8,7 @@ Impressions of one screen are not part of each other's past (`scoring.inputs.SCR
 where a batch ends, but for what the first part of a cut screen has pushed out of a full ring.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -24,7 +24,7 @@ from scoring.models import ModelFailure, Models, Served
 from scoring.rates import Counts, RateTable, counts_of
 from scoring.rows import Rows, RowStore
 from scoring.runs import begins, runs
-from scoring.update import Applied, take
+from scoring.update import Applied, take, turns
 
 PEOPLE_PER_RUN = 64
 """Impressions scored in one run of the model: the inputs, about 10 KiB each, stay in the processor's cache."""
@@ -68,12 +68,12 @@ def apply_and_score(
     shown, to_copy = np.flatnonzero(seen), np.cumsum(seen) - 1
     before = np.empty(len(shown), dtype=store.rows.dtype)
     places = np.flatnonzero(applied)
-    for turn in _waves(only(events, applied)):
-        wave = places[turn]
-        of_wave = events[wave]
+    in_waves = only(events, applied)
+    for turn in turns(in_waves, slots[places], _waves(in_waves)):
+        wave = places[turn.place]
         copied = seen[wave]
-        before[to_copy[wave[copied]]] = store.rows[of_wave["row"][copied]]
-        take(store.rows, of_wave, slots[wave], catalogue)
+        before[to_copy[wave[copied]]] = store.rows[turn.row[copied]]
+        take(store.rows, turn, catalogue)
     counts = counts_of(events, outcome) * (slots != MISSING)[:, None]
     told = rates.running(slots, counts)
     looks = _looks(before, events[shown], slots[shown], told[shown], users[shown], models, scorers)
@@ -81,20 +81,16 @@ def apply_and_score(
     return Exposed(Applied.of(events, outcome, unknown), _impressions(looks, events, shown, models), counts)
 
 
-def _waves(events: Events) -> Iterator[Ints]:
-    """Places of the events of each wave, in order."""
-    if not len(events):
-        return
+def _waves(events: Events) -> Ints:
+    """The wave of each of ``events [E]``, from 0."""
     by_row = np.argsort(events["row"], kind="stable")
     row = events["row"][by_row]
     impression, time_ms = events["source"][by_row] == Source.IMPRESSION, events["time_ms"][by_row]
     shown = np.cumsum(impression & begins(row, time_ms, impression))  # screens so far
     starts, counts = runs(row)
-    turn = np.empty(len(row), dtype=np.int64)
-    turn[by_row] = shown - np.repeat(shown[starts], counts)
-    in_turn = np.argsort(turn, kind="stable")
-    edges = np.searchsorted(turn[in_turn], np.arange(1, turn.max() + 1))
-    yield from np.split(in_turn, edges)
+    wave = np.empty(len(row), dtype=np.int64)
+    wave[by_row] = shown - np.repeat(shown[starts], counts)
+    return wave
 
 
 def _looks(

@@ -6,7 +6,7 @@ put into the copies again, piece by piece, all users at once: a piece ends with 
 the same wherever a stream is cut (`scoring.ring`), and so is what is found here.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from scoring.arrays import Bools, Ints
 from scoring.events import Events, Kind
-from scoring.ring import meet
+from scoring.ring import entries_of, remember
 from scoring.rows import ROW, Rows
 
 RING = np.dtype([each for each in ROW.descr if each[0].startswith("ring_")])
@@ -49,17 +49,19 @@ class Moments:
         theirs = np.flatnonzero(np.isin(applied["row"], applied["row"][asked]))
         events, asked, nth = applied[theirs], asked[theirs], nth[theirs]
         rings, of = self.rings.copy(), np.searchsorted(self.row, events["row"])
-        for piece in _pieces(events["row"], asked):
-            meet(rings, of[piece], events[piece])
+        turn = _pieces(events["row"], asked)
+        pieces = np.split(np.argsort(turn, kind="stable"), np.cumsum(np.bincount(turn))[:-1])
+        for piece, entries in zip(pieces, entries_of(events, of, turn), strict=True):
+            remember(rings, entries)
             last = piece[asked[piece]]
             found[nth[last]] = rings[of[last]]
         return found
 
 
-def _pieces(row: npt.NDArray[np.int32], asked: Bools) -> Iterator[Ints]:
-    """Places of the events in every row's first piece, second piece, …, by ``row [E]``; an event asked for ends one."""
+def _pieces(row: npt.NDArray[np.int32], asked: Bools) -> Ints:
+    """Which of its row's pieces each event is in, from 0, by ``row [E]``; an event asked for ends one."""
     by_row = np.argsort(row, kind="stable")
     before: Ints = np.cumsum(asked[by_row]) - asked[by_row]
-    turn = np.empty(len(row), dtype=np.int64)
-    turn[by_row] = before - before[np.searchsorted(row[by_row], row[by_row])]
-    yield from np.split(np.argsort(turn, kind="stable"), np.cumsum(np.bincount(turn))[:-1])
+    piece = np.empty(len(row), dtype=np.int64)
+    piece[by_row] = before - before[np.searchsorted(row[by_row], row[by_row])]
+    return piece

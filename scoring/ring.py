@@ -6,9 +6,11 @@ An entry's key is (time of the impression, or the event's own time where it answ
 does not depend on how a stream is cut into batches, and a click joins its impression whichever comes second.
 """
 
+from collections.abc import Iterator
+from dataclasses import dataclass
 from functools import reduce
 from operator import or_
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -46,31 +48,44 @@ def told_of(ring_kind: npt.NDArray[Any], place: npt.NDArray[np.uint8]) -> Told:
     return told
 
 
-def meet(rows: Rows, row: Ints, events: Events) -> None:
-    """Put ``events [E]`` that passed the rules into the rings of ``row [E]``, in place."""
+@dataclass(frozen=True, slots=True)
+class Entries:
+    """What a turn of events puts into rings, ``[N]`` each: sorted by row, seconds and ad, none of which comes twice."""
+
+    row: Ints
+    ad: Ids
+    seconds: Seconds
+    told: Told  # as `told_of` gives it
+
+    @classmethod
+    def by_turn(cls, turn: Ints, row: Ints, ad: Ids, seconds: Seconds, told: Told) -> Iterator[Self]:
+        """Each turn's, from entries ``[E]`` of which several may be of one row, second and ad; their order is free.
+
+        ``turn [E]``: numbers from 0, none left out.
+        """
+        if not len(turn):
+            return
+        order = np.lexsort((ad, seconds, row, turn))
+        turn, row, ad, seconds, told = turn[order], row[order], ad[order], seconds[order], told[order]
+        first = np.flatnonzero(begins(turn, row, seconds, ad))
+        told = reduce(or_, (np.maximum.reduceat(told & of, first) for of in _FIELDS))
+        edges = np.flatnonzero(begins(turn[first]))[1:]
+        yield from map(cls, *(np.split(each, edges) for each in (row[first], ad[first], seconds[first], told)))
+
+
+def entries_of(events: Events, row: Ints, turn: Ints) -> Iterator[Entries]:
+    """What ``events [E]`` that passed the rules put into the rings of ``row [E]``, for each ``turn [E]``."""
     answer = np.where(events["answers"], events["kind"] << ANSWER_SHIFT, 0)
     shown = np.where(events["source"] == Source.IMPRESSION, SHOWN_BIT, 0)
     told = told_of(events["kind"] | answer | shown, place_of(events["surface"]))
-    remember(rows, row, events["ad"], (events["shown_ms"] // 1000).astype(np.uint32), told)
+    return Entries.by_turn(turn, row, events["ad"], (events["shown_ms"] // 1000).astype(np.uint32), told)
 
 
-def remember(rows: Rows, row: Ints, ad: Ids, seconds: Seconds, told: Told) -> None:
-    """Put entries ``[E]`` into the rings of ``row [E]``, in place; the order of the entries does not matter.
-
-    ``told``: as `told_of` gives it.
-    """
-    if not len(row):
-        return
-    order = np.lexsort((ad, seconds, row))
-    row, ad, seconds = row[order], ad[order], seconds[order]
-    fresh = np.ones(len(row), dtype=bool)
-    fresh[1:] = (row[1:] != row[:-1]) | (seconds[1:] != seconds[:-1]) | (ad[1:] != ad[:-1])
-    first = np.flatnonzero(fresh)
-    told = told[order]
-    told = reduce(or_, (np.maximum.reduceat(told & of, first) for of in _FIELDS))
-    row, ad, seconds = row[first], ad[first], seconds[first]
-    joined = _join(rows, row, ad, seconds, told)
-    _insert(rows, row[~joined], ad[~joined], seconds[~joined], told[~joined])
+def remember(rows: Rows, entries: Entries) -> None:
+    """Put entries into the rings of their rows, in place."""
+    row, ad, seconds, told = entries.row, entries.ad, entries.seconds, entries.told
+    new = ~_join(rows, row, ad, seconds, told)
+    _insert(rows, row[new], ad[new], seconds[new], told[new])
 
 
 def _join(rows: Rows, row: Ints, ad: Ids, seconds: Seconds, told: Told) -> Bools:

@@ -126,7 +126,9 @@ def place_of(surface: npt.NDArray[np.uint16]) -> Kinds:
 
 def places_of(ring_place: Kinds) -> Kinds:
     """The place of each ring item, as in `place_of`, ``[N, RING_SIZE]``, unpacked from ``ring_place``."""
-    return np.stack([ring_place >> 4, ring_place & 15], axis=2).reshape(len(ring_place), RING_SIZE)
+    places = np.empty((len(ring_place), RING_SIZE), dtype=np.uint8)
+    places[:, 0::2], places[:, 1::2] = ring_place >> 4, ring_place & 15
+    return places
 
 
 def packed(places: Kinds) -> Kinds:

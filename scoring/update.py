@@ -5,6 +5,7 @@ floats up to rounding). What depends on order (duplicates, the place where the u
 the batch.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Self
 
@@ -12,14 +13,15 @@ import numpy as np
 import numpy.typing as npt
 
 from scoring.answers import Firsts, firsts
-from scoring.arrays import Bools, Ints
+from scoring.arrays import Bools, Ints, Singles
 from scoring.catalogue import Catalogue
 from scoring.cleaning import Rules, clean
 from scoring.events import FILTERED, VIEWED_LONG_MS, Events, Kind, Outcome, only
 from scoring.ids import MISSING
 from scoring.interest import VIEWED_MS_MAX, DecayedInterest, weight_of
-from scoring.ring import meet
+from scoring.ring import Entries, entries_of, remember
 from scoring.rows import Rows, RowStore
+from scoring.runs import begins
 
 _NOBODY = np.isin(list(Outcome), [*FILTERED, Outcome.LATE])
 """By `Outcome`: whether it asks for no placement, being no person's act now. Duplicates and replays do ask for one:
@@ -69,17 +71,43 @@ def apply(store: RowStore, events: Events, catalogue: Catalogue, rules: Rules = 
     outcome = clean(store.rows, events, rules)
     applied = only(events, outcome == Outcome.APPLIED)
     slots = catalogue.slots_of(applied["ad"])
-    take(store.rows, applied, slots, catalogue)
+    for turn in turns(applied, slots, np.zeros(len(applied), dtype=np.int64)):
+        take(store.rows, turn, catalogue)
     return Applied.of(events, outcome, int((slots == MISSING).sum()))
 
 
-def take(rows: Rows, events: Events, slots: Ints, catalogue: Catalogue) -> None:
-    """Let ``events [E]`` that passed the rules change rows, in place; ``slots [E]``: their ads' catalogue slots."""
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """Events ``[E]`` that change rows together, each row's in order, with all that follows from the events alone."""
+
+    place: Ints  # among the events that were cut into turns
+    events: Events
+    row: Ints
+    slots: Ints  # of their ads in the catalogue
+    weight: Singles  # what they teach of interest, 0 where nothing
+    entries: Entries
+
+
+def turns(events: Events, slots: Ints, turn: Ints) -> Iterator[Turn]:
+    """Cut ``events [E]`` that passed the rules, of ads in ``slots [E]``, into turns; ``turn [E]`` as in `Entries`.
+
+    What does not depend on rows is computed here, for all turns together: many turns have but an event or two.
+    """
+    place = np.argsort(turn, kind="stable")
+    events, slots, turn = events[place], slots[place], turn[place]
     row = events["row"].astype(np.int64)
-    first = firsts(rows, events)  # of what the rings knew before
-    meet(rows, row, events)
-    _count(rows, row, events, first)
-    _learn(rows, row, events, slots, catalogue)
+    weight = np.where(slots == MISSING, np.float32(0), weight_of(events["kind"], events["viewed_ms"]))
+    edges = np.flatnonzero(begins(turn))[1:]
+    columns = (np.split(each, edges) for each in (place, events, row, slots, weight))
+    yield from map(Turn, *columns, entries_of(events, row, turn))
+
+
+def take(rows: Rows, turn: Turn, catalogue: Catalogue) -> None:
+    """Let a turn's events change rows, in place."""
+    first = firsts(rows, turn.events)  # of what the rings knew before
+    remember(rows, turn.entries)
+    _count(rows, turn.row, turn.events, first)
+    _learn(rows, turn, catalogue)
 
 
 def _count(rows: Rows, row: Ints, events: Events, first: Firsts) -> None:
@@ -114,11 +142,10 @@ def _count_answers(rows: Rows, row: Ints, events: Events, first: Firsts) -> None
     np.add.at(rows["answered_value_micros"], row, events["value_micros"][answers])
 
 
-def _learn(rows: Rows, row: Ints, events: Events, slots: Ints, catalogue: Catalogue) -> None:
-    """Add the attended items to their users' interest; unknown ads add nothing."""
-    weight = weight_of(events["kind"], events["viewed_ms"])
-    learns = np.flatnonzero((weight > 0) & (slots != MISSING))
+def _learn(rows: Rows, turn: Turn, catalogue: Catalogue) -> None:
+    """Add the attended items to their users' interest."""
+    learns = np.flatnonzero(turn.weight)
     if len(learns):
         interest = DecayedInterest.over(rows["interest"], rows["interest_ms"])
-        content = catalogue.features[slots[learns]]
-        interest.learn_arrays(row[learns], events["time_ms"][learns], weight[learns], content)
+        content = catalogue.features[turn.slots[learns]]
+        interest.learn_arrays(turn.row[learns], turn.events["time_ms"][learns], turn.weight[learns], content)

@@ -11,11 +11,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from scoring import ring as rings
 from scoring.catalogue import Catalogue
 from scoring.dedup import mark_repeats
 from scoring.events import EVENT, Events, Kind, Outcome, Source
 from scoring.ids import id64
-from scoring.ring import remember, told_of
 from scoring.rows import (
     ANSWER_SHIFT,
     KIND_MASK,
@@ -311,13 +311,10 @@ def put(rows: Rows, entries: Entries) -> None:
     row, ad, seconds, known = zip(*entries, strict=True)
     kinds = [kind | answer << ANSWER_SHIFT | SHOWN_BIT * shown for kind, answer, shown, _ in known]
     places = [place for *_, place in known]
-    remember(
-        rows,
-        np.array(row),
-        np.array(ad, dtype=np.uint64),
-        np.array(seconds, dtype=np.uint32),
-        told_of(np.array(kinds, dtype=np.uint8), np.array(places, dtype=np.uint8)),
-    )
+    told = rings.told_of(np.array(kinds, dtype=np.uint8), np.array(places, dtype=np.uint8))
+    columns = np.array(row), np.array(ad, dtype=np.uint64), np.array(seconds, dtype=np.uint32), told
+    for together in rings.Entries.by_turn(np.zeros(len(row), dtype=np.int64), *columns):
+        rings.remember(rows, together)
 
 
 @st.composite

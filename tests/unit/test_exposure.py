@@ -16,7 +16,7 @@ from scoring.ids import id64
 from scoring.impressions import Impressions
 from scoring.rates import RateTable
 from scoring.rows import Rows, RowStore
-from scoring.update import take
+from scoring.update import Turn, take
 from streams.logs import Event
 from tests.builders import START_MS, click, columns_of, impression, made_up_log
 from tests.unit.slices import step_of
@@ -47,9 +47,9 @@ def test_every_impression_is_scored_from_its_users_row_strictly_before_it() -> N
 def test_a_batch_takes_as_many_turns_as_its_busiest_user_needs(monkeypatch: pytest.MonkeyPatch) -> None:
     turns: list[int] = []
 
-    def counted(rows: Rows, events: Events, *rest: Any) -> None:
-        turns.append(len(events))
-        take(rows, events, *rest)
+    def counted(rows: Rows, turn: Turn, catalogue: Catalogue) -> None:
+        turns.append(len(turn.events))
+        take(rows, turn, catalogue)
 
     monkeypatch.setattr(exposure, "take", counted)
     store, offset = RowStore(), 0

@@ -17,7 +17,7 @@ from scoring.ids import id64
 from scoring.policies import CONTROL_ARM, ENGINE_ARM
 from scoring.rows import RowStore
 from scoring.trial import SUMS, Trial
-from scoring.update import take
+from scoring.update import apply
 from streams import reading
 from streams.behaviour.personal import _totals, personalisation
 from streams.cli import app
@@ -141,7 +141,7 @@ def test_seconds_viewed_of_a_page_left_open_are_a_minute_in_the_reports_comparis
     left_open = {"kind": "view", "viewed_s": 3_600.0, "impression_time_ms": START_MS}
     events = [impression(), click(time_ms=START_MS + 3_600_000, **left_open)]
     store, at = RowStore(), SUMS.index("viewed_s")
-    take(store.rows, columns := columns_of(store, events), np.zeros(len(columns), dtype=np.int64), catalogue())
+    apply(store, columns_of(store, events), catalogue())
     in_experiment = counted(store.rows)[0, FROM_ROWS.index(at)]
 
     in_report = _totals(behaviour_of(events, [ad()]), np.zeros(1, dtype=np.int64))[0, at]

@@ -33,7 +33,6 @@ RECORDS_PER_READ = 1_000
 """Decoding so many blocks the event loop for about 10 ms."""
 FETCH_WAIT_MS = 500
 """As long as Kafka's own clients: two fetches a second and broker when nothing comes."""
-
 LOST_MS = HOUR_MS
 """A worker that has lost a lane finds out long before: its session, or its transaction, ends within minutes."""
 

@@ -32,20 +32,21 @@ def worker(
     Example: salience worker --bootstrap 127.0.0.1:9092 --guarantee exactly_once --supervise
     """
     settings = settings_of(bootstrap=bootstrap, topic_prefix=prefix, guarantee=guarantee, model=model, home=home)
+    from streams.log_lines import configure_logging
+
+    if supervise:
+        configure_logging(log_json=log_json)
+        raise typer.Exit(_supervise())
     from scoring.manifest import ModelError
     from scoring.text import TextEncoderError
     from streams.app import HomeError
     from streams.lanes.recovery import RecoveryError
     from streams.listening import ListenError
-    from streams.log_lines import configure_logging
     from streams.rules import RulesError
     from streams.running import run
     from streams.topic_admin import TopicsError
     from streams.traces import TracesError
 
-    if supervise:
-        configure_logging(log_json=log_json)
-        raise typer.Exit(_supervise())
     told = (HomeError, ListenError, ModelError, RecoveryError, RulesError, TextEncoderError, TopicsError, TracesError)
     try:
         status = run(settings, log_json=log_json)

@@ -43,3 +43,15 @@ def test_who_asks_a_broker_loads_no_library_that_learns_or_serves(tmp_path: Path
     with taken:
         told = subprocess.run([sys.executable, "-c", asked], capture_output=True, text=True, check=True, env=home)
     assert told.stdout.splitlines() == [*["1"] * len(commands.split(", ")), ""], told.stderr
+
+
+def test_a_supervisor_loads_nothing_of_what_it_restarts() -> None:
+    asked = (
+        "import sys; from streams.cli import app; from streams.supervisor import Supervisor\n"
+        "Supervisor.run = lambda _: 7\n"
+        "try: app(['worker', '--supervise'])\n"
+        "except SystemExit as ended: print(ended.code)\n"
+        "print(*{name.partition('.')[0] for name in sys.modules} & {'faust', 'river', 'scipy', 'onnxruntime'})"
+    )
+    told = subprocess.run([sys.executable, "-c", asked], capture_output=True, text=True, check=True)
+    assert told.stdout.splitlines() == ["7", ""], told.stderr

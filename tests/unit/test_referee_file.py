@@ -92,6 +92,8 @@ def kept(referee: Referee) -> dict[str, Any]:
 
 def test_all_that_a_referee_knows_is_read_back_from_its_file(tmp_path: Path) -> None:
     referee = busy()
+    for number, watched in referee.watched.items():
+        watched.judged_ms = 70 + number
     save(tmp_path / "x.npz", referee, {}, {})
     load(tmp_path / "x.npz", again := Referee(users_max=900))
     before, after = kept(referee), kept(again)
@@ -109,6 +111,10 @@ def test_all_that_a_referee_knows_is_read_back_from_its_file(tmp_path: Path) -> 
         assert msgspec.structs.astuple(other.setting) == msgspec.structs.astuple(watched.setting)
         assert (other.last.values, other.last.differences) == (watched.last.values, watched.last.differences)
         assert (other.last.crossed, other.last.variances) == (watched.last.crossed, watched.last.variances)
+        assert (other.last.lacks, other.last.heaviest) == (watched.last.lacks, watched.last.heaviest)
+        assert other.judged_ms == watched.judged_ms
+        assert (other.unwatched_before, other.unwatched) == (watched.unwatched_before, watched.unwatched)
+    assert any(one.unwatched != one.unwatched_before for one in referee.watched.values())
 
 
 def test_who_leaves_is_not_in_the_file_by_what_they_were_shown_lately_either(tmp_path: Path) -> None:
@@ -162,6 +168,20 @@ def test_what_cannot_be_written_leaves_the_file_as_it_was(tmp_path: Path) -> Non
         save(file, Referee(), {}, unwritable)
     assert load(file, again := Referee()) == ({("impressions", 0): 7}, {})
     assert again.people.number == 900
+
+
+def test_of_a_file_that_does_not_tell_who_was_shown_another_arm_nobody_has_crossed_for_that(tmp_path: Path) -> None:
+    referee, file = busy(), tmp_path / "x.npz"
+    crossed = {number: referee.watched[number].trial.crossed.sum() for number in (2, 3)}
+    assert crossed[2] > 0
+    save(file, referee, {}, {})
+    with np.load(file) as npz:
+        saved = {name: npz[name] for name in npz if not name.endswith(".other_ms")}
+    np.savez(file, allow_pickle=False, **saved)
+    load(file, again := Referee(users_max=900))
+    users = [f"u{user}".encode() for user in range(600)]
+    again.take_rows(users, np.concatenate([row(99, 30, 1)] * len(users)))
+    assert {number: again.watched[number].trial.crossed.sum() for number in (2, 3)} == crossed
 
 
 @pytest.mark.parametrize("version", [3, 6])

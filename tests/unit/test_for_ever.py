@@ -13,7 +13,7 @@ from scoring.assignment import OUTSIDE, Arm, Experiment, in_holdout
 from scoring.dedup import mark_repeats
 from scoring.ids import id64s
 from scoring.interleaving import picks
-from scoring.models import Models, Roles, Served
+from scoring.models import Models, Roles, Served, number_of
 from scoring.pending import keys_of
 from scoring.policies import in_control
 from scoring.ranking import rank
@@ -74,3 +74,7 @@ def test_an_open_impression_is_found_by_the_key_that_it_was_kept_under_and_a_rep
     store = RowStore()
     mark_repeats(store.rows, columns_of(store, [impression("user-1", "ad-1", START_MS)]))
     assert store.rows["showings"][0, 0] == 0x71E32D4E
+
+
+def test_a_model_keeps_the_number_under_which_lanes_know_it_and_impressions_remember_it() -> None:
+    assert [number_of(version) for version in ("live-0", "demo-1a2b3c4d")] == [0x73750960, 0x0B81B54F]

@@ -86,6 +86,22 @@ def test_one_too_few_or_a_little_too_far_speaks_against_a_model(fields: dict[str
     assert found.startswith(reason)
 
 
+@pytest.mark.parametrize(("gain", "count"), [(-0.0029, 0), (-0.0031, 1)])
+def test_what_a_shadow_may_cost_is_a_share_of_what_the_live_model_cost_over_the_same_outcomes(
+    gain: float, count: int
+) -> None:
+    """It is compared over fewer outcomes than it has had: those since it was known, and before it was a canary."""
+    compared, live = 2_000, 0.3
+    told = {
+        "beside": compared,
+        "beside_log_loss": compared * (live - gain),
+        "live_log_loss": compared * live,
+        "gain_squares": compared * gain**2,  # so that the standard error is 0
+    }
+    record = Record.of([status(0, outcomes=40_000, clicks=1_000, predicted=1_000.0, **told)])
+    assert len(objections(PUSHED, record, Limits())) == count
+
+
 @pytest.mark.parametrize(
     ("statuses", "outcomes", "compared"),
     [

@@ -64,6 +64,14 @@ def test_workers_play_what_the_message_says() -> None:
     )
 
 
+def test_a_worker_holds_each_model_that_has_a_role_once_and_of_those_before_only_the_one_to_fall_back_to() -> None:
+    roles = Roles(
+        live=NEW, former=(OTHER, FORMER), canary="c-00000003", shadow="s-00000004", arms=("a-00000005", OTHER)
+    )
+    assert roles.versions == (NEW, OTHER, "c-00000003", "s-00000004", "a-00000005")
+    assert Roles(former=("", FORMER)).versions == ()
+
+
 def test_outputs_as_far_from_the_golden_ones_as_may_be_speak_for_a_model() -> None:
     record = Record.of([status(0, outcomes=OUTCOMES_MIN, clicks=CLICKS_MIN)])
     for parity, count in ((GOLDEN_TOLERANCE, 0), (GOLDEN_TOLERANCE * 1.001, 1)):

@@ -1,10 +1,13 @@
 """Changes of roles at their bounds: what they say of themselves, and models that are removed meanwhile."""
 
+from types import SimpleNamespace
+from typing import cast
+
 import msgspec
 import pytest
 
-from scoring.attention import GOLDEN_TOLERANCE
-from scoring.models import Roles
+from scoring.attention import GOLDEN_TOLERANCE, AttentionModel
+from scoring.models import Models, Roles, Served
 from streams.control_wire import ModelRoles, ModelStatus, PushedModel
 from streams.models.roles import (
     CLICKS_MIN,
@@ -21,6 +24,7 @@ from streams.models.roles import (
     with_canary,
     with_shadow,
 )
+from tests.builders import catalogue
 from tests.unit.test_experiment_numbers import Topic
 from tests.unit.test_model_roles import FORMER, NEW, OTHER, PUSHED, status, topic_of
 
@@ -70,6 +74,21 @@ def test_a_worker_holds_each_model_that_has_a_role_once_and_of_those_before_only
     )
     assert roles.versions == (NEW, OTHER, "c-00000003", "s-00000004", "a-00000005")
     assert Roles(former=("", FORMER)).versions == ()
+
+
+def test_a_shadow_that_answers_for_a_model_that_is_refused_is_not_compared_with_itself() -> None:
+    """It would cost as much as what is live in every outcome, and be promoted for that."""
+    models = Models(Served(cast(AttentionModel, SimpleNamespace(version=FORMER)), catalogue(1)))
+    models.hold(cast(AttentionModel, SimpleNamespace(version=OTHER)))
+    roles = Roles(live=NEW, former=(OTHER,), shadow=OTHER, shadow_share=1.0)
+    models.refuse(NEW, "it is slow")
+    models.play(roles)
+    assert (models.live.version, models.shadow) == (OTHER, None)
+    models.hold(cast(AttentionModel, SimpleNamespace(version=NEW)))
+    models.play(roles)
+    assert models.live.version == NEW
+    assert models.shadow is not None
+    assert models.shadow.version == OTHER
 
 
 def test_outputs_as_far_from_the_golden_ones_as_may_be_speak_for_a_model() -> None:

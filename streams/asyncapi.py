@@ -73,7 +73,8 @@ check, read or not.
 **Placements.** Read them with `isolation.level=read_committed`, the default of librdkafka, but not of Java's \
 consumer: without it come placements of slices that were taken back, which no receipt explains. Read from the earliest \
 offset, and keep the latest of each person until it ends or a tombstone comes. Leave out one whose `time_ms` is before \
-that of the one kept, unless it is `context_only` and the one kept is not."""
+that of the one kept, unless it is `context_only` and the one kept is not, or it is before by an hour or more: the one \
+kept is then of a time when clocks were ahead."""
 
 _USER = "The user_id, UTF-8, without control characters."
 

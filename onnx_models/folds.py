@@ -11,6 +11,7 @@ from onnx_models.metrics import Metrics
 from scoring.confidence import student_95
 
 FOLDS_MAX = 10
+"""With more, the shortest of them learn from too little."""
 
 
 @dataclass(frozen=True, slots=True)

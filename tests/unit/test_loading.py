@@ -45,20 +45,6 @@ def test_who_asks_a_broker_loads_no_library_that_learns_or_serves(tmp_path: Path
     assert told.stdout.splitlines() == [*["1"] * len(commands.split(", ")), ""], told.stderr
 
 
-def test_a_worker_loads_no_statistics_that_it_does_not_use_and_they_are_there_for_who_does() -> None:
-    asked = (
-        "import sys; sys.modules['sklearn'] = None  # which River loads where there is one, and no worker has\n"
-        "from streams import topic_admin; from streams.cli import app; topic_admin.ANSWER_S = 0.01\n"
-        f"try: app(['worker', '--bootstrap', {NOBODY!r}])\n"
-        "except SystemExit as ended: print(ended.code)\n"
-        "print('river.linear_model' in sys.modules, 'scipy.stats._stats_py' in sys.modules)\n"
-        "from river import proba; from scipy import stats\n"
-        "print(proba.Gaussian().mu, stats.norm.cdf(0.0), 'scipy.stats._stats_py' in sys.modules)\n"
-    )
-    told = subprocess.run([sys.executable, "-c", asked], capture_output=True, text=True, check=True)
-    assert told.stdout.splitlines() == ["1", "True False", "0.0 0.5 True"], told.stderr
-
-
 def test_a_supervisor_loads_nothing_of_what_it_restarts() -> None:
     asked = (
         "import sys; from streams.cli import app; from streams.supervisor import Supervisor\n"

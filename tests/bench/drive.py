@@ -9,12 +9,13 @@ that knows it, that is, whose id names offsets beyond the event's; or by its ech
 import sys
 import time
 from collections import defaultdict
+from collections.abc import Callable
 from functools import partial
 from typing import Any, Protocol
 
 import msgspec
 import numpy as np
-from confluent_kafka import Consumer, Message, Producer, TopicPartition
+from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Producer, TopicPartition
 
 from scoring.arrays import Floats
 from scoring.events import Source
@@ -27,6 +28,9 @@ ECHO = "echo"
 """Topic of the plain echo's answers, beside ours."""
 ANSWER_S = 30.0
 """Of the broker, to the first questions."""
+AGAIN_S = 0.1
+NO_LEADER = {KafkaError.LEADER_NOT_AVAILABLE, KafkaError.NOT_LEADER_FOR_PARTITION}
+"""Of a topic that was just made, where the broker's machine is busy."""
 ANSWERED_WITHIN_S = 180.0
 """After the last event: an overloaded worker has a minute's backlog to drain."""
 TICK_MS = 1
@@ -163,6 +167,19 @@ class Placements:
             self._events.answered_s[number] = now_s
 
 
+def end_of(consumer: Any, partition: TopicPartition, sleep: Callable[[float], None] = time.sleep) -> int:
+    """Where a partition ends; while it has no leader it is asked again, `ANSWER_S` long. Raises `KafkaException`."""
+    tries = round(ANSWER_S / AGAIN_S)
+    while True:
+        tries -= 1
+        try:
+            return int(consumer.get_watermark_offsets(partition, timeout=ANSWER_S)[1])
+        except KafkaException as error:
+            if error.args[0].code() not in NO_LEADER or not tries:
+                raise
+        sleep(AGAIN_S)
+
+
 class Driver:
     """Sends and receives in one thread, so that neither waits for the other's turn at the interpreter."""
 
@@ -185,7 +202,7 @@ class Driver:
         topic = self._plan.prefix + self._plan.answers
         partitions = [TopicPartition(topic, lane) for lane in range(self._plan.lanes)]
         for partition in partitions:
-            _, partition.offset = consumer.get_watermark_offsets(partition, timeout=ANSWER_S)
+            partition.offset = end_of(consumer, partition)
         consumer.assign(partitions)
         consumer.poll(0.5)
         return consumer

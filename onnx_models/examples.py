@@ -157,20 +157,21 @@ def collect(
     wanted = shown & (slots != MISSING) & first
     out = _empty(events[wanted], slots[wanted])
     place = np.cumsum(wanted) - 1
-    outcome, done = np.zeros(len(events), dtype=np.uint8), 0
+    outcome, clicked, done = np.zeros(len(events), dtype=np.uint8), np.zeros(len(events), dtype=bool), 0
     for slice_ in _slices(events):
         seen = slice_[wanted[slice_]]
         if len(seen):
             _fill(out, place[seen], events[seen], slots[seen], store, catalogue)
-        outcome[slice_] = apply(store, events[slice_], catalogue).outcome
+        applied = apply(store, events[slice_], catalogue)
+        outcome[slice_], clicked[slice_] = applied.outcome, applied.clicked
         done += len(slice_)
         if progress is not None:
             progress(done, len(events))
     rates = RateTable() if rates is None else rates
     rates.follow(catalogue)
-    out.stats[:, RATED:] = rates.running(slots, counts_of(events, outcome))[wanted]
-    out.stats[:, REVIEWED:] = said.before(events["ad"][wanted], out.time_ms)
     counts = outcome == Outcome.APPLIED
+    out.stats[:, RATED:] = rates.running(slots, counts_of(events, counts, clicked))[wanted]
+    out.stats[:, REVIEWED:] = said.before(events["ad"][wanted], out.time_ms)
     out.known_ms[:] = out.time_ms + window_ms
     out.label[:], late, out.converted[:], out.viewed_s[:] = _answers(events, wanted, counts, window_ms)
     kept = counts[wanted]

@@ -1,9 +1,9 @@
-"""Which events are the first to click an impression, or to buy from it: experiments count impressions, not events.
+"""Which events are the first to click an impression, or to buy from it: click rates count impressions, not events.
 
 One click sent twice under two ids, or made twice by an impatient person, is one click: else an arm whose pages are slow
-would be clicked more. Whoever puts into the cart or buys has clicked. The ring says how far an impression has come. It
-forgets: what is older than all of a full ring counts for as much as the event itself says, each time. That depends on
-the order of a row's events, not on where a batch ends.
+would be clicked more, and an ad whose clients send two would seem liked. Whoever puts into the cart or buys has
+clicked. The ring says how far an impression has come. It forgets: what is older than all of a full ring counts for as
+much as the event itself says, each time. That depends on the order of a row's events, not on where a batch ends.
 """
 
 from typing import NamedTuple
@@ -18,7 +18,7 @@ from scoring.runs import begins
 
 
 class Firsts(NamedTuple):
-    """Rows, once for each impression of theirs that is clicked for the first time, and that is bought from."""
+    """Places of events: one for each impression that is clicked for the first time, and that is bought from."""
 
     clicked: Ints
     bought: Ints
@@ -38,10 +38,10 @@ def firsts(rows: Rows, events: Events) -> Firsts:
     held = order[~gone[order]]
 
     def first(least: Kind) -> Ints:
-        """Rows of the events that take an impression to ``least``, or that are as much themselves where it is gone."""
+        """The events that take an impression to ``least``, or that are as much themselves where it is gone."""
         does = held[(kind[held] >= least) & (was[held] < least)]
         told: Ints = does[begins(row[does], seconds[does], ad[does])] if len(does) else does
-        return np.concatenate([row[told], row[gone & (kind == least)]])
+        return np.concatenate([place[told], place[gone & (kind == least)]])
 
     return Firsts(first(Kind.CLICKED), first(Kind.PURCHASED))
 

@@ -66,6 +66,7 @@ def apply_and_score(
     applied = outcome == Outcome.APPLIED
     seen = applied & (events["source"] == Source.IMPRESSION) & (slots != MISSING)
     shown, to_copy = np.flatnonzero(seen), np.cumsum(seen) - 1
+    clicked = np.zeros(len(events), dtype=bool)
     before = np.empty(len(shown), dtype=store.rows.dtype)
     places = np.flatnonzero(applied)
     in_waves = only(events, applied)
@@ -73,12 +74,12 @@ def apply_and_score(
         wave = places[turn.place]
         copied = seen[wave]
         before[to_copy[wave[copied]]] = store.rows[turn.row[copied]]
-        take(store.rows, turn, catalogue)
-    counts = counts_of(events, outcome) * (slots != MISSING)[:, None]
+        clicked[places[take(store.rows, turn, catalogue)]] = True
+    counts = counts_of(events, applied, clicked) * (slots != MISSING)[:, None]
     told = rates.running(slots, counts)
     looks = _looks(before, events[shown], slots[shown], told[shown], users[shown], models, scorers)
     unknown = int((applied & (slots == MISSING)).sum())
-    return Exposed(Applied.of(events, outcome, unknown), _impressions(looks, events, shown, models), counts)
+    return Exposed(Applied.of(events, outcome, clicked, unknown), _impressions(looks, events, shown, models), counts)
 
 
 def _waves(events: Events) -> Ints:

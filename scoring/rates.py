@@ -2,20 +2,21 @@
 
 Beside it stands what reviews tell (`scoring.tones`), as of when the catalogue was last followed.
 
-An impression at a known place counts once it is applied, a click that answers one as soon as it comes. These are plain
-sums, so the counts of lanes add up. An impression counts as much as its slot is looked at, by the assumed curve, so
-that an ad that stands low for a while does not seem disliked and stay there. For an ad, and for all ads of its brand
-together, a model gets the *lift*, the log of its clicks over those expected at the overall rate, shrunk towards 0 by
-`RATE_PRIOR` expected clicks (a gamma prior on a Poisson rate), and how many were expected. This adds to what a model
-has learned from an ad's content, which says nothing yet about new ads and is weeks old for others.
+An impression at a known place counts once it is applied, and the first click that answers it (or cart, or purchase) as
+soon as it comes: whoever clicks three times does not make an ad seem liked. These are plain sums, so the counts of
+lanes add up. An impression counts as much as its slot is looked at, by the assumed curve, so that an ad that stands low
+for a while does not seem disliked and stay there. For an ad, and for all ads of its brand together, a model gets the
+*lift*, the log of its clicks over those expected at the overall rate, shrunk towards 0 by `RATE_PRIOR` expected clicks
+(a gamma prior on a Poisson rate), and how many were expected. This adds to what a model has learned from an ad's
+content, which says nothing yet about new ads and is weeks old for others.
 """
 
 import numpy as np
 import numpy.typing as npt
 
-from scoring.arrays import Ids, Singles
+from scoring.arrays import Bools, Ids, Singles
 from scoring.catalogue import Catalogue
-from scoring.events import Events, Kind, Outcome, Source
+from scoring.events import Events, Source
 from scoring.examination import SLOTS_MAX, assumed
 from scoring.ids import MISSING, IdMap, id64
 from scoring.runs import runs
@@ -36,16 +37,16 @@ _LOOKED_AT = assumed(SLOTS_MAX)
 _NO_BRAND = id64("")
 
 
-def counts_of(events: Events, outcome: npt.NDArray[np.uint8]) -> Counts:
-    """What each of ``events [E]`` counts, given what became of it: shown and clicked, ``[E, 2]`` in [0, 1].
+def counts_of(events: Events, applied: Bools, clicked: Bools) -> Counts:
+    """What each of ``events [E]`` counts: shown and clicked, ``[E, 2]`` in [0, 1].
 
+    ``applied [E]``: which were; ``clicked [E]``: which of them are first to click an impression (`scoring.answers`).
     An impression without a known place is not counted: nobody knows whether it could have been clicked.
     """
-    told = (outcome == Outcome.APPLIED) & (events["surface"] > 0)
+    told = applied & (events["surface"] > 0)
     shown = told & (events["source"] == Source.IMPRESSION)
-    clicked = told & events["answers"] & (events["kind"] == Kind.CLICKED)
     looked_at = np.where(events["slot"] >= 0, _LOOKED_AT[np.minimum(events["slot"], SLOTS_MAX - 1)], 1.0)
-    return np.column_stack([shown * looked_at, clicked])
+    return np.column_stack([shown * looked_at, told & clicked])
 
 
 class RateTable:

@@ -44,21 +44,23 @@ both would count."""
 class Applied:
     """What a batch did: `Outcome` per event ``[E]``, rows it touched, events whose ad the catalogue lacks.
 
-    ``acted``: which touched rows had at least one event that was neither filtered nor late.
+    ``clicked [E]``: which events are the first click, or more, on the impression that they answer. ``acted``: which
+    touched rows had at least one event that was neither filtered nor late.
     """
 
     outcome: npt.NDArray[np.uint8]
+    clicked: Bools
     touched: Ints
     acted: Bools
     unknown_ads: int
 
     @classmethod
-    def of(cls, events: Events, outcome: npt.NDArray[np.uint8], unknown_ads: int) -> Self:
-        """From the outcome of each event ``[E]``."""
+    def of(cls, events: Events, outcome: npt.NDArray[np.uint8], clicked: Bools, unknown_ads: int) -> Self:
+        """From what came of each event ``[E]``."""
         touched, of = np.unique(events["row"], return_inverse=True)
         acted = np.zeros(len(touched), dtype=bool)
         acted[of[~_NOBODY[outcome]]] = True
-        return cls(outcome, touched.astype(np.int64), acted, unknown_ads)
+        return cls(outcome, clicked, touched.astype(np.int64), acted, unknown_ads)
 
 
 def apply(store: RowStore, events: Events, catalogue: Catalogue, rules: Rules = Rules()) -> Applied:  # noqa: B008 - frozen
@@ -69,11 +71,12 @@ def apply(store: RowStore, events: Events, catalogue: Catalogue, rules: Rules = 
     nothing to interest.
     """
     outcome = clean(store.rows, events, rules)
-    applied = only(events, outcome == Outcome.APPLIED)
+    places = np.flatnonzero(outcome == Outcome.APPLIED)
+    applied, clicked = only(events, outcome == Outcome.APPLIED), np.zeros(len(events), dtype=bool)
     slots = catalogue.slots_of(applied["ad"])
     for turn in turns(applied, slots, np.zeros(len(applied), dtype=np.int64)):
-        take(store.rows, turn, catalogue)
-    return Applied.of(events, outcome, int((slots == MISSING).sum()))
+        clicked[places[take(store.rows, turn, catalogue)]] = True
+    return Applied.of(events, outcome, clicked, int((slots == MISSING).sum()))
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,12 +105,13 @@ def turns(events: Events, slots: Ints, turn: Ints) -> Iterator[Turn]:
     yield from map(Turn, *columns, entries_of(events, row, turn))
 
 
-def take(rows: Rows, turn: Turn, catalogue: Catalogue) -> None:
-    """Let a turn's events change rows, in place."""
+def take(rows: Rows, turn: Turn, catalogue: Catalogue) -> Ints:
+    """Let a turn's events change rows, in place; returns the places of those that are first to click an impression."""
     first = firsts(rows, turn.events)  # of what the rings knew before
     remember(rows, turn.entries)
     _count(rows, turn.row, turn.events, first)
     _learn(rows, turn, catalogue)
+    return turn.place[first.clicked]
 
 
 def _count(rows: Rows, row: Ints, events: Events, first: Firsts) -> None:
@@ -125,16 +129,16 @@ def _count(rows: Rows, row: Ints, events: Events, first: Firsts) -> None:
 
 
 def _count_answers(rows: Rows, row: Ints, events: Events, first: Firsts) -> None:
-    """Count answers to impressions separately: experiments are judged by them. The model's inputs count all alike.
+    """Count answers to impressions separately: experiments are judged by them. A person's own counts have all alike.
 
     Of clicks and purchases the impressions count that led to one; value and viewing time count event by event.
     """
     answers = np.flatnonzero(events["answers"])
     if not len(answers):
         return
+    np.add.at(rows["answered_clicks"], row[first.clicked], 1)
+    np.add.at(rows["answered_purchases"], row[first.bought], 1)
     row = row[answers]
-    np.add.at(rows["answered_clicks"], first.clicked, 1)
-    np.add.at(rows["answered_purchases"], first.bought, 1)
     whose, of = np.unique(row, return_inverse=True)
     viewed_cs = rows["answered_viewed_cs"][whose].astype(np.int64)
     np.add.at(viewed_cs, of, np.minimum(events["viewed_ms"][answers], VIEWED_MS_MAX) // 10)

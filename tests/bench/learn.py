@@ -14,7 +14,7 @@ import numpy as np
 
 from scoring.arrays import Ids
 from scoring.attention import load
-from scoring.events import EVENT, Events, Kind, Outcome, Source
+from scoring.events import EVENT, Events, Kind, Source
 from scoring.ids import mix64
 from scoring.impressions import Impressions
 from scoring.inputs import CONTEXT_DIM, SURFACES
@@ -81,10 +81,10 @@ def measure(impressions: int, ads: int = ADS) -> Report:
     clicked, observe_s, commit_s = 0, 0.0, 0.0
     for events, shown in slices(stream(impressions, shop.ad[shop.eligible(START_MS)]), records):
         users, control = mix64(events["row"].astype(np.uint64)), np.zeros(len(events), dtype=np.bool_)
-        applied = np.full(len(events), Outcome.APPLIED, dtype=np.uint8)
+        applied = np.ones(len(events), dtype=np.bool_)
         began_s = time.process_time()
         clicks.follow(shop)
-        counts = counts_of(events, applied)
+        counts = counts_of(events, applied, events["answers"])
         clicks.rates.running(shop.slots_of(events["ad"]), counts)
         clicks.count(events["ad"], counts)
         observed = clicks.layer.observe(events, users, control, shown)

@@ -10,7 +10,7 @@ import pytest
 
 from onnx_models.examples import Examples, Items, collect, in_time_order, unanswered
 from scoring.catalogue import Catalogue
-from scoring.events import Events, Outcome, Source
+from scoring.events import Events, Kind, Outcome, Source
 from scoring.gathering import gather
 from scoring.ids import id64
 from scoring.inputs import RATED, REVIEWED
@@ -228,15 +228,16 @@ def test_what_is_told_of_an_ads_clicks_is_what_had_come_in_by_then() -> None:
     events = columns_of(store, log.events)
     examples, place, *_ = collect(events, store, ads, rates=rates)
     ordered = in_time_order(events, store)
+    clicked = ordered["answers"] & (ordered["kind"] >= Kind.CLICKED)  # no impression has two answers here
     for at, example in zip(place.tolist(), examples.stats[:, RATED:], strict=True):
         known = RateTable()
         known.follow(ads)
         earlier = ordered[:at]
-        known.add(ads.slots_of(earlier["ad"]), counts_of(earlier, np.full(at, Outcome.APPLIED, dtype=np.uint8)))
+        known.add(ads.slots_of(earlier["ad"]), counts_of(earlier, np.ones(at, dtype=bool), clicked[:at]))
         np.testing.assert_array_equal(example, known.at(ads.slots_of(ordered["ad"][at : at + 1]))[0])
     assert examples.stats[-50:, RATED:REVIEWED].all()
     assert not examples.stats[:, REVIEWED:].any()
-    clicks = [event for event in log.events if isinstance(event, Click) and event.kind == "click"]
+    clicks = [event for event in log.events if isinstance(event, Click) and event.kind in ("click", "cart", "purchase")]
     assert rates.total.tolist() == [len(examples), len(clicks)]
 
 
@@ -244,7 +245,7 @@ def test_counts_that_stand_still_are_those_of_the_moment_before() -> None:
     log, ads = made_up_log(8, events=200, users=5, surface="feed"), catalogue()
     store, rates = RowStore(), RateTable()
     events = columns_of(store, log.events)
-    cut_ms = log.events[120].time_ms
+    cut_ms = next(event.time_ms for event in log.events[120:] if isinstance(event, Impression))
     early, late = events[events["time_ms"] < cut_ms], events[events["time_ms"] >= cut_ms]
     collect(early, store, ads, rates=rates)
     shown = late[late["source"] == Source.IMPRESSION]

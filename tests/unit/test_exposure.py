@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from scoring import exposure
+from scoring.arrays import Ints
 from scoring.catalogue import Catalogue
 from scoring.cleaning import Rules
 from scoring.engine import Engine
@@ -47,9 +48,9 @@ def test_every_impression_is_scored_from_its_users_row_strictly_before_it() -> N
 def test_a_batch_takes_as_many_turns_as_its_busiest_user_needs(monkeypatch: pytest.MonkeyPatch) -> None:
     turns: list[int] = []
 
-    def counted(rows: Rows, turn: Turn, catalogue: Catalogue) -> None:
+    def counted(rows: Rows, turn: Turn, catalogue: Catalogue) -> Ints:
         turns.append(len(turn.events))
-        take(rows, turn, catalogue)
+        return take(rows, turn, catalogue)
 
     monkeypatch.setattr(exposure, "take", counted)
     store, offset = RowStore(), 0
@@ -110,6 +111,26 @@ def test_what_is_shown_of_an_ad_that_the_catalogue_does_not_know_is_applied_and_
     assert found.applied.outcome.tolist() == [Outcome.APPLIED] * 3 + [Outcome.DUPLICATE]
     assert found.applied.unknown_ads == 2  # not the click that came again
     assert store.rows[0]["impressions"] == 2
+
+
+@pytest.mark.parametrize("pieces", [1, 2, 6])
+def test_who_clicks_an_impression_three_times_and_buys_from_it_has_clicked_it_once(pieces: int) -> None:
+    engine, store, rates = step_of().engine, RowStore(), RateTable()
+    rates.follow(engine.catalogue)
+    shown = [impression("u1", "ad-3", START_MS), impression("u1", "ad-3", START_MS + 60_000)]
+    answer = dict.fromkeys(["impression_time_ms"], START_MS)
+    clicks = [click("u1", "ad-3", START_MS + 61_000 + n, event_id=f"c{n}", **answer) for n in range(3)]
+    bought = click("u1", "ad-3", START_MS + 70_000, kind="purchase", **answer)
+    columns = columns_of(store, [*shown, *clicks, bought])
+    columns["offset"], columns["surface"], columns["slot"] = np.arange(6), 1, 0
+    counts = []
+    for piece in np.array_split(columns, pieces):
+        users = np.ones(len(piece), dtype=np.uint64)
+        found = apply_and_score(store, piece, users, engine.models, Rules(), engine.scorers, rates)
+        counts += found.counts.tolist()
+    assert counts == [[1, 0], [1, 0], [0, 1], [0, 0], [0, 0], [0, 0]]
+    assert rates.total.tolist() == [2, 1]
+    assert (store.rows[0]["clicks"], store.rows[0]["answered_clicks"]) == (3, 1)
 
 
 def test_of_nothing_that_happened_nothing_is_scored() -> None:

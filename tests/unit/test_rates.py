@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from scoring.catalogue import Catalogue
-from scoring.events import EVENT, Kind, Outcome, Source
+from scoring.events import EVENT, Kind, Source
 from scoring.examination import SLOTS_MAX, assumed
 from scoring.ids import MISSING
 from scoring.rates import EXPECTED_MAX, RATE_PRIOR, RATES, RATES_DIM, TONED, RateTable, counts_of
@@ -138,20 +138,18 @@ def test_an_ad_that_comes_to_another_brand_brings_what_it_has_and_new_ads_come_w
     assert not table.at(np.array([ADS]))[0].any()
 
 
-def test_what_stands_at_no_told_place_was_refused_or_is_no_click_counts_for_nothing() -> None:
-    events = np.zeros(8, dtype=EVENT)
-    events["surface"], events["answers"], events["slot"] = 7, True, -1
-    events["kind"][:2], events["source"][2:] = Kind.SHOWN, Source.CLICK
-    events["kind"][2:] = [Kind.CLICKED, Kind.CLICKED, Kind.VIEWED_LONG, Kind.CARTED, Kind.PURCHASED, Kind.CLICKED]
-    outcome = np.full(8, Outcome.APPLIED, dtype=np.uint8)
-    events["surface"][1], outcome[3], events["answers"][7] = 0, Outcome.DUPLICATE, False
-    assert counts_of(events, outcome).tolist() == [[1, 0], [0, 0], [0, 1]] + [[0, 0]] * 5
+def test_what_stands_at_no_told_place_was_refused_or_is_not_first_to_click_counts_for_nothing() -> None:
+    events = np.zeros(7, dtype=EVENT)
+    events["surface"], events["slot"], events["source"][3:] = 7, -1, Source.CLICK
+    applied, clicked = np.ones(7, dtype=bool), np.array([0, 0, 0, 1, 1, 1, 0], dtype=bool)
+    events["surface"][[1, 4]], applied[[2, 5]] = 0, False
+    assert counts_of(events, applied, clicked).tolist() == [[1, 0], [0, 0], [0, 0], [0, 1]] + [[0, 0]] * 3
 
 
 def test_an_impression_counts_as_much_as_its_slot_is_thought_to_be_looked_at() -> None:
     events = np.zeros(4, dtype=EVENT)
     events["surface"], events["kind"], events["slot"] = 7, Kind.SHOWN, [-1, 0, 9, 30_000]
-    counts = counts_of(events, np.full(4, Outcome.APPLIED, dtype=np.uint8))
+    counts = counts_of(events, np.ones(4, dtype=bool), np.zeros(4, dtype=bool))
     assert counts[:, 0].tolist() == [1, 1, *assumed(SLOTS_MAX)[[9, SLOTS_MAX - 1]].tolist()]
     assert not counts[:, 1].any()
 

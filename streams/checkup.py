@@ -225,7 +225,10 @@ def events(seen: latest_events.Sample) -> Iterator[Check]:
     most = STRAYS_MAX * seen.records
     apart = f"{seen.misplaced:,} in another partition than their user's, {seen.late:,} too late"
     found = f"of the latest {seen.records:,}: {seen.refused:,} refused, {apart}"
-    if seen.refused > most:
+    if seen.refused > most and 2 * seen.ahead > seen.records:
+        fix = f"compare `date -u` here and elsewhere: the records' own times are ahead, too, of {seen.ahead:,}; if this"
+        fix = f"{fix} machine's clock is behind, set it, or workers here refuse all; the first: {seen.why}"
+    elif seen.refused > most:
         fix = f"salience dead-letters list; the first: {seen.why}"
     elif seen.late > most:
         fix = _late(seen.late_ms)

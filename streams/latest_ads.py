@@ -14,9 +14,10 @@ import msgspec
 
 from scoring.catalogue import Catalogue
 from streams.clock import wall_ms
-from streams.decode import Record, Refusal
+from streams.decode import Record
 from streams.feeds.catalogue import take_ads
 from streams.reading import read_topic
+from streams.refusal import Refusal
 from streams.settings import Settings
 from streams.topics import ADS
 from streams.wire import UNREADABLE

@@ -40,7 +40,8 @@ NEVER_MS = 365 * DAY_MS
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sample:
-    """Counts. ``refused``: malformed; ``why`` the first was. ``misplaced``: in a partition that is not their user's.
+    """Counts. ``refused``: malformed; ``why`` the first was. ``ahead``: records whose own time, not their event's
+    alone, is later than this machine's clock allows. ``misplaced``: in a partition that is not their user's.
     ``late``: dated so long before they were sent that lanes put them aside; ``late_ms``: when the first of them says it
     was, 0 where there is none. ``looks``: events that tell how long their impression was looked at; ``overlong``: those
     of them that tell more than had passed since it, by their own times.
@@ -54,6 +55,7 @@ class Sample:
     records: int
     refused: int
     why: str
+    ahead: int
     misplaced: int
     late: int
     late_ms: int
@@ -74,8 +76,8 @@ class Part:
     """What was ``read`` of one partition, ``lane``, of one topic.
 
     ``users``: the users of its ``events``, then of its ``told``; ``sent_ms``: when their records were sent; ``late``:
-    the times of those that come too late. ``early``: impressions before the latest. They serve to find what clicks
-    answer, and are not counted: among so many, a fault in all clicks would hardly show.
+    the times of those that come too late; ``ahead``: as `Sample` has it. ``early``: impressions before the latest. They
+    serve to find what clicks answer, and are not counted: among so many, a fault in all clicks would hardly show.
     """
 
     read: Decoded
@@ -83,6 +85,7 @@ class Part:
     users: Sequence[bytes | None]
     sent_ms: Sequence[int]
     late: Sequence[int]
+    ahead: int
     early: bool = False
 
 
@@ -132,7 +135,8 @@ def decoded(
     times_ms = _events([read])["time_ms"].tolist()
     sent_ms = [sent(record, at_ms, latest_ms) for record, at_ms in zip(told, times_ms, strict=True)]
     late = [at_ms for at_ms, then_ms in zip(times_ms, sent_ms, strict=True) if at_ms < then_ms - late_ms]
-    return Part(read, lane, [record.key for record in told], sent_ms, late, early)
+    ahead = sum(record.timestamp > latest_ms for record in records)
+    return Part(read, lane, [record.key for record in told], sent_ms, late, ahead, early)
 
 
 def summed(parts: Iterable[Part]) -> Sample:
@@ -152,6 +156,7 @@ def summed(parts: Iterable[Part]) -> Sample:
         records=len(found) + len(dead) + misplaced + taken_back,
         refused=len(dead),
         why=f"{dead[0][2]}: {dead[0][3]}" if dead else "",
+        ahead=sum(part.ahead for part in parts if not part.early),
         misplaced=misplaced,
         late=len(late),
         late_ms=late[0] if late else 0,

@@ -12,9 +12,10 @@ from scoring.features import Content
 from scoring.units import DAY_MS
 from streams.clock import wall_ms
 from streams.compute import Compute
-from streams.decode import Record, Refusal, is_plain
+from streams.decode import Record, is_plain
 from streams.feeds.refused_ads import RefusedAds
 from streams.feeds.topic import TopicFeed
+from streams.refusal import Refusal
 from streams.settings import Settings
 from streams.titles import Titles
 from streams.topics import ADS

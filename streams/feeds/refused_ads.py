@@ -7,8 +7,9 @@ on from that offset, as soon as it has read so far.
 
 from collections import deque
 
-from streams.decode import Record, Refusal
+from streams.decode import Record
 from streams.message import size_of
+from streams.refusal import Refusal
 
 LANE = 0
 """The lane whose owner makes the letters."""

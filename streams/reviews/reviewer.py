@@ -13,11 +13,12 @@ from scoring.ids import id64
 from scoring.sentiment import Sentiment, ToneWatch, by_stars
 from scoring.tones import MEMORY
 from scoring.units import DAY_MS
-from streams.decode import Record, Refusal
+from streams.decode import Record
 from streams.feeds.catalogue import read_ad
 from streams.letters import letter
 from streams.message import Message
 from streams.oldest import give_up_oldest
+from streams.refusal import Refusal
 from streams.reviews.state import AT, At, Heard, Known, Lesson, said_of, teach, tone_of
 from streams.wire import UNREADABLE, Ad, Review, Tone
 

@@ -13,8 +13,9 @@ from streams.client import Latest
 from streams.conservation import unaccounted
 from streams.control import Control
 from streams.control_wire import Consent
-from streams.decode import MESSAGE_CHARS_MAX, decode
+from streams.decode import decode
 from streams.feeds.catalogue import apply_ads
+from streams.refusal import MESSAGE_CHARS_MAX
 from streams.step import LaneState, Slice, Step
 from streams.topics import LANE_INPUTS
 from streams.wire import Ad, Click, Impression, Placement, Slot, encode_json

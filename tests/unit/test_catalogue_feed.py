@@ -5,9 +5,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from scoring.catalogue import Catalogue
-from streams.decode import Refusal
 from streams.feeds.catalogue import apply_ads
 from streams.feeds.refused_ads import HELD_BYTES_MAX, RefusedAds
+from streams.refusal import Refusal
 from streams.wire import Ad, encode_json
 from tests.builders import START_MS, Record, ad
 from tests.unit.garbage import cycles

@@ -1,6 +1,7 @@
 """Records to columns: every field where it belongs, and everything that fails set aside with its reason."""
 
 from collections.abc import Collection, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -252,10 +253,21 @@ def test_a_user_whose_id_holds_a_control_character_is_refused_and_others_go_on(u
     ],
 )
 def test_a_time_in_the_future_is_refused_with_both_times(event: Any, field: str) -> None:
-    ((error, message),) = reasons(decoded([record(event)]))
+    ((error, message),) = reasons(decoded([replace(record(event), timestamp=LATEST_MS)]))
 
     assert error == "ValueError"
-    assert message.startswith(f"{field} {LATEST_MS + 1} is in the future (at most {LATEST_MS})")
+    assert message == f"{field} {LATEST_MS + 1} is in the future (at most {LATEST_MS}); check the producer's clock"
+
+
+@pytest.mark.parametrize("field", ["time_ms", "impression_time_ms"])
+def test_where_a_records_own_time_is_ahead_as_well_the_clock_of_who_reads_it_is_named(field: str) -> None:
+    sent_ms = LATEST_MS + 2
+    given = replace(record(click(**{field: LATEST_MS + 1})), timestamp=sent_ms)
+
+    ((_, message),) = reasons(decoded([given]))
+
+    why = f"{field} {LATEST_MS + 1} is in the future (at most {LATEST_MS}), as is its record's time, {sent_ms}"
+    assert message == f"{why}; where many producers' are, this machine's clock is behind"
 
 
 def test_a_time_at_the_limit_is_taken_whatever_comes_with_it() -> None:

@@ -21,6 +21,7 @@ HEALTHY = Sample(
     records=1_000,
     refused=0,
     why="",
+    ahead=0,
     misplaced=0,
     late=0,
     late_ms=0,
@@ -71,6 +72,7 @@ def test_a_sample_counts_what_is_there_and_what_it_lacks() -> None:
         records=15,
         refused=2,
         why="DecodeError: Input data was truncated",
+        ahead=0,
         misplaced=1,
         late=0,
         late_ms=0,
@@ -121,6 +123,12 @@ def test_too_few_pairs_of_a_click_and_its_impression_are_told_as_too_few() -> No
     ("wrong", "check", "fix"),
     [
         ({"refused": 11, "why": "ValidationError: no ad_id"}, "events", "ValidationError: no ad_id"),
+        (
+            {"refused": 990, "ahead": 501, "why": "time_ms 9"},
+            "events",
+            "`date -u` here and elsewhere: the records' own times are ahead, too, of 501",
+        ),
+        ({"refused": 990, "ahead": 500, "why": "time_ms 9"}, "events", "dead-letters list; the first: time_ms 9"),
         ({"misplaced": 11}, "events", "murmur2"),
         ({"late": 11, "late_ms": START_MS // 1000}, "events", "in milliseconds"),
         ({"late": 11, "late_ms": START_MS}, "events", "salience tail late-events"),
@@ -130,6 +138,8 @@ def test_too_few_pairs_of_a_click_and_its_impression_are_told_as_too_few() -> No
     ],
     ids=[
         "malformed",
+        "most sent ahead of this clock",
+        "half sent ahead of this clock",
         "misplaced",
         "in seconds",
         "of long ago",
@@ -166,6 +176,17 @@ def test_events_that_are_dated_long_before_they_were_sent_are_counted_with_what_
     parts = [([replace(each, timestamp=START_MS) for each in records(of, ann)], source) for of, source in told]
     sample = summed(decoded(part, source, LANES, START_MS + 60_000, LATE_MS) for part, source in parts)
     assert (sample.records, sample.late, sample.late_ms) == (3, 2, START_MS // 1000)
+
+
+def test_records_that_are_ahead_of_who_reads_are_counted_apart_from_events_that_their_devices_date_ahead() -> None:
+    ann, latest_ms = partitioner(LANES)(b"ann"), START_MS + 60_000
+    sent = records(
+        [click("ann", time_ms=latest_ms + 1), click("ann", "ad-2", latest_ms + 1), click("ann", "ad-3")], ann
+    )
+    sent[0] = replace(sent[0], timestamp=latest_ms + 1)
+    sent[1] = replace(sent[1], timestamp=START_MS)
+    sample = summed([decoded(sent, Source.CLICK, LANES, latest_ms, LATE_MS)])
+    assert (sample.records, sample.refused, sample.ahead) == (3, 2, 1)
 
 
 @pytest.mark.parametrize(("after_ms", "overlong"), [(30_000, 0), (29_000, 0), (28_999, 1), (0, 1), (-5, 1)])

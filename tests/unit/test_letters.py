@@ -3,9 +3,10 @@
 import pytest
 from aiokafka.producer.message_accumulator import BatchBuilder
 
-from streams.decode import MESSAGE_CHARS_MAX, RECORD_BYTES_MAX
+from streams.decode import RECORD_BYTES_MAX
 from streams.letters import EXCERPT_BYTES, LETTER_BYTES_MAX, REQUEUED, REROUTED, letter
 from streams.message import Message
+from streams.refusal import MESSAGE_CHARS_MAX
 from streams.topics import BATCH_BYTES
 from tests.builders import START_MS, Record, click, record
 from tests.unit.test_decode import decoded

@@ -9,10 +9,10 @@ import msgspec
 import pytest
 
 from scoring.catalogue import Catalogue
-from streams import decode
-from streams.decode import Refusal
+from streams import refusal
 from streams.feeds.catalogue import apply_ads
 from streams.feeds.refused_ads import RefusedAds
+from streams.refusal import Refusal
 from streams.reviews.reviewer import Reviewer
 from streams.wire import UNREADABLE, Ad, Click
 from tests.builders import START_MS, Record, ad, click
@@ -151,13 +151,13 @@ def test_half_an_emoji_is_named_wherever_the_text_goes_on_or_ends(
 @pytest.mark.parametrize("escape", [r"\u0041", r"\\", r"\ud83d\ude00"])
 def test_of_a_record_that_is_cut_off_the_end_alone_is_looked_at(escape: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """All escapes of a megabyte, one by one, keep the thread that places ads for a quarter of a second."""
-    value, looked, real = f'{{"title":"{escape * 1_000}'.encode(), list[tuple[int, int]](), decode._ESCAPE
+    value, looked, real = f'{{"title":"{escape * 1_000}'.encode(), list[tuple[int, int]](), refusal._ESCAPE
 
     def told(value: bytes, begin: int = 0, end: int = 10**6) -> Iterator[re.Match[bytes]]:
         looked.append((begin, end))
         return real.finditer(value, begin, end)
 
-    monkeypatch.setattr(decode, "_ESCAPE", SimpleNamespace(finditer=told))
+    monkeypatch.setattr(refusal, "_ESCAPE", SimpleNamespace(finditer=told))
     with pytest.raises(UNREADABLE) as caught:
         msgspec.json.decode(value, type=Ad)
     assert Refusal.of(caught.value, value).message == "Input data was truncated"

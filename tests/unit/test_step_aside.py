@@ -10,13 +10,13 @@ import pytest
 from prometheus_client import generate_latest
 
 from scoring.rows import ROW
-from streams.decode import Refusal
 from streams.feeds.refused_ads import RefusedAds
 from streams.identity import partitioner
 from streams.lanes.clicks import LaneClicks
 from streams.laps import Laps
 from streams.message import Message
 from streams.metrics.worker import Metrics
+from streams.refusal import Refusal
 from streams.step import EXPIRY_CHECK_MS, Step
 from streams.wire import Outcome
 from tests.builders import START_MS, Record, click, impression, record, records

@@ -11,12 +11,12 @@ from scoring.feedback import JUDGED, OUTCOME, Observed
 from scoring.market import Fate
 from scoring.shown import Shown
 from streams import topics
-from streams.decode import Refusal
 from streams.metrics.clicks import ClickMetrics
 from streams.metrics.dashboards import HEIGHT, LAG, REVIEWS, WIDTH, WORKERS, Panel, _panel
 from streams.metrics.market import MarketMetrics
 from streams.metrics.worker import ARMS_MAX, OUTCOMES, Metrics, Standing
 from streams.quality import LEAST
+from streams.refusal import Refusal
 from streams.step import Effects
 from tests.builders import Record
 from tests.unit.slices import NOW_MS, log_records, new_state, slice_of, step_of

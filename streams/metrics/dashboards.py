@@ -92,6 +92,7 @@ WORKERS = (
         },
     ),
     Panel("Since the last commit", {"{{instance}}": "time() - salience_last_commit_timestamp_seconds"}, "s"),
+    Panel("Records ahead of the worker's clock", {"{{instance}}": "salience_records_ahead_seconds"}, "s"),
     Panel("Unaccounted records (must be 0)", {"{{instance}}": "salience_unaccounted_records"}, kind="stat"),
     Panel("Users", {"{{instance}}": "salience_users"}),
     Panel(

@@ -128,6 +128,7 @@ class Metrics:
             "From a record's timestamp, set by its producer, to the commit of its effects.",
             AGES_S,
         )
+        self.ahead = gauge("salience_records_ahead_seconds", "How far most records are ahead of this worker's clock.")
         self.last_commit = gauge(
             "salience_last_commit_timestamp_seconds", "When this worker last committed a slice; 0 before the first."
         )
@@ -196,6 +197,8 @@ class Metrics:
         times_ms = np.array([record.timestamp for record in taken.records], dtype=np.float64)
         times_ms = times_ms[times_ms >= 0]  # a record of an old message format has none
         self.event_to_placement.observe(np.maximum(now_ms - times_ms, 0) / 1000)
+        if len(times_ms):
+            self.ahead.set(max(float(np.median(times_ms)) - now_ms, 0.0) / 1000)
         self.last_commit.set(now_ms / 1000)
         for name, messages in effects.messages.items():
             self.produced.labels(name).inc(len(messages))

@@ -2,6 +2,7 @@
 
 import math
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -85,6 +86,20 @@ def test_an_event_of_the_future_was_answered_in_no_time(ahead_ms: int) -> None:
     metrics.committed(slice_of([record]), effects, (), record.timestamp - ahead_ms)
     told = told_by(metrics.registry)["salience_event_to_placement_seconds_sum"]
     assert told == pytest.approx(max(0, -ahead_ms) / 1000)
+
+
+@pytest.mark.parametrize(
+    ("after_ms", "told_s"),
+    [((7_000, 7_000, -90_000), 7), ((-500, -500, 7_000), 0), ((-1, 6_000, 7_000), 6.5), ((), 3)],
+    ids=["most are ahead", "one is ahead", "all but one, which tells no time", "of none nothing is learnt"],
+)
+def test_how_far_most_records_are_ahead_of_the_workers_clock_is_told(after_ms: Sequence[int], told_s: float) -> None:
+    metrics, (effects,) = Metrics(), committed(Metrics(), 1)
+    (record,) = log_records(300)[:1]
+    metrics.ahead.set(3)
+    taken = [replace(record, timestamp=NOW_MS + each if each != -1 else -1) for each in after_ms]
+    metrics.committed(slice_of(taken), effects, (), NOW_MS)
+    assert told_by(metrics.registry)["salience_records_ahead_seconds"] == told_s
 
 
 @pytest.mark.parametrize("time_ms", [-1, -2])

@@ -5,7 +5,7 @@ Everything here blocks; asynchronous callers go through `streams.aside.aside`.
 
 import asyncio
 from collections.abc import Collection, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -27,12 +27,19 @@ from streams.topics import CLEANUP, COPIES, RETENTION, TABLE, Topic, names
 
 ANSWER_S = 10.0
 """Long enough for a cluster to elect a leader; a cluster that is silent for longer is reported as unreachable."""
+_WRONG_PASSWORD, _ALL_AWAY = KafkaError._AUTHENTICATION, KafkaError._ALL_BROKERS_DOWN  # noqa: SLF001 - so they are named
+LISTEN_S = 0.05
+"""How often it is heard, while an answer is waited for, whether the brokers refuse who asks."""
 DONE_WITHIN_S = 60.0
 """For a change by a cluster that has just answered, until every node knows it; on a busy machine it takes seconds."""
 
 
 class TopicsError(MendableError):
     """The broker does not answer or refuses; the message says what to do."""
+
+
+class ShutOutError(TopicsError):
+    """The brokers are there, and do not let this process in: by its password, most likely."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -228,7 +235,7 @@ def brokers(bootstrap: str) -> int:
     """How many there are. Raises ``TopicsError`` where none answers."""
     admin = _admin(bootstrap)  # keep a reference: without it the client, and its request, would end
     try:
-        return len(admin.describe_cluster(request_timeout=ANSWER_S).result().nodes)
+        return len(_answer(admin, bootstrap, admin.describe_cluster(request_timeout=ANSWER_S)).nodes)
     except KafkaException as error:
         raise TopicsError(_silent(bootstrap, error)) from error
 
@@ -266,9 +273,38 @@ def wait_for_nodes(bootstrap: str, says: nodes.Says, what: str) -> None:
         ) from error
 
 
+class _Admin(AdminClient):
+    """A client that notes what it is refused for: its answers would say after ten seconds that nobody answers."""
+
+    def __init__(self, bootstrap: str) -> None:
+        self.heard: list[KafkaError] = []
+        # A list's method, since with one of its own the client, and its threads, would stay until garbage is collected.
+        # log_level 2: librdkafka would print every refused connection; the answer that fails says it once.
+        super().__init__({**librdkafka_options(bootstrap), "log_level": 2, "error_cb": self.heard.append})
+
+
 def _admin(bootstrap: str) -> Any:
-    # log_level 2: librdkafka would print every refused connection; the answer that fails says it once.
-    return AdminClient({**librdkafka_options(bootstrap), "log_level": 2})
+    return _Admin(bootstrap)
+
+
+def _answer(admin: Any, bootstrap: str, asked: Future[Any]) -> Any:
+    """What the broker answers. Raises `ShutOutError`, as soon as no broker is left that might let us in."""
+    while not asked.done():
+        admin.poll(LISTEN_S)
+        if _ALL_AWAY in {error.code() for error in admin.heard}:
+            _check_let_in(admin, bootstrap)
+    if asked.exception() is not None:
+        _check_let_in(admin, bootstrap)
+    return asked.result()
+
+
+def _check_let_in(admin: Any, bootstrap: str) -> None:
+    why = next((error.str() for error in admin.heard if error.code() == _WRONG_PASSWORD), "")
+    if why:
+        raise ShutOutError(
+            f"{bootstrap} does not let this process in ({why}); is its password another one now? "
+            "SALIENCE_SASL_USERNAME, SALIENCE_SASL_PASSWORD_FILE"
+        )
 
 
 def _describe(admin: Any, bootstrap: str, wanted: Collection[str]) -> dict[str, Any]:
@@ -276,7 +312,7 @@ def _describe(admin: Any, bootstrap: str, wanted: Collection[str]) -> dict[str, 
     found = {}
     for name, future in admin.describe_topics(TopicCollection(list(wanted)), request_timeout=ANSWER_S).items():
         try:
-            found[name] = future.result()
+            found[name] = _answer(admin, bootstrap, future)
         except KafkaException as error:
             code = error.args[0].code()
             if code < 0:  # an error of the client, not of a broker

@@ -177,8 +177,7 @@ def create_app(settings: Settings, identity: TopicIdentity) -> faust.App:
     """The worker's app for the topics that are there; nothing runs yet."""
     engine = make_engine(settings)
     _make_home(settings.home)
-    compute = Compute()
-    metrics = Metrics()
+    compute, metrics = Compute(), Metrics()
     traces = Traces(settings.group) if settings.traces else None
     app = _bare_app(settings)
     refused, budgets = RefusedAds(), Budgets(engine.market, engine.catalogue, tick_ms=tick_ms)
@@ -218,7 +217,10 @@ def create_app(settings: Settings, identity: TopicIdentity) -> faust.App:
                 intake.ended("an agent")
 
     def look(ends: Mapping[TopicPartition, int]) -> Vitals:
-        return replace(intake.vitals(ends), unread=[feed.topic for feed in feeds if not feed.caught_up])
+        unread = [feed.topic for feed in feeds if not feed.caught_up]
+        return replace(intake.vitals(ends), unread=unread, doubt=watchdog.doubt)
+
+    watchdog = Watchdog(settings, identity, look, intake.inputs, intake.fail)
 
     def stand() -> None:
         metrics.describe_model(engine.models.live.version, SPEC_HASH, LAYOUT_VERSION)
@@ -228,6 +230,6 @@ def create_app(settings: Settings, identity: TopicIdentity) -> faust.App:
     app.service(Web(settings, lambda: look({}), {"/metrics": metrics_page(metrics.registry, stand)}))
     for service in (*feeds, ModelSwitch(settings, control, engine.models, compute, intake.fail)):
         app.service(service)
-    app.service(Watchdog(settings, identity, look, intake.inputs, intake.fail))
+    app.service(watchdog)
     app.service(intake)
     return app

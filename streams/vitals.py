@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 Stage = Literal["taking over", "running", "lost"]
+DOUBT_MS = 10_000
+"""After so long a lane that stands still is told: brokers that elect a leader keep it waiting for less."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,13 +27,15 @@ class Vitals:
     """A worker at one moment.
 
     ``polls`` counts rounds of the poll loop; ``unread``: of the topics that it reads whole (ads, control and others)
-    those whose end it has not reached yet; ``joined``: the group has assigned lanes, perhaps none; ``ending``: why it
-    ends, empty while it goes on.
+    those whose end it has not reached yet; ``joined``: the group has assigned lanes, perhaps none; ``doubt``: what the
+    watchdog has found that may yet pass, empty where it has found nothing; ``ending``: why it ends, empty while it goes
+    on.
     """
 
     polls: int = 0
     unread: Sequence[str] = ()
     joined: bool = False
+    doubt: str = ""
     ending: str = ""
     lanes: Mapping[int, LaneVitals] = field(default_factory=dict)
 
@@ -44,7 +48,7 @@ class Vitals:
         if not self.joined:
             return "the group is being joined or rebalanced"
         waiting = sorted(number for number, lane in self.lanes.items() if lane.stage != "running")
-        return f"lanes {waiting} are being taken over" if waiting else ""
+        return f"lanes {waiting} are being taken over" if waiting else self.doubt
 
 
 class Judge:
@@ -66,6 +70,7 @@ class Judge:
         """
         last, self._last = self._last, now
         if now.ending:
+            self._still_ms = {}
             return ""
         if not now.joined:
             self._silent_ms, self._still_ms = 0, {}
@@ -80,14 +85,22 @@ class Judge:
             for number, lane in now.lanes.items()
             if lane.busy and number in last.lanes and last.lanes[number].mark == lane.mark
         }
-        return self._verdict(now)
+        return self._verdict()
 
-    def _verdict(self, now: Vitals) -> str:
+    @property
+    def doubt(self) -> str:
+        """Which lane stands still, long before the worker must end for that; empty while none does."""
+        return self._standing(DOUBT_MS)
+
+    def _verdict(self) -> str:
         if self._silent_ms >= self._silence_ms:
             return f"the poll loop is silent for {self._silent_ms / 1000:.0f} s"
+        return self._standing(self._stall_ms)
+
+    def _standing(self, limit_ms: int) -> str:
         for number, still_ms in self._still_ms.items():
-            if still_ms >= self._stall_ms:
-                lane = now.lanes[number]
+            if still_ms >= limit_ms:
+                lane = self._last.lanes[number]
                 return (
                     f"lane {number} ({lane.stage}) has stood at {lane.mark} for {still_ms / 1000:.0f} s, "
                     "and there is more to read"

@@ -70,6 +70,12 @@ class Watchdog(Service):
         self._pulse = LoopPulse(settings.silence_ms)
         self._consumer: AIOKafkaConsumer | None = None
         self._gone = 0
+        self._shut_out = ""
+
+    @property
+    def doubt(self) -> str:
+        """What is wrong and may yet pass: brokers let in nobody new, or a lane stands still; empty where nothing is."""
+        return self._shut_out or self._judge.doubt
 
     async def on_start(self) -> None:
         """Begin to watch."""
@@ -126,8 +132,10 @@ class Watchdog(Service):
         try:
             there = await aside(check_topics, self._settings, self._identity)
         except (topic_admin.TopicsError, ConnectionSettingsError) as error:  # the latter in the middle of a renewal
+            self._shut_out = str(error) if isinstance(error, topic_admin.ShutOutError) else ""
             log.warning("topic ids unknown", error=str(error))
             return
+        self._shut_out = ""
         self._gone = 0 if there else self._gone + 1
         if self._gone >= GONE_LOOKS:
             raise RecoveryError("a topic is gone, under a running worker; see: salience topics check")

@@ -85,3 +85,26 @@ def test_the_verdict_names_the_lane_and_where_it_stands() -> None:
 def test_a_worker_is_ready_when_every_lane_that_it_holds_runs(vitals: Vitals, reason: str) -> None:
     assert reason in vitals.unready()
     assert bool(reason) == bool(vitals.unready())
+
+
+def test_a_lane_that_stands_still_is_doubted_long_before_its_worker_must_end() -> None:
+    watch = judge()
+    assert looks(watch, polling(5, lanes=lane(5, 7))) == []
+    assert watch.doubt == ""
+    watch.look(replace(WELL, polls=6, lanes=lane(5, 7)), LOOK_MS)
+    assert watch.doubt == "lane 3 (running) has stood at (5, 7) for 10 s, and there is more to read"
+    watch.look(replace(WELL, polls=7, lanes=lane(5, 8)), LOOK_MS)
+    assert watch.doubt == ""
+
+
+@pytest.mark.parametrize("gone", [{"ending": "stopping"}, {"joined": False}, {"polls": 9}])
+def test_of_a_lane_that_is_given_back_nothing_is_doubted(gone: dict[str, object]) -> None:
+    watch = judge()
+    looks(watch, polling(8, lanes=lane(5, 7)))
+    watch.look(replace(WELL, **gone), LOOK_MS)  # type: ignore[arg-type]  # by name
+    assert watch.doubt == ""
+
+
+def test_a_worker_of_which_its_watchdog_doubts_is_not_ready_and_says_why() -> None:
+    assert replace(WELL, lanes=lane(5), doubt="shut out").unready() == "shut out"
+    assert replace(WELL, lanes=lane(5), doubt="shut out", ending="the end").unready() == "the end"

@@ -199,3 +199,20 @@ def test_a_worker_goes_on_while_its_certificates_are_renewed(
     asyncio.run(watchdog._check_identity())
     monkeypatch.setattr(watchdog, "_partitions", lambda: [TopicPartition("clicks", 0)])
     assert asyncio.run(watchdog._log_ends()) == {}
+
+
+def test_a_worker_whom_brokers_let_in_no_more_goes_on_and_says_so_until_they_do(
+    watchdog: Watchdog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(*_: object) -> Never:
+        raise topic_admin.ShutOutError("b does not let this process in")
+
+    def silent(*_: object) -> Never:
+        raise topic_admin.TopicsError("no broker answers")
+
+    told = []
+    for answer in (refused, silent, refused, lambda *_: KNOWN):
+        monkeypatch.setattr(topic_admin, "found", answer)
+        asyncio.run(watchdog._check_identity())
+        told.append(watchdog.doubt)
+    assert told == ["b does not let this process in", "", "b does not let this process in", ""]

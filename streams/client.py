@@ -293,7 +293,7 @@ class PlacementView:
         waiting, due_s = dict(ends), time.monotonic() + followed.LOOK_S
         while True:
             if self._followed is not None:
-                self._followed.look()
+                self._followed.look(self._consumer, self._consumer.assignment())
             if time.monotonic() >= due_s:
                 self._check_assignment()
                 due_s = time.monotonic() + followed.LOOK_S

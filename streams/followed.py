@@ -1,20 +1,24 @@
-"""Whether followed topics are still the same as when their reader began.
+"""Whether followed topics are still the same as when their reader began, and whether brokers still let that one in.
 
 If a topic is deleted, aiokafka waits for more records; if it is recreated, aiokafka reads on at the former offset; if
 it gets more partitions, aiokafka reads those that the reader has named. The reader does not notice. Kafka gives every
 topic an id, which aiokafka does not expose. A broker before Kafka 2.8 has no ids, so a recreated topic goes unnoticed
 there, which is logged once. The log's end is no sign: it may go back in the same topic, too, as when another replica
 leads.
+
+Nor does a reader notice that it is shut out: aiokafka tries for ever with the password that it was given, and says so
+in its log alone. A check asks by a connection of its own, with the password that is there by then.
 """
 
 import asyncio
 import time
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 
 import structlog
+from aiokafka import AIOKafkaConsumer, TopicPartition
 
 from streams.aside import aside
-from streams.connection import ConnectionSettingsError
+from streams.connection import ConnectionSettingsError, security
 from streams.mendable import MendableError
 
 log = structlog.get_logger()
@@ -23,6 +27,10 @@ NO_ID = 22 * "A"
 """Sixteen bytes of 0, as `streams.topic_admin.found` tells ids."""
 LOOK_S = 5.0
 """Seconds between two checks, of one metadata request each."""
+DEAF_S = 15.0
+"""A reader that brokers have let in hears from them twice a second, even where there is nothing new."""
+PAUSE_S = 1.0
+"""A longer time between two looks counts as this: a reader that is busy, or was stopped, asks for nothing."""
 GONE_LOOKS = 2
 """Checks in a row that must miss a topic: a broker that has just started may not know every topic yet."""
 
@@ -47,28 +55,46 @@ class Followed:
     """
 
     def __init__(
-        self, bootstrap: str, topics: Collection[str], ids: Mapping[str, str] | None = None, *, subscribed: bool = False
+        self,
+        bootstrap: str,
+        topics: Collection[str],
+        ids: Mapping[str, str] | None = None,
+        *,
+        subscribed: bool = False,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._bootstrap, self._topics, self._subscribed = bootstrap, topics, subscribed
+        self._bootstrap, self._topics, self._subscribed, self._clock = bootstrap, topics, subscribed, clock
         self.ids = dict(ids or {})
         self.partitions: dict[str, int] = {}
         """How many each topic had when its reader began."""
         self._gone = 0
         self._said = False
+        self._password: str | None = None
+        self._answers: dict[TopicPartition, int | None] = {}
+        self._silent_s, self._looked_s = 0.0, clock()
         self._due_s = 0.0
         self._checking: asyncio.Task[None] | None = None
 
-    def look(self) -> None:
+    def look(self, consumer: AIOKafkaConsumer, partitions: Collection[TopicPartition]) -> None:
         """Begin a check, if the last began at least `LOOK_S` ago; raises what an earlier one has found.
 
         It does not wait: while the bootstrap brokers are away a check takes ten seconds, but those that lead the
-        partitions may answer. Before anything is read, `check`; at the end, `leave`.
+        partitions may answer. Before anything is read, `check`; at the end, `leave`. ``consumer``: the reader's, which
+        asks about ``partitions`` after each look.
         """
+        self._listen(consumer, partitions)
         if self._checking is not None and self._checking.done():
             ended, self._checking = self._checking, None
             ended.result()
-        if self._checking is None and time.monotonic() >= self._due_s:
+        if self._checking is None and self._clock() >= self._due_s:
             self._checking = asyncio.ensure_future(self.check())
+
+    def _listen(self, consumer: AIOKafkaConsumer, partitions: Collection[TopicPartition]) -> None:
+        """Add up for how long nothing was heard: what changes what aiokafka calls its answers' times is an answer."""
+        now_s, answers = self._clock(), {tp: consumer.last_poll_timestamp(tp) for tp in partitions}
+        heard = any(answers[tp] != self._answers.get(tp) for tp in answers)
+        self._silent_s = 0.0 if heard else self._silent_s + min(now_s - self._looked_s, PAUSE_S)
+        self._answers, self._looked_s = self._answers | answers, now_s
 
     async def leave(self) -> None:
         """Wait for no check that is under way."""
@@ -79,18 +105,31 @@ class Followed:
     async def check(self) -> None:
         """Raises `MadeAnewError` and `MorePartitionsError`. While no broker answers, it concludes nothing.
 
-        Nor while files of the connection do not fit together, as in the middle of a renewal: the reader is connected.
+        Raises `streams.topic_admin.ShutOutError` where the reader hears nothing and its password is wrong, or another
+        than when it began: it cannot hear again. While it hears, its connections hold, and it goes on. Nor does it end
+        while files of the connection do not fit together, as in the middle of a renewal: the reader is connected.
         """
         from streams import topic_admin  # noqa: PLC0415 - librdkafka, which takes an ad server a while to load
+        from streams.topic_admin import ShutOutError, TopicsError  # noqa: PLC0415 - as above
 
-        self._due_s = time.monotonic() + LOOK_S
+        self._due_s = self._clock() + LOOK_S
         try:
+            password = security().password
             there = await aside(topic_admin.found, self._bootstrap, self._topics)
-        except topic_admin.TopicsError:  # the reader waits for the broker, too
+        except ShutOutError as error:
+            if self._silent_s >= DEAF_S:
+                raise
+            log.warning("nobody new is let in, the reader goes on by the connections that it has", error=str(error))
+            return
+        except TopicsError:  # the reader waits for the broker, too
+            self._silent_s = 0.0
             return
         except ConnectionSettingsError as error:
             log.warning("whether topics are made anew is not looked at", error=str(error))
             return
+        self._password = password if self._password is None else self._password
+        if self._silent_s >= DEAF_S and password != self._password:
+            raise ShutOutError("the password was changed since this process began: start it again")
         unknown = sorted(name for name, topic in there.items() if topic.id == NO_ID)
         if unknown and not self._said:
             self._said = True

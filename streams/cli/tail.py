@@ -141,8 +141,8 @@ async def _records(
     ):
         told, away, heard_s = False, False, time.monotonic()
         while True:
-            followed.look()
             partitions = [*consumer.assignment()]  # anew: some may have been added
+            followed.look(consumer, partitions)
             batches = await fetch(consumer, partitions, bootstrap, timeout_ms=POLL_MS)
             if not batches and not told:
                 told = True

@@ -50,8 +50,9 @@ class Tail:
 class Tails:
     """Follows ``tails`` within its ``async with`` block. ``skipped``: records jumped over, of all topics.
 
-    ``task`` ends with `streams.followed.MadeAnewError` if a topic was deleted or recreated, and with
-    `streams.followed.MorePartitionsError` if one has got more partitions.
+    ``task`` ends with `streams.followed.MadeAnewError` if a topic was deleted or recreated, with
+    `streams.followed.MorePartitionsError` if one has got more partitions, and with `streams.topic_admin.ShutOutError`
+    if the brokers do not let it in any more.
     """
 
     def __init__(self, bootstrap: str, tails: Sequence[Tail], compute: Compute) -> None:
@@ -116,7 +117,7 @@ class Tails:
             await self._read(consumer, behind)
 
     async def _read(self, consumer: AIOKafkaConsumer, partitions: list[TopicPartition]) -> None:
-        self._followed.look()
+        self._followed.look(consumer, partitions)
         batches = await fetch(consumer, partitions, self._bootstrap, timeout_ms=POLL_MS, max_records=RECORDS_PER_READ)
         for tp, records in batches.items():
             await self._give(tp.topic, records)

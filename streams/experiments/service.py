@@ -101,8 +101,8 @@ class RefereeService:
         Likewise if the file cannot be saved, as on a full disk: a restart then reads more again, and judges no less.
         Raises `RefereeError` where the topics do not hold the saved offsets, or a topic was made anew; `StoreError`
         where another referee has the file, or it cannot be written before the first look or at the last;
-        `MissingTopicError`, since a topic that is made later would not be read; `streams.followed.MorePartitionsError`;
-        and without ``follow`` what `streams.reading.Patience` raises.
+        `MissingTopicError`, since a topic that is made later would not be read; `streams.followed.MorePartitionsError`
+        and `streams.topic_admin.ShutOutError`; and without ``follow`` what `streams.reading.Patience` raises.
         """
         with alone(self.file):
             try:
@@ -176,7 +176,7 @@ class RefereeService:
             last = take == self._take_rows
             patience = Patience(consumer, self._settings.bootstrap, {tp: self._ends.get(tp, 0) for tp in partitions})
             while partitions:
-                self._followed.look()
+                self._followed.look(consumer, partitions)
                 batches = await fetch(
                     consumer, partitions, self._settings.bootstrap,
                     timeout_ms=POLL_MS, max_records=RECORDS_PER_READ,

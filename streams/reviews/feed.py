@@ -149,7 +149,7 @@ class ReviewFeed:
 
         ``on_read`` gets the offset reached; at that end it counts transaction markers, too. Raises `ReviewError`, also
         without ``follow`` where no broker answers any more, `streams.followed.MadeAnewError` where a topic was made
-        anew, or deleted, and `streams.followed.MorePartitionsError`.
+        anew, or deleted, `streams.followed.MorePartitionsError`, and `streams.topic_admin.ShutOutError`.
         """
         bootstrap = self._settings.bootstrap
         ads = await aside(partitions_of, bootstrap, self._prefix + ADS)
@@ -188,7 +188,7 @@ class ReviewFeed:
     async def _read(self, consumer: AIOKafkaConsumer, partitions: Sequence[TopicPartition], *, follow: bool) -> Batches:
         """What has come; who follows waits for brokers for ever."""
         bootstrap = self._settings.bootstrap
-        self._followed.look()
+        self._followed.look(consumer, partitions)
         try:
             batches = await fetch(consumer, partitions, bootstrap, timeout_ms=POLL_MS, max_records=RECORDS_PER_READ)
         except OffsetOutOfRangeError as error:

@@ -22,12 +22,13 @@ BROKER = "broker"
 
 
 class SecuredKafka:
-    """Apache Kafka with ``nodes`` nodes and a user for each of ``users``."""
+    """Apache Kafka with ``nodes`` nodes and a user for each of ``users``; ``more``: further properties of each node."""
 
-    def __init__(self, directory: Path, users: list[str], nodes: int = 3) -> None:
+    def __init__(self, directory: Path, users: list[str], nodes: int = 3, more: Mapping[str, str] = {}) -> None:
         self.directory = directory
         directory.mkdir(parents=True, exist_ok=True)
         self.passwords = {user: secrets.token_urlsafe(18) for user in (OWNER, *users)}
+        self._more = more
         self.ca = directory / "ca.pem"
         self._make_certificates()
         self.broker = ApacheKafka(
@@ -131,4 +132,5 @@ class SecuredKafka:
             "authorizer.class.name": "org.apache.kafka.metadata.authorizer.StandardAuthorizer",
             "super.users": f"User:{OWNER};User:CN={BROKER}",
             "allow.everyone.if.no.acl.found": "false",
+            **self._more,
         }

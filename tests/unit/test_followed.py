@@ -2,16 +2,31 @@
 
 import asyncio
 import threading
+from pathlib import Path
 
 import pytest
+from aiokafka import AIOKafkaConsumer, TopicPartition
 from confluent_kafka import Uuid
 from structlog.testing import capture_logs
 
 from streams.connection import ConnectionSettingsError
-from streams.followed import GONE_LOOKS, NO_ID, Followed, MadeAnewError, MorePartitionsError
-from streams.topic_admin import Found, TopicsError
+from streams.followed import DEAF_S, GONE_LOOKS, NO_ID, PAUSE_S, Followed, MadeAnewError, MorePartitionsError
+from streams.topic_admin import Found, ShutOutError, TopicsError
 
 HERE = {"ads": Found("id-1", 1), "clicks": Found("id-2", 1)}
+HELD = (TopicPartition("ads", 0), TopicPartition("clicks", 0))
+
+
+class Reader(AIOKafkaConsumer):
+    """One that was last answered as ``answers`` say, made without a connection."""
+
+    def __init__(self) -> None:
+        self.answers = dict.fromkeys(HELD, 7)
+
+    def __del__(self) -> None: ...
+
+    def last_poll_timestamp(self, tp: TopicPartition) -> int:
+        return self.answers[tp]
 
 
 def check(followed: Followed, there: dict[str, Found] | Exception, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -126,11 +141,11 @@ def test_a_look_waits_for_no_answer_and_tells_what_an_earlier_check_has_found(mo
     async def scenario() -> None:
         monkeypatch.setattr("streams.topic_admin.found", found)
         for _ in range(3):
-            followed.look()
+            followed.look(Reader(), HELD)
             await asyncio.sleep(0)
         answers.set()
         while True:
-            followed.look()
+            followed.look(Reader(), HELD)
             await asyncio.sleep(0)
 
     with pytest.raises(MadeAnewError, match=r"^ads: deleted or made anew"):
@@ -144,10 +159,91 @@ def test_who_leaves_waits_for_no_check_that_is_under_way(monkeypatch: pytest.Mon
 
     async def scenario() -> set[asyncio.Task[object]]:
         followed = Followed("b", ["ads"])
-        followed.look()
+        followed.look(Reader(), HELD)
         await asyncio.sleep(0)
         await followed.leave()
         return {task for task in asyncio.all_tasks() if task is not asyncio.current_task()}
 
     assert asyncio.run(scenario()) == set()
     answers.set()
+
+
+class Listening:
+    """A reader that has begun with the password of a file, and looks by a clock of its own."""
+
+    def __init__(self, file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        self._now_s, self._patch, self.file, self.reader = 100.0, monkeypatch, file, Reader()
+        file.write_text("first")
+        told = {"SECURITY_PROTOCOL": "SASL_PLAINTEXT", "SASL_USERNAME": "ann", "SASL_PASSWORD_FILE": str(file)}
+        for name, value in told.items():
+            monkeypatch.setenv(f"SALIENCE_{name}", value)
+        self.followed = Followed("b", list(HERE), clock=lambda: self._now_s)
+        monkeypatch.setattr("streams.followed.LOOK_S", 1e9)  # it checks where a test says so
+        check(self.followed, HERE, monkeypatch)
+
+    def goes_by(self, seconds: float, *, looks_every_s: float = PAUSE_S) -> None:
+        for _ in range(round(seconds / looks_every_s)):
+            self._now_s += looks_every_s
+            self.followed.look(self.reader, HELD)
+
+    def check(self, there: dict[str, Found] | Exception = HERE) -> None:
+        check(self.followed, there, self._patch)
+
+
+@pytest.fixture
+def listening(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Listening:
+    return Listening(tmp_path / "password", monkeypatch)
+
+
+OUT = ShutOutError("b does not let this process in")
+
+
+def test_a_reader_that_is_shut_out_and_hears_nothing_ends_with_what_the_brokers_say(listening: Listening) -> None:
+    listening.goes_by(1)  # the first look hears
+    with capture_logs() as said:
+        listening.check(OUT)
+    assert [(line["log_level"], line["error"]) for line in said] == [("warning", str(OUT))]
+    listening.goes_by(DEAF_S)
+    with pytest.raises(ShutOutError, match="does not let this process in"):
+        listening.check(OUT)
+
+
+def test_a_reader_that_is_still_answered_goes_on_though_nobody_new_is_let_in(listening: Listening) -> None:
+    for tp in HELD * 20:
+        listening.goes_by(DEAF_S - 1)
+        listening.check(OUT)
+        listening.reader.answers[tp] += 500
+
+
+def test_a_reader_that_is_deaf_with_the_password_of_its_start_ends_once_another_is_let_in(
+    listening: Listening,
+) -> None:
+    listening.file.write_text("second")
+    listening.goes_by(2)
+    listening.check()
+    listening.goes_by(DEAF_S)
+    with pytest.raises(ShutOutError, match="the password was changed since this process began: start it again"):
+        listening.check()
+
+
+def test_a_reader_whose_password_holds_waits_for_brokers_for_ever(listening: Listening) -> None:
+    for there in (HERE, TopicsError("silent"), HERE):
+        listening.goes_by(10 * DEAF_S)
+        listening.check(there)
+
+
+@pytest.mark.parametrize("pause_s", [DEAF_S, 1_000 * DEAF_S], ids=["busy", "stopped"])
+def test_a_reader_that_does_not_look_for_long_is_not_taken_for_deaf(listening: Listening, pause_s: float) -> None:
+    listening.goes_by(1)
+    listening.goes_by(3 * pause_s, looks_every_s=pause_s)
+    listening.check(OUT)
+
+
+def test_brokers_that_were_away_have_time_to_answer_a_reader_before_it_is_taken_for_deaf(
+    listening: Listening,
+) -> None:
+    listening.file.write_text("second")
+    listening.goes_by(10 * DEAF_S)
+    listening.check(TopicsError("silent"))
+    listening.goes_by(DEAF_S - 1)
+    listening.check()

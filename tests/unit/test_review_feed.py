@@ -316,7 +316,7 @@ def test_a_reader_whom_no_broker_answers_says_so_though_its_clock_was_set_back(
     async def scenario() -> tuple[str, str]:
         nonlocal now_ms
         feed, consumer = ReviewFeed(Settings(), lambda _: None), Silent()
-        monkeypatch.setattr(feed._followed, "look", lambda: None)
+        monkeypatch.setattr(feed._followed, "look", lambda *_: None)
         consumer.assign(partitions)
         await feed._read(consumer, partitions, follow=True)
         at_first = feed.unwell()
@@ -355,7 +355,7 @@ def test_what_was_there_is_read_and_told_once_though_ads_and_reviews_keep_coming
     heard: list[Tone] = []
     feed = ReviewFeed(Settings(), heard.extend)
     feed.end = 3
-    monkeypatch.setattr(feed._followed, "look", lambda: None)
+    monkeypatch.setattr(feed._followed, "look", lambda *_: None)
     monkeypatch.setattr(feed, "_write", nothing)
     asyncio.run(feed.run(follow=False))
     assert (feed.reviewer.next_offset, [(tone.name, tone.reviews) for tone in heard]) == (3, [("shoe", 3)])

@@ -9,10 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from onnx_models.examples import Examples, Items
+from onnx_models.examples import Examples
 from onnx_models.metrics import UNTOLD, Metrics, measure, rounded, tells
-from onnx_models.network import Network
-from onnx_models.predicting import Ready, chance
+from onnx_models.predicting import Said, chance
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,9 +43,9 @@ class Heads:
         }
 
 
-def heads(network: Network, learn: Examples, test: Examples, items: Items) -> Heads:
-    """How good a network that learnt from ``learn`` is on ``test``."""
-    said, clicked = Ready.of(network, items).say(test), test.label > 0
+def heads(said: Said, learn: Examples, test: Examples) -> Heads:
+    """How good is what a network that learnt from ``learn`` has ``said`` of ``test``."""
+    clicked = test.label > 0
     bought, before = test.converted[clicked], learn.converted[learn.label > 0]
     conversion = always = UNTOLD
     if tells(bought):

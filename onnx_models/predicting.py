@@ -147,6 +147,10 @@ class Ready:
         """Click probabilities of the examples, ``[E]``."""
         return chance(self.say(examples).logit)
 
+    def evaluate(self, examples: Examples) -> Metrics:
+        """How well the network predicts the examples."""
+        return measure(examples.label, self.predict(examples))
+
 
 def chance(logit: Singles) -> Singles:
     """The probability of each log-odds."""
@@ -161,4 +165,4 @@ def predict(network: Network, examples: Examples, items: Items) -> Singles:
 
 def evaluate(network: Network, examples: Examples, items: Items) -> Metrics:
     """How well the network predicts the examples; its weights do not change."""
-    return measure(examples.label, predict(network, examples, items))
+    return Ready.of(network, items).evaluate(examples)

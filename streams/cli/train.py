@@ -23,7 +23,8 @@ if TYPE_CHECKING:
     from onnx_models.export import About
     from onnx_models.folds import Spread
     from onnx_models.metrics import Metrics
-    from onnx_models.training import Config, Step, TrainResult
+    from onnx_models.predicting import Ready, Said
+    from onnx_models.training import Config, Step
     from onnx_models.trial import Trial
 
 app = typer.Typer(help="Train a model on a log (needs PyTorch: the extra train).", no_args_is_help=True)
@@ -195,6 +196,7 @@ def _make(order: _Order, prepare: "Callable[[Callable[[int, int], None]], Trial]
     """
     from onnx_models.export import export
     from onnx_models.heads import heads
+    from onnx_models.predicting import Ready
     from onnx_models.training import train
     from onnx_models.trial import Span
     from scoring.attention import load
@@ -208,8 +210,10 @@ def _make(order: _Order, prepare: "Callable[[Callable[[int, int], None]], Trial]
             result = train(trial.learn, trial.items, order.config, _shown_in(progress), before)
         except (LogError, ValueError) as error:
             fail(error)
-        others = heads(result.network, trial.learn, trial.stateful, trial.items)
-        found = Found(Span.of(trial.before), _measured(trial, result), others)
+        ready = Ready.of(result.network, trial.items)
+        said = ready.say(trial.stateful)
+        others = heads(said, trial.learn, trial.stateful)
+        found = Found(Span.of(trial.before), _measured(trial, ready, said), others)
         with writing(order.out, A_FOLDER):
             manifest = export(result.network, order.out, _about(order, trial, found))
         with writing(order.out, A_CARD):
@@ -222,19 +226,20 @@ def _make(order: _Order, prepare: "Callable[[Callable[[int, int], None]], Trial]
     report(order.out, load(order.out), found, trial, order.console, order.as_json)
 
 
-def _measured(trial: "Trial", result: "TrainResult") -> "dict[str, Metrics]":
+def _measured(trial: "Trial", ready: "Ready", said: "Said") -> "dict[str, Metrics]":
     """Metrics of the model (state that follows the stream, frozen state, no reviews) and of the baselines.
 
-    If the test part cannot tell, this says so, and all metrics are `UNTOLD`.
+    ``said``: what the model says of the test part by state that follows the stream. If the test part cannot tell, this
+    says so, and all metrics are `UNTOLD`.
     """
     from onnx_models.baselines import baselines
-    from onnx_models.metrics import UNTOLD, untold
-    from onnx_models.predicting import evaluate
+    from onnx_models.metrics import UNTOLD, measure, untold
+    from onnx_models.predicting import chance
 
     found = {
-        "test": evaluate(result.network, trial.stateful, trial.items),
-        "frozen": evaluate(result.network, trial.frozen, trial.items),
-        **(_of_reviews(trial, result) if len(trial.said) else {}),
+        "test": measure(trial.stateful.label, chance(said.logit)),
+        "frozen": ready.evaluate(trial.frozen),
+        **(_of_reviews(trial, ready) if len(trial.said) else {}),
         **baselines(trial.learn, trial.stateful),
     }
     if why := untold(trial.stateful.label):
@@ -243,17 +248,17 @@ def _measured(trial: "Trial", result: "TrainResult") -> "dict[str, Metrics]":
     return found
 
 
-def _of_reviews(trial: "Trial", result: "TrainResult") -> "dict[str, Metrics]":
+def _of_reviews(trial: "Trial", ready: "Ready") -> "dict[str, Metrics]":
     """The model's metrics without reviews; and, as if all ads were new, with and without them."""
     from onnx_models.alternatives.nets import nameless, without_reviews
     from onnx_models.cold import unmet
-    from onnx_models.predicting import evaluate
+    from onnx_models.predicting import Ready
 
-    test, names = trial.stateful, nameless(trial.items)
+    test, new = trial.stateful, Ready.of(ready.network, nameless(trial.items))
     return {
-        "unreviewed": evaluate(result.network, without_reviews(test), trial.items),
-        "new": evaluate(result.network, unmet(test), names),
-        "new_unreviewed": evaluate(result.network, without_reviews(unmet(test)), names),
+        "unreviewed": ready.evaluate(without_reviews(test)),
+        "new": new.evaluate(unmet(test)),
+        "new_unreviewed": new.evaluate(without_reviews(unmet(test))),
     }
 
 

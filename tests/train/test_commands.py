@@ -252,6 +252,30 @@ def test_a_fold_whose_test_has_no_click_is_left_out_of_the_mean(tmp_path: Path) 
 
 @TRAIN
 @NEEDS_TORCH
+def test_a_model_is_asked_once_about_each_part_that_tests_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from onnx_models import training
+    from onnx_models.predicting import Ready
+
+    asked, say, evaluate = list[Any](), Ready.say, training.evaluate
+
+    def learning(*args: Any) -> Any:
+        found = evaluate(*args)
+        asked.clear()  # of the part that ends the training it is asked after each epoch
+        return found
+
+    def noted(ready: Ready, examples: Any) -> Any:
+        asked.append(examples)
+        return say(ready, examples)
+
+    monkeypatch.setattr(Ready, "say", noted)
+    monkeypatch.setattr(training, "evaluate", learning)
+    salience("train", "demo", "--users", "4", "--hours", "6", "--out", str(tmp_path))
+    assert len(asked) >= 2
+    assert len({id(examples) for examples in asked}) == len(asked)
+
+
+@TRAIN
+@NEEDS_TORCH
 def test_a_model_whose_folds_are_interrupted_has_its_own_card(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def interrupt(*_: Any) -> None:
         raise KeyboardInterrupt

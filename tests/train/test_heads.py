@@ -46,7 +46,7 @@ def test_which_clicks_become_purchases_and_how_long_people_look_is_learnt_and_me
     log: tuple[Examples, Items], trained: TrainResult
 ) -> None:
     learn, test = log[0].time_split(0.8)
-    found = heads(trained.network, learn, test, log[1])
+    found = heads(Ready.of(trained.network, log[1]).say(test), learn, test)
     assert (found.clicks, found.purchases) == (int(test.label.sum()), int(test.converted.sum()))
     assert found.looks == found.clicks
     assert found.conversion.auc > 0.65
@@ -68,7 +68,7 @@ def test_nothing_is_said_of_what_a_test_does_not_tell(log: tuple[Examples, Items
     learn, test = log[0].time_split(0.8)
     nothing = np.zeros_like(test.label)
     silent = replace(test, converted=nothing, viewed_s=nothing)
-    found = heads(trained.network, learn, silent, log[1])
+    found = heads(Ready.of(trained.network, log[1]).say(silent), learn, silent)
     assert (found.purchases, found.looks) == (0, 0)
     assert all(
         map(math.isnan, (found.conversion.auc, found.always.log_loss, found.explained, found.viewed_calibration))

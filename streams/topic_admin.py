@@ -5,7 +5,7 @@ Everything here blocks; asynchronous callers go through `streams.aside.aside`.
 
 import asyncio
 from collections.abc import Collection, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -289,8 +289,8 @@ def _admin(bootstrap: str) -> Any:
 
 def _answer(admin: Any, bootstrap: str, asked: Future[Any]) -> Any:
     """What the broker answers. Raises `ShutOutError`, as soon as no broker is left that might let us in."""
-    while not asked.done():
-        admin.poll(LISTEN_S)
+    while wait([asked], LISTEN_S).not_done:
+        admin.poll(0)
         if _ALL_AWAY in {error.code() for error in admin.heard}:
             _check_let_in(admin, bootstrap)
     if asked.exception() is not None:

@@ -89,7 +89,7 @@ class Group:
         self.did.append("look up")
         return 0
 
-    async def commit(self, *_: object) -> None:
+    async def commit(self, _: dict[TopicPartition, int], /) -> None:
         self.did.append("write offsets")
 
     async def beginning_offsets(self, partitions: Sequence[TopicPartition]) -> dict[TopicPartition, int]:
@@ -113,6 +113,14 @@ class Group:
 
     async def stop(self) -> None:
         self.did.append("leave")
+
+
+class Unanswered(Group):
+    """A group whose coordinator does not answer."""
+
+    async def committed(self, *_: object) -> int:
+        await super().committed()
+        return await asyncio.get_running_loop().create_future()
 
 
 def assigned(impressions: set[int], clicks: set[int]) -> list[TopicPartition]:

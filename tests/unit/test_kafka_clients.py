@@ -19,6 +19,7 @@ SETTINGS = Settings(
     rebalance_timeout_ms=31_000,
     slice_deadline_ms=12_100,
     transaction_timeout_ms=16_000,
+    instance_id="worker-1",
 )
 
 
@@ -36,11 +37,13 @@ def member(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     return group_consumer(SETTINGS).told
 
 
-@pytest.fixture
-def producer(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+@pytest.fixture(params=["salience-lane-0", None], ids=["exactly once", "at least once"])
+def producer(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     """What a lane's producer is told."""
     monkeypatch.setattr("streams.lanes.outbox.AIOKafkaProducer", Made)
-    return Outbox(SETTINGS, "salience-lane-0")._producer.told
+    made = Outbox(SETTINGS, request.param)._producer.told
+    assert made["transactional_id"] == request.param
+    return made
 
 
 def shared_out(strategies: Sequence[Any], members: int, partitions: int) -> list[list[TopicPartition]]:
@@ -63,9 +66,10 @@ def test_however_many_members_share_the_lanes_each_lane_is_whole_on_one_of_them(
     assert sorted(held) == [0, 1, 2, 3]
 
 
-def test_a_member_is_given_the_times_of_the_settings(member: dict[str, Any]) -> None:
+def test_a_member_is_given_the_name_and_the_times_of_the_settings(member: dict[str, Any]) -> None:
     times = ("session_timeout_ms", "heartbeat_interval_ms", "rebalance_timeout_ms")
     assert [member[name] for name in times] == [11_000, 1_100, 31_000]
+    assert member["group_instance_id"] == "worker-1"
 
 
 def test_a_member_reads_committed_records_alone_and_never_begins_where_it_was_not_told(member: dict[str, Any]) -> None:
@@ -77,7 +81,6 @@ def test_a_member_reads_committed_records_alone_and_never_begins_where_it_was_no
 def test_a_producer_waits_for_all_replicas_and_its_transactions_end_when_the_settings_say(
     producer: dict[str, Any],
 ) -> None:
-    assert producer["transactional_id"] == "salience-lane-0"
     assert producer["acks"] == "all"
     assert producer["transaction_timeout_ms"] == 16_000
     assert producer["request_timeout_ms"] == 12_100

@@ -2,13 +2,18 @@
 
 import asyncio
 from pathlib import Path
+from types import SimpleNamespace
+from unittest.mock import AsyncMock
 
 import pytest
+from aiokafka.errors import ProducerFenced
 
-from streams.lanes.lane import Lane
+from streams.fatal import describe
+from streams.lanes.lane import Lane, LaneLostError
 from tests.unit.lanes import (
     Group,
     Outbox,
+    Unanswered,
     assigned,
     intake_of,
     shared_of,
@@ -18,14 +23,6 @@ from tests.unit.lanes import (
 )
 
 BOTH = assigned({0}, {0})
-
-
-class Unanswered(Group):
-    """A group whose coordinator does not answer."""
-
-    async def committed(self, *_: object) -> int:
-        await super().committed()
-        return await asyncio.get_running_loop().create_future()
 
 
 def test_an_assignment_that_cannot_be_worked_ends_the_worker_though_aiokafka_would_swallow_it(
@@ -95,3 +92,105 @@ def test_a_lane_that_comes_back_is_taken_over_once_its_slice_under_way_has_ended
     asyncio.run(scenario())
     assert [each for each in did if each in ("commit", "stop", "look up")] == ["commit", "stop", "look up"]
     assert reasons == []
+
+
+def test_a_lane_that_was_not_there_when_the_worker_started_ends_it(reasons: list[str], tmp_path: Path) -> None:
+    """Its topics have more partitions by now, and users have moved to them without their rows."""
+
+    async def scenario() -> None:
+        intake = intake_of(shared_of(tmp_path, Group()))
+        intake.on_partitions_assigned(assigned({0, 4}, {0, 4}))
+        assert intake.lanes == []
+
+    asyncio.run(scenario())
+    (reason,) = reasons
+    assert reason.startswith("RecoveryError: lanes [4] are assigned, there were 4 when this worker started")
+    assert "salience topics create --prefix NEW-" in reason
+
+
+def test_a_rebalance_lasts_from_the_news_that_lanes_go_until_the_news_of_which_come(
+    reasons: list[str], tmp_path: Path
+) -> None:
+    """Meanwhile the pump is held up by aiokafka, and the watchdog must not find the worker dead for that."""
+
+    async def scenario() -> list[bool]:
+        intake, joined = intake_of(shared_of(tmp_path, Unanswered())), list[bool]()
+        for news in (intake.on_partitions_revoked, intake.on_partitions_assigned) * 2:
+            news(BOTH)
+            joined.append(intake.vitals({}).joined)
+            await turns()
+        await intake.on_stop()
+        return joined
+
+    assert asyncio.run(scenario()) == [False, True, False, True]
+    assert reasons == []
+
+
+@pytest.mark.parametrize(
+    ("name", "member", "ends"),
+    [("w0", "", True), ("w0", "w0-7", False), (None, "", False)],
+    ids=["whose name has another owner", "in a rebalance", "without a name, which may join again"],
+)
+def test_a_worker_that_has_lost_its_name_ends_at_once_and_joins_no_more(
+    name: str | None, member: str, ends: bool, reasons: list[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Aiokafka would join as soon as the listener returns, and put out whoever has the name now."""
+    ended: list[str] = []
+    monkeypatch.setattr("streams.intake.end_now", lambda error: ended.append(describe(error)))
+    group = Group()
+    monkeypatch.setattr(group, "_coordinator", SimpleNamespace(member_id=member), raising=False)
+
+    async def scenario() -> None:
+        intake = intake_of(shared_of(tmp_path, group, instance_id=name))
+        intake.on_partitions_revoked([])  # before it joins for the first time nothing is lost
+        assert ended == []
+        intake.on_partitions_assigned([])
+        intake.on_partitions_revoked([])
+
+    asyncio.run(scenario())
+    assert [reason.split(":")[0] for reason in ended] == ["MembershipLostError"] * ends
+    assert reasons == []
+
+
+def test_a_lane_that_another_worker_has_by_now_is_left_to_it_and_this_one_goes_on(
+    reasons: list[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(Lane, "take_over", AsyncMock(side_effect=LaneLostError("given to another")))
+
+    async def scenario() -> str:
+        intake = intake_of(shared_of(tmp_path, Group()))
+        intake.on_partitions_assigned(BOTH)
+        await asyncio.gather(*intake._taking.values())
+        (lane,) = intake.lanes
+        return lane.stage
+
+    assert asyncio.run(scenario()) == "lost"
+    assert reasons == []
+
+
+@pytest.mark.parametrize("revoked", [True, False])
+def test_a_slice_that_fails_ends_the_worker_unless_its_lane_was_revoked_meanwhile(
+    revoked: bool, reasons: list[str], tmp_path: Path
+) -> None:
+    """The lane's next owner has fenced its producer, or its own was closed at its deadline: it redoes the slice."""
+
+    class Fenced(Outbox):
+        async def delivered(self) -> dict[tuple[str, int], int]:
+            await super().delivered()
+            raise ProducerFenced
+
+    outbox = Fenced()
+
+    async def scenario() -> None:
+        shared = shared_of(tmp_path, Group())
+        lane = taken_over(shared, outbox)
+        intake = intake_of(shared, lane)
+        step = await stepping(intake, lane, outbox)
+        if revoked:
+            intake.on_partitions_revoked(BOTH)
+        outbox.answers.set()
+        await asyncio.gather(step, *intake._closing, return_exceptions=True)
+
+    asyncio.run(scenario())
+    assert [reason.split(":")[0].split(" ")[0] for reason in reasons] == ["ProducerFenced"] * (not revoked)
+    assert "commit" not in outbox.did

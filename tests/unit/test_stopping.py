@@ -5,7 +5,21 @@ from pathlib import Path
 
 import pytest
 
-from tests.unit.lanes import Group, Outbox, intake_of, shared_of, stepping, taken_over, turns
+from tests.unit.lanes import (
+    DEADLINE_MS,
+    Group,
+    Outbox,
+    Unanswered,
+    assigned,
+    intake_of,
+    shared_of,
+    stepping,
+    taken_over,
+    turns,
+    within_deadline,
+)
+
+LANE_0 = assigned({0}, {0})
 
 
 @pytest.mark.parametrize("told", [True, False])
@@ -47,3 +61,87 @@ def test_a_stop_lets_a_slice_under_way_be_committed_though_the_agent_is_cut_then
     asyncio.run(scenario())
     assert [each for each in did if each in ("commit", "stop", "leave")] == ["commit", "stop", "leave"]
     assert reasons == []
+
+
+def test_a_stop_waits_for_a_lane_that_was_revoked_a_moment_before_it_leaves_the_group(
+    reasons: list[str], tmp_path: Path
+) -> None:
+    did: list[str] = []
+    outbox = Outbox(did)
+
+    async def scenario() -> None:
+        shared = shared_of(tmp_path, Group(did))
+        lane = taken_over(shared, outbox)
+        intake = intake_of(shared, lane)
+        agent = await stepping(intake, lane, outbox)
+        intake.on_partitions_revoked(LANE_0)
+        stopping = asyncio.create_task(intake.on_stop())
+        await turns()
+        assert not stopping.done()
+        outbox.answers.set()
+        await asyncio.gather(stopping, agent)
+
+    asyncio.run(scenario())
+    assert [each for each in did if each in ("commit", "stop", "leave")] == ["commit", "stop", "leave"]
+    assert reasons == []
+
+
+@pytest.mark.parametrize("left", ["stopped", "revoked"])
+def test_a_slice_that_does_not_end_holds_up_a_stop_or_a_rebalance_no_longer_than_its_own_deadline(
+    left: str, reasons: list[str], tmp_path: Path
+) -> None:
+    did: list[str] = []
+    outbox = Outbox(did)
+    deadlines = dict.fromkeys(("slice_deadline_ms", "stop_deadline_ms", "revoke_deadline_ms"), DEADLINE_MS)
+    deadlines["stop_deadline_ms" if left == "stopped" else "revoke_deadline_ms"] = 0
+
+    async def scenario() -> None:
+        shared = shared_of(tmp_path, Group(did), **deadlines)
+        lane = taken_over(shared, outbox)
+        intake = intake_of(shared, lane)
+        agent = await stepping(intake, lane, outbox)
+        if left == "revoked":
+            intake.on_partitions_revoked(LANE_0)
+            await within_deadline(asyncio.gather(*intake._closing))
+        else:
+            await within_deadline(intake.on_stop())
+        assert not agent.done()
+        agent.cancel()
+
+    asyncio.run(scenario())
+    assert "stop" in did
+    assert "commit" not in did
+    assert reasons == []
+
+
+def test_a_stop_takes_no_lane_over_any_further(reasons: list[str], tmp_path: Path) -> None:
+    group = Unanswered()
+
+    async def scenario() -> None:
+        intake = intake_of(shared_of(tmp_path, group))
+        intake.on_partitions_assigned(LANE_0)
+        taking = intake._taking[0]
+        await turns()
+        await within_deadline(intake.on_stop())
+        assert taking.cancelled()
+
+    asyncio.run(scenario())
+    assert group.did == ["look up", "leave"]
+    assert reasons == []
+
+
+def test_a_failure_stops_the_worker_in_order_beside_the_timer_that_ends_it_anyway_and_the_first_counts(
+    reasons: list[str], tmp_path: Path
+) -> None:
+    lost = ValueError("lost")
+
+    async def scenario() -> str:
+        intake = intake_of(shared_of(tmp_path, Group()))
+        intake.fail(lost)
+        intake.fail(ValueError("because of that"))
+        await turns()
+        intake.crash.assert_awaited_once_with(lost)
+        return intake.vitals({}).ending
+
+    assert asyncio.run(scenario()) == "ValueError: lost"
+    assert reasons == ["ValueError: lost"]

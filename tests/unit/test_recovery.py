@@ -9,6 +9,7 @@ import msgspec
 import pytest
 from aiokafka import TopicPartition
 from aiokafka.errors import OffsetOutOfRangeError
+from msgspec.structs import replace
 
 from scoring.rows import ROW_BYTES, RowStore, row_bytes
 from streams.lanes.clicks import person_key
@@ -17,6 +18,7 @@ from streams.settings import Settings
 from streams.wire import LANE_KEY
 from tests.builders import Record
 from tests.cancelling import cancelled_after
+from tests.unit.test_identity import ROW as STANDING
 
 
 def load(key: bytes, value: bytes | None) -> Recovered:
@@ -119,6 +121,25 @@ def test_a_recovery_reads_until_its_position_is_at_the_end_and_waits_for_no_reco
         whole = asyncio.run(recover(Settings(), changelog, Recovered(RowStore())))
         assert (whole.offset, len(whole.parts)) == (end, min(end, 3) - 1)
     assert told["isolation_level"] == "read_committed"
+
+
+def test_what_follows_a_lane_row_is_read_as_well_and_the_newest_lane_row_counts(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Each slice leaves one: a recovery that ended at the first would lack whatever was done since."""
+    changelog = TopicPartition("state-changelog", 0)
+    lane_rows = [replace(STANDING, next_offsets=(at, 0)) for at in (1, 2)]
+    log: list[Record | None] = []
+    for lane_row in lane_rows:
+        said = ((LANE_KEY, msgspec.msgpack.encode(lane_row)), (person_key(b"p%d" % len(log)), b"x"))
+        log += [*(Record("state-changelog", 0, len(log) + at, 0, *each) for at, each in enumerate(said)), None]
+    monkeypatch.setattr("streams.reading.AIOKafkaConsumer", lambda **_: Changelog(log))
+    monkeypatch.setattr("streams.lanes.recovery.log_ends", AsyncMock(return_value={changelog: len(log)}))
+
+    whole = asyncio.run(recover(Settings(), changelog, Recovered(RowStore())))
+
+    assert whole.parts.keys() == {person_key(b"p0"), person_key(b"p3")}
+    assert (whole.lane_row, whole.lane_row_offset, whole.offset) == (lane_rows[1], 3, len(log))
 
 
 def test_where_the_log_begins_behind_a_snapshot_it_is_read_from_there_and_the_snapshot_is_forgotten(

@@ -244,7 +244,7 @@ def test_offsets_move_past_everything_taken_whatever_became_of_it(step: Step) ->
 
     assert (lane_row.from_offsets, lane_row.next_offsets) == ((0, 0), (5, 18))
     assert state.next_offsets == (5, 18)
-    assert (lane_row.records, lane_row.topic_ids) == (2, ("topic-id-1", "topic-id-2"))
+    assert (lane_row.records, lane_row.topic_ids, lane_row.lanes) == (2, ("topic-id-1", "topic-id-2"), 4)
     assert lane_row.watermarks_ms == state.watermarks_ms == (START_MS, START_MS)
     assert msgspec.msgpack.decode(msgspec.msgpack.encode(lane_row), type=LaneRow) == lane_row
 

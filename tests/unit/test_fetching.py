@@ -12,7 +12,7 @@ from scoring.events import Source
 from streams.intake import Intake
 from streams.lanes.lane import Lane
 from tests.builders import START_MS, click, impression, record
-from tests.unit.lanes import Group, Outbox, assigned, intake_of, shared_of, taken_over
+from tests.unit.lanes import Group, Outbox, assigned, intake_of, queue_one, shared_of, stepping, taken_over
 
 SHOWN = record(impression(time_ms=START_MS))
 CLICKED = record(click(time_ms=START_MS))
@@ -124,5 +124,27 @@ def test_a_lane_is_offered_again_once_its_step_is_done(lane: Lane, monkeypatch: 
             offered.append(len(tokens))
             await intake.step(lane.number)  # nothing yet: the clicks are not caught up
         return offered
+
+    assert asyncio.run(scenario()) == [1, 2]
+
+
+def test_a_lane_in_step_is_not_offered_however_much_is_queued_until_that_step_is_done(
+    lane: Lane, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else every agent would come to wait for this one lane, and the others would stand still."""
+    offer = AsyncMock()
+
+    async def scenario() -> list[int]:
+        intake = intake_of(lane._shared, lane)
+        monkeypatch.setattr(intake, "_offer", offer)
+        queue_one(lane)
+        await intake._offer_if_ready(lane)
+        step = await stepping(intake, lane, lane._outbox)
+        queue_one(lane, 1)
+        await intake._offer_if_ready(lane)
+        offered = [offer.await_count]
+        lane._outbox.answers.set()
+        await step
+        return [*offered, offer.await_count]
 
     assert asyncio.run(scenario()) == [1, 2]

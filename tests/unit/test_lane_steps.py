@@ -17,6 +17,7 @@ from tests.unit.lanes import (
     shared_of,
     step,
     taken_over,
+    turns,
     within_deadline,
 )
 
@@ -92,3 +93,21 @@ def test_a_snapshot_between_two_slices_holds_up_to_the_batch_of_the_last_which_i
     asyncio.run(step(taken_over(shared, Outbox())))
     loaded = shared.snapshots.load(0, 0, end=CHANGELOG_OFFSET)
     assert (loaded.offset, len(loaded.store)) == (CHANGELOG_OFFSET, 1)
+
+
+def test_the_groups_offsets_are_those_of_what_is_committed_and_are_written_no_sooner(tmp_path: Path) -> None:
+    """Lag tools read them: one that is ahead of a commit that fails would hide records that nobody has taken."""
+    did: list[str] = []
+
+    class Slow(Outbox):
+        async def commit(self) -> None:
+            await turns()
+            await super().commit()
+
+    async def live() -> None:
+        assert await step(lane)
+        await lane.close(DEADLINE_MS)
+
+    lane = taken_over(shared_of(tmp_path, Group(did)), Slow(did))
+    asyncio.run(live())
+    assert [each for each in did if each in ("commit", "write offsets")] == ["commit", "write offsets"]

@@ -137,8 +137,8 @@ def test_the_changelog_is_the_state(step: Step) -> None:
     state, recovered = new_state(), RowStore()
     given = log_records()
 
-    for start in range(0, len(given), 50):
-        changed = rows_changed(run(step, state, given[start : start + 50]))
+    for start in range(0, len(given), 8):  # so few that most of the people have no part in a slice
+        changed = rows_changed(run(step, state, given[start : start + 8]))
         recovered.put(
             [message.key or b"" for message in changed], decode_rows(message.value or b"" for message in changed)
         )

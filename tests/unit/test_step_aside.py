@@ -161,6 +161,23 @@ def test_a_user_is_kept_to_the_end_of_the_time_and_looked_for_once_an_hour(step:
     assert expired == [0, 0, 0, 1, 0]
 
 
+def test_one_whose_late_news_is_older_than_people_are_kept_is_forgotten_in_the_same_slice_with_no_placement(
+    step: Step,
+) -> None:
+    """Their row is gone, and with it the day on which somebody would remove that placement."""
+    state, hourly = new_state(), replace(step, idle_ttl_ms=EXPIRY_CHECK_MS)
+    later_ms = START_MS + 3 * EXPIRY_CHECK_MS
+    taken = [record(click("busy", time_ms=later_ms)), record(click("late", time_ms=START_MS), 1)]
+
+    effects = run(hourly, state, taken, now_ms=later_ms)
+
+    assert (effects.counts["applied"], effects.counts["expired"]) == (2, 1)
+    assert placements(effects).keys() == {"busy"}
+    assert effects.messages["placements"][-1] == Message(b"late", None)
+    assert keys(effects.messages["decisions"]) == [b"busy"]
+    assert b"late" not in state.store
+
+
 def test_one_who_comes_back_after_being_forgotten_begins_anew(step: Step) -> None:
     state = new_state()
     run(step, state, records([click("a", "ad-1"), click("a", "ad-2", START_MS + 1)]))

@@ -120,6 +120,22 @@ def test_a_receipt_carries_its_placement_byte_for_byte_and_the_row_it_was_made_f
         assert decision.time_ms == row["time_ms"]
 
 
+def test_a_placement_is_made_from_the_row_of_its_own_person_whoever_else_in_the_slice_gets_none(step: Step) -> None:
+    """An event that is late, or filtered, changes its person's row, and asks for no placement."""
+    state, long_ago_ms = new_state(), START_MS - 2 * step.rules.late_ms
+    people = [f"person-{number}" for number in range(6)]
+    run(step, state, records([click(user, f"ad-{at}") for at, user in enumerate(people)]))
+    taken = [click(user, f"ad-{at}", long_ago_ms if at % 2 == 0 else START_MS + at) for at, user in enumerate(people)]
+
+    effects = run(step, state, [record(each, len(people) + at) for at, each in enumerate(taken)])
+
+    receipts = {message.key: message.value or b"" for message in effects.messages["decisions"]}
+    decisions = {user: msgspec.json.decode(receipt, type=Decision) for user, receipt in receipts.items()}
+    assert decisions.keys() == {user.encode() for user in people[1::2]}
+    for user, decision in decisions.items():
+        assert decision.row == state.store.rows[state.store.find(user)].tobytes()
+
+
 def test_without_an_ad_to_show_state_goes_on_and_nothing_is_placed(step: Step) -> None:
     step.engine.catalogue.withdraw([f"ad-{n}" for n in range(ADS)])
 

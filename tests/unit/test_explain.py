@@ -209,6 +209,30 @@ def test_a_receipt_that_was_tampered_with_does_not_rank_as_it_says(model: Attent
     assert any("rank" in difference for difference in result.differences)
 
 
+def test_chances_that_were_written_into_a_receipt_are_not_believed(model: AttentionModel) -> None:
+    """Experiments are weighed by them, and the placement alone would not tell: nothing else of it changes."""
+    engine = engine_of(model, Policy(temperature=0.5, control_share=0.0))
+    decision = decisions(engine)[0]
+    first, *others = decision.propensities
+    result = recompute(msgspec.structs.replace(decision, propensities=(first / 2, *others)), engine)
+    assert not result.identical
+    assert result.differences == ["the recorded propensities are not those of the recorded scores"]
+
+
+def test_a_receipt_whose_candidates_are_gone_is_not_computed_again_from_others(model: AttentionModel) -> None:
+    decision = decisions(engine_of(model))[0]
+    without = engine_of(model)
+    gone = msgspec.json.decode(decision.placement)["slots"][0]["ad_id"]
+    kept = [entry for entry in without.catalogue.entries if entry.content.item_id != gone]
+    emptier = Catalogue(model.encode, model.dim)
+    emptier.upsert(kept)
+    result = recompute(decision, Engine(emptier, model, Policy()))
+    assert not result.identical
+    assert result.scored is None
+    said = f"1 of {len(decision.candidates) // 8} candidates are no longer in the ads topic"
+    assert result.differences == [said]
+
+
 def test_another_model_is_said_to_be_another(model: AttentionModel) -> None:
     engine = engine_of(model)
     decision = decisions(engine)[0]

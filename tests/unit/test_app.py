@@ -61,6 +61,12 @@ def test_a_step_is_as_the_settings_say(name: str, value: float) -> None:
     assert getattr(made, name) == value
 
 
+@pytest.mark.parametrize("name", ["late_ms", "impressions_per_minute", "actions_per_day", "unshown_per_day"])
+def test_what_counts_as_interest_is_as_the_settings_say(name: str) -> None:
+    told = Settings(**{name: 7})
+    assert make_step(told, step_of().engine, 4).rules == told.cleaning != Settings().cleaning
+
+
 @pytest.mark.parametrize("readers", [0, 2])
 def test_a_token_that_nobody_or_more_than_one_would_read_is_refused(readers: int, tmp_path: Path) -> None:
     async def scenario() -> None:

@@ -1,13 +1,18 @@
 """A lane's steps without a broker: what a slice takes, how long it may take, and what is told when."""
 
 import asyncio
+import threading
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from scoring.events import Source
 from scoring.units import DAY_MS
-from tests.builders import START_MS, impression, record
+from streams.clock import tick_ms
+from streams.lanes.lane import Lane
+from streams.step import Effects, Step
+from tests.builders import START_MS, click, impression, record
 from tests.unit.lanes import (
     CHANGELOG_OFFSET,
     DEADLINE_MS,
@@ -111,3 +116,51 @@ def test_the_groups_offsets_are_those_of_what_is_committed_and_are_written_no_so
     lane = taken_over(shared_of(tmp_path, Group(did)), Slow(did))
     asyncio.run(live())
     assert [each for each in did if each in ("commit", "write offsets")] == ["commit", "write offsets"]
+
+
+def test_slices_are_computed_one_after_the_other_and_never_on_the_loop_that_sends_heartbeats(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two at once would see half of what the other makes of catalogue and pool; on the loop, a member would be lost."""
+    threads, at_once, most, compute = set[int](), 0, list[int](), Step.run
+
+    def run(*given: Any) -> Effects:
+        nonlocal at_once
+        at_once += 1
+        threads.add(threading.get_ident())
+        effects = compute(*given)
+        most.append(at_once)
+        at_once -= 1
+        return effects
+
+    async def live() -> None:
+        shared = shared_of(tmp_path, Group())
+        lanes = [taken_over(shared, Outbox(), number) for number in range(4)]
+        await asyncio.gather(*(step(lane) for lane in lanes), *(shared.compute.run(run_alone) for _ in range(4)))
+
+    def run_alone() -> None:
+        threads.add(threading.get_ident())
+
+    monkeypatch.setattr(Step, "run", run)
+    asyncio.run(live())
+    assert most == [1] * 4
+    assert len(threads) == 1
+    assert threading.get_ident() not in threads
+
+
+def test_a_lane_holds_and_waits_and_saves_as_the_settings_say(tmp_path: Path) -> None:
+    clicked = record(click(time_ms=START_MS))
+
+    def lane_of(**settings: int) -> Lane:
+        lane = taken_over(shared_of(tmp_path, Group(), **settings), Outbox())
+        lane.queues.put(Source.CLICK, [clicked])
+        for queue in lane.queues.sources:
+            queue.caught_up, queue.empty_since_ms = True, tick_ms()
+        return lane
+
+    assert not lane_of(queue_bytes=1).queues.has_room(Source.CLICK)
+    assert lane_of(queue_bytes=DEADLINE_MS).queues.has_room(Source.CLICK)
+    waits, goes_on = (lane_of(wait_other_topic_ms=wait_ms) for wait_ms in (DEADLINE_MS, 0))
+    assert asyncio.run(waits.step()) is None
+    assert asyncio.run(goes_on.step()) is not None
+    assert [lane_of(snapshot_every_ms=every_ms)._saving.is_due for every_ms in (DEADLINE_MS, 0)] == [False, True]

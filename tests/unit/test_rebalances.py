@@ -94,6 +94,16 @@ def test_a_lane_that_comes_back_is_taken_over_once_its_slice_under_way_has_ended
     assert reasons == []
 
 
+def test_more_lanes_than_the_settings_allow_end_the_worker_that_is_given_them(
+    reasons: list[str], tmp_path: Path
+) -> None:
+    async def scenario() -> None:
+        intake_of(shared_of(tmp_path, Group(), lanes_max=1)).on_partitions_assigned(assigned({0, 1}, {0, 1}))
+
+    asyncio.run(scenario())
+    assert reasons == ["ValueError: 2 lanes on one worker, at most 1; start more workers or raise SALIENCE_LANES_MAX"]
+
+
 def test_a_lane_that_was_not_there_when_the_worker_started_ends_it(reasons: list[str], tmp_path: Path) -> None:
     """Its topics have more partitions by now, and users have moved to them without their rows."""
 

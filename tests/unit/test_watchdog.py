@@ -1,6 +1,7 @@
 """The event loop's pulse, and topics that are others than they were."""
 
 import asyncio
+import re
 from dataclasses import replace
 from typing import Never
 from unittest.mock import Mock
@@ -16,13 +17,14 @@ from streams.identity import TopicIdentity, check_topics
 from streams.lanes.recovery import RecoveryError
 from streams.settings import Settings
 from streams.topic_admin import Found
-from streams.vitals import Vitals
+from streams.vitals import LaneVitals, Vitals
 from streams.watchdog import GONE_LOOKS, LOOK_S, LoopPulse, Watchdog, WatchdogError
 from tests.builders import known_topics
 from tests.unit.lanes import turns
 
 KNOWN = known_topics(lanes=4)
 IDENTITY = TopicIdentity(KNOWN)
+STANDS = Vitals(joined=True, lanes={3: LaneVitals("running", (7,), busy=True)})
 EVENTS = ("ad-impressions", "clicks")
 OF_LANES = (*EVENTS, "state-changelog")
 READ_WHOLE = ("control", "ads", "tones", "campaign-metrics", "click-layers")
@@ -152,6 +154,22 @@ def test_a_worker_that_does_not_get_on_is_ended(watchdog: Watchdog, monkeypatch:
     found = found_by(watchdog)
     assert isinstance(found, WatchdogError)
     assert str(found) == "the poll loop is silent"
+
+
+@pytest.mark.parametrize(
+    ("limits", "vitals", "said"),
+    [
+        ({"silence_ms": 4_000}, Vitals(joined=True), "the poll loop is silent for 4 s"),
+        ({"rebalance_limit_ms": 10_000}, Vitals(), "no lanes from the group for 10 s"),
+        ({"stall_ms": 1_000}, STANDS, r"lane 3 \(running\) has stood at \(7,\) for 1 s"),
+    ],
+    ids=["silence", "no lanes", "a lane that stands"],
+)
+def test_a_worker_is_given_as_long_as_the_settings_say(limits: dict[str, int], vitals: Vitals, said: str) -> None:
+    of = Watchdog(Settings(**limits), IDENTITY, lambda _: vitals, list, Mock())
+    looks = [of._judge.look(replace(vitals, polls=at * (vitals is STANDS)), 500) for at in range(30)]
+    first = next(verdict for verdict in looks if verdict)
+    assert re.match(said, first)
 
 
 class Stale:

@@ -2,10 +2,12 @@
 
 import asyncio
 import threading
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Coroutine, Iterator, Sequence
 from typing import Any, Never
+from unittest.mock import AsyncMock
 
 import pytest
+from aiokafka import TopicPartition
 
 from streams.compute import Compute
 from streams.feeds import topic
@@ -128,3 +130,51 @@ def test_a_feed_whose_reading_is_cancelled_ends_the_worker_unless_it_was_told_to
 
     asyncio.run(scenario())
     assert [str(error) for error in failures] == ([] if stopped else ["the reading of ads was cancelled by nobody"])
+
+
+class Reader:
+    """A reader of three ads, which gives one a read, and then no more."""
+
+    def __init__(self, **_: object) -> None:
+        self._at = 0
+
+    async def start(self) -> None: ...
+
+    async def stop(self) -> None: ...
+
+    async def seek_to_beginning(self, *_: object) -> None: ...
+
+    def assign(self, _: object) -> None: ...
+
+    async def position(self, _: object) -> int:
+        return self._at
+
+    async def getmany(self, *partitions: TopicPartition, **_: object) -> dict[TopicPartition, list[int]]:
+        await asyncio.sleep(0)
+        self._at = min(self._at + 1, 4)
+        return {partitions[0]: [self._at]} if self._at < 4 else {}
+
+
+def test_a_feed_has_caught_up_once_it_has_taken_all_that_was_there_and_not_before(
+    compute: Compute, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A worker that is ready with half of its ads would place people by that half."""
+    ads, taken = TopicPartition("ads", 0), list[tuple[object, bool]]()
+    monkeypatch.setattr("streams.reading.AIOKafkaConsumer", Reader)
+    monkeypatch.setattr(topic, "partitions_of", lambda *_: [ads])
+    monkeypatch.setattr(topic, "log_ends", AsyncMock(return_value={ads: 3}))
+
+    async def scenario() -> None:
+        feed = Feed(compute)
+
+        def take(records: Sequence[object]) -> int:
+            taken.extend((each, feed.caught_up) for each in records)
+            return 0
+
+        feed.take = take
+        await feed.on_start()
+        assert taken == [(1, False), (2, False), (3, False)]
+        assert feed.caught_up
+        await feed.stop()
+
+    asyncio.run(scenario())

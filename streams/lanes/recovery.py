@@ -22,8 +22,8 @@ from streams.wire import LANE_KEY, RESERVED, UNREADABLE, LaneRow
 
 log = structlog.get_logger()
 
-RECORDS_PER_READ = 20_000
-"""Rows decoded at once, about 30 MB."""
+RECORDS_PER_READ = 1_000
+"""Rows decoded at once: some milliseconds of the event loop, for which lanes at work wait."""
 READ_TIMEOUT_MS = 500
 SAY_EVERY_MS = 2_000
 """Between two lines of a recovery; most are over before the first."""

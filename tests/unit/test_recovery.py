@@ -2,6 +2,7 @@
 
 import asyncio
 from contextlib import suppress
+from itertools import pairwise
 from typing import Any
 from unittest.mock import AsyncMock
 
@@ -140,6 +141,34 @@ def test_what_follows_a_lane_row_is_read_as_well_and_the_newest_lane_row_counts(
 
     assert whole.parts.keys() == {person_key(b"p0"), person_key(b"p3")}
     assert (whole.lane_row, whole.lane_row_offset, whole.offset) == (lane_rows[1], 3, len(log))
+
+
+class Busy(Changelog):
+    """One that has fetched all of its log already, and gives as much of it as it is asked for."""
+
+    async def getmany(self, tp: TopicPartition, **asked: Any) -> dict[TopicPartition, list[Record]]:
+        given = [record for record in self._log[self._at : self._at + asked["max_records"]] if record is not None]
+        self._at += len(given)
+        return {tp: given}
+
+
+def test_lanes_at_work_wait_for_a_thousand_rows_at_most_of_one_that_is_recovered(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    log: list[Record | None] = [Record("state-changelog", 0, n, 0, person_key(b"p%d" % n), b"x") for n in range(3_000)]
+    changelog, base = TopicPartition("state-changelog", 0), Recovered(RowStore())
+    monkeypatch.setattr("streams.reading.AIOKafkaConsumer", lambda **_: Busy(log))
+    monkeypatch.setattr("streams.lanes.recovery.log_ends", AsyncMock(return_value={changelog: len(log)}))
+
+    async def scenario() -> int:
+        recovery, held = asyncio.create_task(recover(Settings(), changelog, base)), [0]
+        while not recovery.done():
+            await asyncio.sleep(0)
+            held.append(len(base.parts))
+        return max(after - before for before, after in pairwise(held))
+
+    assert asyncio.run(scenario()) <= 1_000
+    assert len(base.parts) == 3_000
 
 
 def test_where_the_log_begins_behind_a_snapshot_it_is_read_from_there_and_the_snapshot_is_forgotten(

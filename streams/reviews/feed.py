@@ -25,7 +25,7 @@ from streams.decode import Record
 from streams.fetching import Batches, fetch
 from streams.followed import Followed
 from streams.lanes.outbox import UNUSED_MAX_MS, Outbox
-from streams.leaving import at_work
+from streams.leaving import at_work, leave
 from streams.message import Message
 from streams.reading import groupless, log_ends, partitions_of, read_topic
 from streams.reviews import REVIEWS_ID
@@ -252,10 +252,13 @@ async def _reached(consumer: AIOKafkaConsumer, ends: Mapping[TopicPartition, int
 
 
 async def _whole(work: Coroutine[None, None, None]) -> None:
-    """Do ``work``; a cancellation meanwhile waits until it is done, so that no transaction stays open."""
+    """Do ``work``; a cancellation meanwhile waits until it is done, so that no transaction stays open.
+
+    It does not wait for brokers that are away: the next reader ends what this one leaves.
+    """
     task = asyncio.ensure_future(work)
     try:
         await asyncio.shield(task)
     except asyncio.CancelledError:
-        await task
+        await leave("a reader of reviews, while it wrote", task)
         raise

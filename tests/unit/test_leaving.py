@@ -7,7 +7,12 @@ from contextlib import suppress
 import pytest
 
 from streams.leaving import end_reading, leave
+from streams.message import Message
+from streams.reviews.feed import ReviewFeed, _whole
+from streams.settings import Settings
+from streams.topics import DEAD_LETTERS
 from tests.cancelling import cancelled_after
+from tests.unit.lanes import Outbox, turns, within_deadline
 
 
 class Consumer:
@@ -95,3 +100,28 @@ def test_a_farewell_that_is_late_is_ended_and_one_that_fails_then_says_so(monkey
     with pytest.raises(ConnectionError, match="gone"):
         asyncio.run(leave("a producer", late("gone")))
     assert ended == ["", "gone"]
+
+
+@pytest.mark.parametrize("answered", [True, False])
+def test_a_reader_of_reviews_told_to_end_while_it_writes_waits_for_a_broker_that_answers_and_for_no_other(
+    answered: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not answered:
+        monkeypatch.setattr("streams.leaving.FAREWELL_S", 0.0)
+
+    async def scenario() -> list[str]:
+        feed, outbox = ReviewFeed(Settings(), lambda _: None), Outbox()
+        feed._outbox = outbox  # type: ignore[assignment]  # stands in for one on a broker
+        outbox.answers.clear()
+        task = asyncio.create_task(_whole(feed._write({DEAD_LETTERS: [Message(b"shoe", b"{")]})))
+        await within_deadline(outbox.begun.wait())
+        task.cancel()
+        if answered:
+            await turns()
+            assert not task.done()
+            outbox.answers.set()
+        with pytest.raises(asyncio.CancelledError):
+            await within_deadline(task)
+        return outbox.did
+
+    assert asyncio.run(scenario())[2:] == (["delivered", "commit"] if answered else [])

@@ -161,9 +161,11 @@ class Intake(Service, ConsumerRebalanceListener):
         for task in self._taking.values():
             task.cancel()
         await asyncio.gather(*self._taking.values(), return_exceptions=True)
-        lanes = list(self._lanes.values())
-        await asyncio.gather(*(lane.close(self._settings.stop_deadline_ms) for lane in lanes), *self._closing)
+        closing = [lane.close(self._settings.stop_deadline_ms) for lane in self._lanes.values()]
+        closed = await asyncio.gather(*closing, *self._closing, return_exceptions=True)
         await leave("the group's member", self._shared.consumer.stop())
+        for failure in filter(None, closed):  # last: a lane that fails keeps neither others nor the group waiting
+            raise failure
 
     def fail(self, error: BaseException) -> None:
         """End the process for a fatal error: in order if possible, within seconds if not.
@@ -210,7 +212,9 @@ class Intake(Service, ConsumerRebalanceListener):
             self.fail(error)
 
     def on_partitions_assigned(self, assigned: list[TopicPartition]) -> None:
-        """Start a task for each lane."""
+        """Start a task for each lane, unless the worker stops: aiokafka ends a join under way before it leaves."""
+        if self._stopping:
+            return
         try:
             numbers = lanes_of(assigned, self._topics, self._settings.lanes_max)
             check_lanes(numbers, self.shared.identity.lanes)

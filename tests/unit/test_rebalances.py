@@ -204,3 +204,46 @@ def test_a_slice_that_fails_ends_the_worker_unless_its_lane_was_revoked_meanwhil
     asyncio.run(scenario())
     assert [reason.split(":")[0].split(" ")[0] for reason in reasons] == ["ProducerFenced"] * (not revoked)
     assert "commit" not in outbox.did
+
+
+def test_a_worker_that_is_given_lanes_while_it_leaves_takes_none_over(reasons: list[str], tmp_path: Path) -> None:
+    group = Group()
+
+    async def scenario() -> None:
+        intake = intake_of(shared_of(tmp_path, group))
+
+        async def joined_first() -> None:  # as aiokafka's: the join under way ends, then the member leaves
+            intake.on_partitions_assigned(BOTH)
+            await turns()
+            group.did.append("leave")
+
+        group.stop = joined_first  # type: ignore[method-assign]  # in place of one that joins nothing
+        await intake.on_stop()
+        await turns()
+
+    asyncio.run(scenario())
+    assert group.did == ["leave"]
+    assert reasons == []
+
+
+def test_a_lane_that_cannot_be_closed_keeps_neither_the_others_nor_the_group_from_their_end(tmp_path: Path) -> None:
+    did: list[str] = []
+    broken, slow = Outbox(), Outbox(did)
+
+    async def fenced() -> None:
+        raise ProducerFenced
+
+    async def late() -> None:
+        await turns()
+        did.append("stop")
+
+    broken.stop, slow.stop = fenced, late  # type: ignore[method-assign]  # in place of one that stops at once
+
+    async def scenario() -> None:
+        shared = shared_of(tmp_path, Group(did))
+        intake = intake_of(shared, taken_over(shared, broken), taken_over(shared, slow, 1))
+        with pytest.raises(ProducerFenced):
+            await intake.on_stop()
+
+    asyncio.run(scenario())
+    assert did == ["stop", "leave"]

@@ -15,7 +15,8 @@ from scoring.pacing import planned
 from scoring.traffic import day_curve
 from scoring.units import DAY_MS
 from streams.decode import Record
-from streams.wire import UNREADABLE
+from streams.wire import UNREADABLE, Count, Micros, Share, TimeMs
+from streams.wire import Day as DayNumber
 
 CELLS_MAX = 200_000
 """Some 400 bytes each. Of more, those of days past are dropped, the oldest first: campaigns that have ended stay on the
@@ -25,29 +26,29 @@ SHOWN = 30
 
 
 class _Today(msgspec.Struct, frozen=True, gc=False):
-    impressions: int = 0
-    clicks: int = 0
-    spent_micros: int = 0
-    unpriced: int = 0
+    impressions: Count = 0
+    clicks: Count = 0
+    spent_micros: Count = 0
+    unpriced: Count = 0
 
 
 class _Terms(msgspec.Struct, kw_only=True):
     """What the newest cell of a campaign tells of all its cells."""
 
-    budget_micros: int | None = None
-    level: float = 0.0
-    starts_ms: int | None = None
-    ends_ms: int | None = None
-    anew_ms: int | None = None
-    anew_micros: int = 0
+    budget_micros: Micros | None = None
+    level: Share = 0.0
+    starts_ms: TimeMs | None = None
+    ends_ms: TimeMs | None = None
+    anew_ms: TimeMs | None = None
+    anew_micros: Count = 0
 
 
 class _Cell(_Terms, kw_only=True):
-    """The fields that are read of `streams.wire.CampaignMetrics`."""
+    """The fields that are read of `streams.wire.CampaignMetrics`, in its bounds: no plan is made for other times."""
 
     campaign_id: str
-    time_ms: int
-    day: int
+    time_ms: TimeMs
+    day: DayNumber
     today: _Today
 
 

@@ -3,6 +3,7 @@
 from collections import Counter
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -42,6 +43,23 @@ def test_a_campaign_of_half_a_day_is_compared_with_the_plan_of_its_own_hours() -
     late = cell("late", 7, 40, budget_micros=100, starts_ms=7 * DAY_MS + 10 * hour_ms)
     campaigns.take([late, cell("early", 7, 30, budget_micros=100, ends_ms=7 * DAY_MS + 12 * hour_ms)])
     assert [one.planned for one in campaigns.day().campaigns] == pytest.approx([2 / 14 / FINISH, 1], abs=1e-4)
+
+
+@pytest.mark.parametrize("number", [2**63, 10**400, -1, -(10**400)])
+@pytest.mark.parametrize(
+    "name",
+    ["time_ms", "day", "impressions", "clicks", "spent_micros", "unpriced", "budget_micros", "level", "starts_ms",
+     "ends_ms", "anew_ms", "anew_micros"],
+)  # fmt: skip
+def test_a_cell_with_a_number_out_of_its_bounds_is_malformed_and_the_console_goes_on(name: str, number: int) -> None:
+    """Else a time of no 64 bits could not be planned for, and each start would read it again."""
+    campaigns, sound = Campaigns(), cell("a", 7, 100, budget_micros=1_000, starts_ms=0, ends_ms=9 * DAY_MS, anew_ms=1)
+    told = msgspec.json.decode(sound.value or b"")
+    (told["today"] if name in told["today"] else told)[name] = number
+    campaigns.take([Record("campaign-metrics", 1, 0, 0, b"1/a/", encode_json(told)), sound])
+    day = campaigns.day()
+    assert (campaigns.malformed, [one.spent_micros for one in day.campaigns]) == (1, [100])
+    encode_json(day)
 
 
 CELLS = st.tuples(st.sampled_from("ab"), st.integers(6, 8), st.integers(1, 9), st.integers(0, 2), st.booleans())

@@ -34,7 +34,12 @@ def a_folder(given: str) -> Path:
     """The folder of this name, there or not. An empty name, which typer would read as the current folder, is none."""
     if not given:
         raise typer.BadParameter("'' is no folder; is a variable not set? The current folder is .")
-    if (named := Path(given)).exists() and not named.is_dir():
+    named = Path(given)
+    try:
+        is_file = named.exists() and not named.is_dir()
+    except OSError as error:  # not of a folder that is missing: of one in somebody else's, or of too long a name
+        raise typer.BadParameter(f"{given} cannot be looked at ({error.strerror}); name a folder of your own") from None
+    if is_file:
         raise typer.BadParameter(f"{given} is a file; expected a folder")
     return named
 

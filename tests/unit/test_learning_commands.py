@@ -1,5 +1,6 @@
 """``salience train`` and ``salience evaluate`` where something is in the way: told in words, not lost with the work."""
 
+import errno
 import importlib.util
 import json
 import multiprocessing
@@ -51,6 +52,28 @@ def test_a_folder_that_nothing_may_be_written_to_is_told_before_anything_is_lear
     told = CliRunner().invoke(app, ["train", "kuairand", "--data", str(tmp_path), "--out", str(out), "--json"])
     assert told.exit_code == 1
     assert f"--out {out} cannot be written (" in json.loads(told.stdout)["error"]
+
+
+@pytest.mark.parametrize(
+    ("command", "option"),
+    [("train demo", "--out"), ("train log", "--data"), ("evaluate headlines", "--data"), ("export-log", "--out")],
+)
+@pytest.mark.parametrize("error", [errno.EACCES, errno.ENAMETOOLONG])
+def test_a_folder_that_cannot_be_looked_at_is_refused_by_its_name(
+    command: str, option: str, error: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As one within somebody else's: root may look at all, so that the answer comes from a stand-in for the system."""
+    name, stat = tmp_path / "theirs" / "log", Path.stat
+
+    def refuse(self: Path, *, follow_symlinks: bool = True) -> os.stat_result:
+        if self == name:
+            raise OSError(error, os.strerror(error), str(self))
+        return stat(self, follow_symlinks=follow_symlinks)
+
+    monkeypatch.setattr(Path, "stat", refuse)
+    told = CliRunner().invoke(app, [*command.split(), option, str(name)], env={"COLUMNS": "400"})
+    assert (told.exit_code, type(told.exception)) == (2, SystemExit), told.exception
+    assert f"{name} cannot be looked at ({os.strerror(error)}); name a folder of your own" in told.stderr
 
 
 @pytest.mark.usefixtures("with_torch")

@@ -8,7 +8,6 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO, Self
-from zipfile import BadZipFile
 
 import msgspec
 import numpy as np
@@ -32,7 +31,6 @@ VERSION, FORMER = 5, 4
 - some of version 5: up to when was judged, who found no place meanwhile, and what a look lacked was not kept: reports
   do not tell it; nor whose the latest impressions were: these are dropped, since nobody could be forgotten there
 """
-_UNREADABLE = (OSError, EOFError, BadZipFile, ValueError, KeyError, TypeError, msgspec.ValidationError)
 Offsets = dict[tuple[str, int], int]
 """Next offset by topic and partition."""
 Ids = dict[str, str]
@@ -164,13 +162,7 @@ def load(file: Path, referee: Referee) -> tuple[Offsets, Ids]:
     if not file.exists():
         return {}, {}
     try:
-        with file.open("rb") as whole, np.load(whole, allow_pickle=False) as npz:
-            about = json.loads(npz["about"].tobytes())
-            if about["version"] not in (FORMER, VERSION):
-                raise StoreError(f"{file} has version {about['version']}, expected {VERSION}; delete it to start anew")
-            saved = dict(npz)
-        if about["version"] == FORMER:
-            _of_version_4(saved, about)
+        saved, about = _read(file)
         referee.people.restore(saved["ids"], saved["totals"], saved["gone"], saved["category"], saved["seen"])
         if "latest_of" in saved:
             referee.latest = dict(zip(saved["latest"].tolist(), saved["latest_of"].tolist(), strict=True))
@@ -181,12 +173,28 @@ def load(file: Path, referee: Referee) -> tuple[Offsets, Ids]:
             referee.watched[int(number)] = _watched(number, told, saved)
         _hold(saved, referee.erased)
         referee.settled = about["settled"]
-    except _UNREADABLE as error:
+        referee.now_ms = about["now_ms"]
+        referee.people.unwatched, referee.malformed = about["unwatched_users"], about["malformed"]
+        return {(topic, partition): offset for topic, partition, offset in about["offsets"]}, about["topics"]
+    except StoreError:
+        raise
+    except Exception as error:  # of zipfile, zlib, tokenize, numpy and json, which share no base class
         raise StoreError(f"{file} cannot be read ({error}); delete it to start anew from the topics") from error
-    referee.now_ms = about["now_ms"]
-    referee.people.unwatched, referee.malformed = about["unwatched_users"], about["malformed"]
-    offsets = {(topic, partition): offset for topic, partition, offset in about["offsets"]}
-    return offsets, about["topics"]
+
+
+def _read(file: Path) -> tuple[dict[str, npt.NDArray[Any]], dict[str, Any]]:
+    """The file's arrays, and what it tells about them, as of this version.
+
+    Raises `StoreError` where it is of another than this version or the former, and whatever reading a damaged one does.
+    """
+    with file.open("rb") as whole, np.load(whole, allow_pickle=False) as npz:
+        about: dict[str, Any] = json.loads(npz["about"].tobytes())
+        if about["version"] not in (FORMER, VERSION):
+            raise StoreError(f"{file} has version {about['version']}, expected {VERSION}; delete it to start anew")
+        saved = dict(npz)
+    if about["version"] == FORMER:
+        _of_version_4(saved, about)
+    return saved, about
 
 
 def _of_watermarks(erased: Watermarks) -> dict[str, npt.NDArray[Any]]:

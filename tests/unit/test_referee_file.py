@@ -2,6 +2,7 @@
 
 from pathlib import Path
 from typing import Any, cast
+from zipfile import ZipFile
 
 import msgspec
 import numpy as np
@@ -196,6 +197,40 @@ def test_a_file_of_neither_this_version_nor_the_former_is_refused_with_the_way_o
     with pytest.raises(StoreError, match=f"has version {version}, expected 5; delete it to start anew"):
         load(file, again := Referee(users_max=900))
     assert not again.watched
+
+
+def test_of_a_file_with_any_damage_the_referee_says_which_and_the_way_out(tmp_path: Path) -> None:
+    """In the zip's directory and the arrays' heads: numbers in the arrays have checksums."""
+    referee = Referee()
+    referee.follow(METRICS)
+    save(file := tmp_path / "x.npz", referee, {("impressions", 0): 7}, {})
+    whole = file.read_bytes()
+    with ZipFile(file) as stored:
+        heads = [info.header_offset + at for info in stored.infolist() for at in range(180)]
+        places = [at for at in [*heads, *range(stored.start_dir, len(whole))] if at < len(whole)]
+    draw, refused = np.random.default_rng(7), 0
+    for at in draw.choice(places, 300, replace=False).tolist():
+        damaged = bytearray(whole)
+        damaged[at] ^= 1 << int(draw.integers(8))
+        file.write_bytes(damaged)
+        try:
+            load(file, Referee())
+        except StoreError as error:
+            refused += 1
+            assert str(error).startswith(f"{file} cannot be read (")  # noqa: PT017 - some damage is to what nobody reads
+    assert refused > 150
+
+
+@pytest.mark.parametrize("name", ["now_ms", "offsets", "experiments", "unwatched_users"])
+def test_a_file_that_does_not_tell_all_it_should_is_refused_with_the_way_out(name: str, tmp_path: Path) -> None:
+    save(file := tmp_path / "x.npz", busy(), {}, {})
+    with np.load(file) as npz:
+        saved = dict(npz)
+    about = msgspec.json.decode(saved["about"].tobytes())
+    del about[name]
+    np.savez(file, allow_pickle=False, **saved | {"about": np.frombuffer(encode_json(about), dtype=np.uint8)})
+    with pytest.raises(StoreError, match=r"cannot be read .*; delete it to start anew from the topics"):
+        load(file, Referee(users_max=900))
 
 
 def test_a_click_that_is_read_before_its_impression_is_credited_though_the_referee_is_started_again_between(

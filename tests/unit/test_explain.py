@@ -26,6 +26,7 @@ from scoring.units import DAY_MS
 from scoring.variety import Method
 from streams.cli.explain import _answer, _show, _Told
 from streams.explain import recompute
+from streams.receipts import worth_of
 from streams.step import LaneState, Slice, Step
 from streams.wire import Decision, Placement
 from tests.builders import START_MS, entry, made_up_log, records
@@ -295,7 +296,9 @@ def test_a_receipt_under_rules_and_pacing_gives_the_same_placement_with_the_rule
     unpaced = engine_of(model, None, 1_000, terms)
     fates: Counter[int] = Counter()
     for decision in made:
-        assert recompute(decision, unpaced).differences == []
+        again = recompute(decision, unpaced)
+        assert again.differences == []
+        np.testing.assert_allclose(worth_of(decision), again.scored.decided.worth[0], rtol=1e-6)
         placement = msgspec.json.decode(decision.placement, type=Placement)
         fate = np.frombuffer(decision.fates, dtype=np.uint8)
         assert len(fate) == len(decision.candidates) // 8

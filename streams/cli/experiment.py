@@ -260,12 +260,14 @@ def referee(
     """Judge running experiments: publish reports, and stop experiments that break a guardrail.
 
     Run one process. It saves its progress in SALIENCE_HOME, which no other
-    referee may use, and resumes there. While brokers fail, it judges nothing,
-    says so once, and retries at every look.
+    referee may use, and resumes there. It says what an experiment shows when
+    that changes. While brokers fail, it judges nothing, says so once, and
+    retries at every look.
     """
     import structlog
 
     from streams.experiments.exporter import RefereeCollector
+    from streams.experiments.report import Verdicts
     from streams.experiments.service import RefereeError, RefereeService
     from streams.experiments.store import StoreError
     from streams.log_lines import configure_logging
@@ -275,11 +277,11 @@ def referee(
     if log_json or not once:
         configure_logging(log_json=log_json)
     say: Callable[[str], None] = structlog.get_logger().info if log_json else screen(stderr=True).print
+    verdicts = Verdicts()
 
     def tell(reports: "Sequence[ExperimentReport]") -> None:
-        for one in reports:
-            if one.status == "running" or once:
-                say(f"{one.experiment}: {one.verdict}")
+        for one in reports if once else verdicts.news(reports):
+            say(f"{one.experiment}: {one.verdict}")
 
     service = RefereeService(settings, round(1_000 * every), tell)
 

@@ -1,5 +1,6 @@
 """An experiment's report: its message on ``experiment-reports``, and what a guardrail decides."""
 
+from collections.abc import Iterable
 from dataclasses import asdict
 from typing import Literal
 
@@ -13,6 +14,7 @@ from streams.control_wire import Allocation, ExperimentSetting
 from streams.experiments.findings import (
     PREFERENCE,
     SPLIT_P_MIN,
+    Code,
     Finding,
     duel_finding,
     duel_look,
@@ -100,6 +102,24 @@ class ExperimentReport(Struct, frozen=True, kw_only=True):
     def is_silent(self, now_ms: int) -> bool:
         """Whether there should be a newer one: no referee judges the experiment now, or one that hardly ever looks."""
         return self.status == "running" and now_ms - self.time_ms > SILENT_MS
+
+
+class Verdicts:
+    """What a referee says of its looks: a running experiment's verdict when it finds something else than before.
+
+    Its figures differ at every look: a hundred experiments would write nearly a million lines a day.
+    """
+
+    def __init__(self) -> None:
+        self._said: dict[int, tuple[Code, tuple[str, ...]]] = {}
+
+    def news(self, reports: Iterable[ExperimentReport]) -> list[ExperimentReport]:
+        """Those of a look's ``reports`` whose verdict is to be said."""
+        found = {one.number: (one, one.finding) for one in reports if one.status == "running"}
+        shows = {number: (told.code, told.arms) for number, (_, told) in found.items() if told is not None}
+        news = [one for number, (one, _) in found.items() if shows.get(number) != self._said.get(number)]
+        self._said = shows
+        return news
 
 
 def report_of(watched: Watched, time_ms: int) -> ExperimentReport:

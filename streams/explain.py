@@ -38,7 +38,7 @@ class Recomputed:
 def recompute(decision: Decision, engine: Engine) -> Recomputed:
     """Compute ``decision`` again with the catalogue and model of ``engine``, under its recorded policy.
 
-    Raises `ValueError` where it is no receipt (`streams.receipts.check_receipt`).
+    Raises `ValueError` where it is no receipt (`streams.receipts.check_receipt`), or its weights are no numbers.
     """
     check_receipt(decision)
     out = Recomputed()
@@ -46,6 +46,7 @@ def recompute(decision: Decision, engine: Engine) -> Recomputed:
     candidates = _candidates(decision, engine, out)
     if out.differences:
         return out
+    _check_weights(decision)
     row = np.frombuffer(decision.row, dtype=ROW)
     user = decision.user_id.encode()
     seeds = np.array([decision.seed], dtype=np.uint64)
@@ -106,6 +107,13 @@ def _calibration(told: Decision | Interleaved, examined: Floats | None) -> Calib
     lifts = np.frombuffer(told.lifts, dtype=np.float32)[None]
     evidence = np.frombuffer(told.evidence, dtype=np.float32)[None] if told.evidence else no_evidence(lifts.shape)
     return Calibration(np.frombuffer(told.weights, dtype=np.float64)[None], lifts, evidence, examined)
+
+
+def _check_weights(decision: Decision) -> None:
+    """Checked here, since only weights of this version have a known type. Raises `ValueError`."""
+    for where, told in (("", decision), ("other.", decision.other)):
+        if told is not None and not np.isfinite(np.frombuffer(told.weights, dtype=np.float64)).all():
+            raise ValueError(f"{where}weights has numbers that are not finite")
 
 
 def _second(policy: Policy, other: Interleaved) -> Policy:

@@ -3,7 +3,6 @@
 Most of the JSON is base64, which takes msgspec longer than all the rest of a message.
 """
 
-import math
 from collections.abc import Mapping
 
 import msgspec
@@ -78,8 +77,8 @@ def check_receipt(told: Decision) -> None:
     if not told.row or (told.versions.get("layout") == str(LAYOUT_VERSION) and len(told.row) != expected):
         raise ValueError(f"row has {len(told.row)} bytes; expected {expected}")
     count, rest = divmod(len(told.candidates), 8)
-    if rest:
-        raise ValueError(f"candidates has {len(told.candidates)} bytes; expected 8 of each")
+    if rest or not count:
+        raise ValueError(f"candidates has {len(told.candidates)} bytes; expected 8 of each, one at least")
     _check_policy(told.policy)
     _check_chosen(told, count)
     _check_examined(told)
@@ -96,6 +95,8 @@ _POLICY = (
 """Numbers of the policy that receipts of every version have."""
 SLOTS_MAX = 1_000
 """Most slots of a placement: as many as there are slot numbers."""
+NUMBER_MAX = 2**53
+"""Largest number of a policy: more than any setting takes, and what a time in ms can be added to in 64 bits."""
 ROUNDING = 1e-9
 """By how much a summed probability may exceed 1."""
 _OF_OTHERS = {"pctr": ("f4", 1), "lifts": ("f4", 1), "evidence": ("f4", 1)}
@@ -111,8 +112,8 @@ def _check_policy(policy: Mapping[str, float]) -> None:
     if missing := [name for name in _POLICY if name not in policy]:
         raise ValueError(f"policy lacks {', '.join(missing)}")
     for name, number in policy.items():
-        if not 0 <= number < math.inf:  # also refuses NaN
-            raise ValueError(f"policy's {name} is {number}; expected a number from 0 on")
+        if not 0 <= number <= NUMBER_MAX:  # also refuses NaN
+            raise ValueError(f"policy's {name} is {number}; expected a number from 0 to {NUMBER_MAX:,}")
     if not 1 <= policy["slots"] <= SLOTS_MAX:
         raise ValueError(f"policy's slots are {policy['slots']:g}; expected 1 to {SLOTS_MAX:,}")
 

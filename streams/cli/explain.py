@@ -49,16 +49,20 @@ def explain(
         decision = asyncio.run(find_receipt(*where, as_text(placement_id), progress=looked))
     if decision is None:
         fail(_missing(settings, placement_id))
+    none = f"What is on {settings.topic_prefix}decisions for {placement_id!r} is no receipt of this version: "
     try:
         check_receipt(decision)
     except ValueError as error:
-        fail(f"What is on {settings.topic_prefix}decisions for {placement_id!r} is no receipt of this version: {error}")
+        fail(none + str(error))
     try:
         other = decision.other.model if decision.other is not None else None
         engine = asyncio.run(_engine(settings, decision.versions["model"], other))
     except (ModelError, RulesError, TextEncoderError) as error:
         fail(error)
-    result = recompute(decision, engine)
+    try:
+        result = recompute(decision, engine)
+    except ValueError as error:
+        fail(none + str(error))
     told = _told(decision)
     if as_json:
         answer(_answer(decision, told, result))

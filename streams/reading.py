@@ -20,6 +20,8 @@ READ_TIMEOUT_MS = 500
 RECORDS_PER_READ = 5_000
 Progress = Callable[[str, int, int], None]
 """Called with a topic, how many of its offsets have been read, and how many there are."""
+OFFSETS_FIRST = 2_000
+"""Of each partition, where the newest record under a key is sought: a slice of a lane, and as much again."""
 LAST_BATCH_MS = 100
 """Wait for the last batch. If there is one it comes at once; if the log ends in a transaction marker, none comes."""
 
@@ -151,6 +153,26 @@ async def read_between(
             end = ends[TopicPartition(records[0].topic, records[0].partition)]
             if told := [record for record in records if record.offset < end]:
                 yield told
+
+
+async def newest(bootstrap: str, topic: str, key: bytes) -> dict[int, Record]:
+    """The newest committed record under ``key`` in each partition that has one; tombstones are none.
+
+    Partitions are read from their ends backwards, ten times as far each time: what is told often stands near the end of
+    a log that may hold millions of rows. Raises `MissingTopicError`.
+    """
+    partitions = await aside(partitions_of, bootstrap, topic)
+    begins, ends = await log_begins(bootstrap, topic), await log_ends(bootstrap, partitions)
+    found: dict[int, Record] = {}
+    unread, offsets = {tp: end for tp, end in ends.items() if end > begins[tp.partition]}, OFFSETS_FIRST
+    while unread:
+        start = {tp: max(begins[tp.partition], end - offsets) for tp, end in unread.items()}
+        async for records in read_between(bootstrap, start, unread):
+            told = [record for record in records if record.key == key and record.value is not None]
+            found |= {record.partition: record for record in told[-1:]}
+        unread = {tp: at for tp, at in start.items() if tp.partition not in found and at > begins[tp.partition]}
+        offsets *= 10
+    return found
 
 
 @asynccontextmanager

@@ -26,18 +26,14 @@ def show(bootstrap: Bootstrap = None, prefix: Prefix = None, as_json: Json = Fal
     Example: salience lanes show --bootstrap 127.0.0.1:9092
     """
     from streams.conservation import unaccounted
-    from streams.reading import read_topic
+    from streams.reading import newest
     from streams.topics import CHANGELOG
     from streams.wire import LANE_KEY
 
     settings = settings_of(bootstrap=bootstrap, topic_prefix=prefix)
 
     async def read() -> "dict[int, LaneRow]":
-        last = {}
-        async for records in read_topic(settings.bootstrap, settings.topic_prefix + CHANGELOG):
-            for record in records:
-                if record.key == LANE_KEY and record.value is not None:
-                    last[record.partition] = record
+        last = await newest(settings.bootstrap, settings.topic_prefix + CHANGELOG, LANE_KEY)
         return {lane: _row(record) for lane, record in sorted(last.items())}
 
     lanes = asyncio.run(read())

@@ -15,7 +15,7 @@ from typer.testing import CliRunner, Result
 
 from deploy.brokers import Broker
 from deploy.brokers.embedded import EmbeddedBroker
-from streams import topic_admin
+from streams import reading, topic_admin
 from streams.cli import app
 from streams.experiments.service import RefereeService
 from streams.message import Message
@@ -75,6 +75,38 @@ def test_what_is_read_between_two_places_ends_where_it_was_told_though_more_is_t
 
     assert sorted(asyncio.run(read((2, 7), (5, 8)))) == [(0, 2), (0, 3), (0, 4), (1, 7)]
     assert asyncio.run(read((5, 8), (5, 8))) == []
+
+
+def test_the_newest_record_under_a_key_is_sought_from_the_end_and_only_as_far_back_as_it_takes(
+    embedded: Broker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A changelog holds millions of rows, and its last slice the row that tells where the lane stands."""
+    topic_admin.create(embedded.bootstrap, 4, prefix="newest-")
+    topic, begun = "newest-state-changelog", list[dict[int, int]]()
+    of_rows, of_lanes = [(b"ann", b"row")] * 400, [(b"lane", b"former"), (b"lane", b"last")]
+    logs: list[list[tuple[bytes, bytes | None]]] = [
+        [*of_rows, *of_lanes], [*of_lanes, *of_rows, (b"lane", None)], [*of_rows], []
+    ]  # fmt: skip
+
+    async def fill() -> None:
+        async with AIOKafkaProducer(bootstrap_servers=embedded.bootstrap) as producer:
+            for number, log in enumerate(logs):
+                for key, value in log:
+                    await producer.send(topic, value, key=key, partition=number)
+
+    def noted(bootstrap: str, begins: dict[TopicPartition, int], ends: dict[TopicPartition, int]) -> Any:
+        begun.append({tp.partition: begin for tp, begin in begins.items()})
+        return read_between(bootstrap, begins, ends)
+
+    asyncio.run(fill())
+    monkeypatch.setattr(reading, "OFFSETS_FIRST", 10)
+    monkeypatch.setattr(reading, "read_between", noted)
+    found = asyncio.run(reading.newest(embedded.bootstrap, topic, b"lane"))
+    assert {number: (record.offset, record.value) for number, record in found.items()} == {
+        0: (401, b"last"),
+        1: (1, b"last"),
+    }
+    assert begun == [{0: 392, 1: 393, 2: 390}, {1: 293, 2: 290}, {1: 0, 2: 0}]
 
 
 def test_a_log_that_has_become_shorter_while_it_is_read_is_told_and_not_waited_for(

@@ -91,11 +91,10 @@ def test_a_wrong_call_is_told_to_machines_too(command: str, said: str) -> None:
 
 @pytest.mark.parametrize("reason", ["Connection closed", "Connection closed."])
 def test_what_the_broker_says_ends_with_one_full_stop(reason: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    async def failing(*_: object) -> AsyncIterator[object]:
+    async def failing(*_: object) -> object:
         raise KafkaConnectionError(reason)
-        yield
 
-    monkeypatch.setattr("streams.reading.read_topic", failing)
+    monkeypatch.setattr("streams.reading.newest", failing)
     told = CliRunner().invoke(app, ["lanes", "show", "--json"])
     assert told.exit_code == 1, told.output
     said = "the broker failed: KafkaConnectionError: Connection closed. Look closer: salience doctor"
@@ -117,10 +116,10 @@ def test_what_is_not_there_is_told_to_machines_too(command: str, monkeypatch: py
 
 @pytest.mark.parametrize("as_json", [[], ["--json"]])
 def test_a_row_of_a_lane_that_is_none_is_told_by_its_lane(as_json: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    async def rows(*_: object, **__: object) -> AsyncIterator[list[Record]]:
-        yield [Record("state-changelog", 3, 8, START_MS, LANE_KEY, b"\xff\xff")]
+    async def rows(*_: object) -> dict[int, Record]:
+        return {3: Record("state-changelog", 3, 8, START_MS, LANE_KEY, b"\xff\xff")}
 
-    monkeypatch.setattr("streams.reading.read_topic", rows)
+    monkeypatch.setattr("streams.reading.newest", rows)
     told = CliRunner().invoke(app, ["lanes", "show", *as_json])
     assert (told.exit_code, type(told.exception)) == (1, SystemExit)
     assert "the row of lane 3, at offset 8 of state-changelog, cannot be read" in told.stderr
@@ -152,10 +151,10 @@ def test_a_report_that_cannot_be_read_hides_no_other(monkeypatch: pytest.MonkeyP
 
 
 def test_what_no_command_expects_of_a_record_is_told_without_a_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
-    async def failing(*_: object) -> AsyncIterator[object]:
-        yield msgspec.json.decode(b"{}", type=Ad)
+    async def failing(*_: object) -> object:
+        return msgspec.json.decode(b"{}", type=Ad)
 
-    monkeypatch.setattr("streams.reading.read_topic", failing)
+    monkeypatch.setattr("streams.reading.newest", failing)
     told = CliRunner().invoke(app, ["lanes", "show", "--json"])
     assert (told.exit_code, type(told.exception)) == (1, SystemExit)
     assert "what was read is no message of ours: Object missing required field" in json.loads(told.stdout)["error"]

@@ -116,7 +116,11 @@ class Shopping:
         self._now_s = self._seconds = 0.0
 
     def heed_signals(self) -> None:
-        """Let SIGINT and SIGTERM end the run early, with an orderly stop; a second one ends it at once, as usual."""
+        """Let SIGINT and SIGTERM end the run early, with an orderly stop; a second one ends it at once, as usual.
+
+        So does SIGHUP, however often: shell and kernel both send it where a terminal goes. Ignored (``nohup``), it
+        stays ignored.
+        """
         loop = asyncio.get_running_loop()
 
         def stop(number: int) -> None:
@@ -125,6 +129,8 @@ class Shopping:
 
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.add_signal_handler(number, stop, number)
+        if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:
+            loop.add_signal_handler(signal.SIGHUP, self._stopped.set)
 
     @property
     def silent_s(self) -> float:

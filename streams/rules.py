@@ -274,7 +274,14 @@ def _words(error: ValidationError) -> Iterator[str]:
     for problem in error.errors():
         where = ".".join(map(str, problem["loc"]))
         message = problem["msg"].removeprefix("Value error, ")
-        yield f"{where}: {message}, got {problem['input']!r:.80}" if where else message
+        yield f"{where}: {message}, got {_shown(problem['input'])}" if where else message
+
+
+def _shown(value: object) -> str:
+    try:
+        return f"{value!r:.80}"
+    except ValueError:  # a whole number written in hexadecimal may have more digits than Python writes
+        return "a number of thousands of digits"
 
 
 def read(path: Path | None) -> Rules:

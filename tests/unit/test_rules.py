@@ -171,6 +171,11 @@ def test_rules_that_are_nested_too_deep_are_an_error(text: str) -> None:
         parse(text)
 
 
+def test_a_number_too_long_to_be_written_is_told_by_its_rule() -> None:
+    with pytest.raises(RulesError, match=r"^reserve_micros: .*, got a number of thousands of digits$"):
+        parse("reserve_micros: 0x" + 5_000 * "f")
+
+
 def test_the_command_tells_whether_a_file_can_be_followed(tmp_path: Path) -> None:
     file = tmp_path / "rules.yaml"
     file.write_text(EXAMPLE)

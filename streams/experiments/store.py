@@ -84,7 +84,16 @@ def save(file: Path, referee: Referee, offsets: Mapping[tuple[str, int], int], i
     experiments = {}
     for number, watched in referee.watched.items():
         trial = watched.trial
-        arrays |= {f"{number}.{name}": of for name, of in _of_people(watched, users).items()}
+        arrays |= {
+            f"{number}.arm": trial.arm[:users],
+            f"{number}.before": trial.before[:users],
+            f"{number}.crossed": trial.crossed[:users],
+            f"{number}.blank": trial.blank[:users],
+            f"{number}.exposed_arm": watched.exposed_arm[:users],
+            f"{number}.exposed_ms": watched.exposed_ms[:users],
+            f"{number}.exposed_after": watched.exposed_after[:users],
+            f"{number}.other_ms": watched.other_ms[:users],
+        }
         experiments[number] = {
             "setting": json.loads(msgspec.json.encode(watched.setting)),
             "widths": [[metric, arm, width] for (metric, arm), width in trial.widths.items()],
@@ -96,6 +105,7 @@ def save(file: Path, referee: Referee, offsets: Mapping[tuple[str, int], int], i
             "unwatched": [watched.unwatched_before, watched.unwatched],
         }
         if (duel := watched.duel) is not None:
+            arrays |= {f"{number}.credit": duel.credit[:users], f"{number}.shown": duel.shown[:users]}
             experiments[number] |= {"width": duel.width, "duel_evidence": duel.evidence}
     arrays["pending"] = np.array([(at, *one) for at, one in referee.credits.pending.items()], dtype=np.uint64)
     arrays["early"] = np.fromiter(referee.credits.early, dtype=np.uint64)
@@ -113,30 +123,6 @@ def save(file: Path, referee: Referee, offsets: Mapping[tuple[str, int], int], i
         "now_ms": referee.now_ms,
     }
     _write(file, arrays | {"about": np.frombuffer(json.dumps(about).encode(), dtype=np.uint8)})
-
-
-def _of_people(watched: Watched, users: int) -> dict[str, npt.NDArray[Any]]:
-    """What an experiment keeps of the first ``users`` places, by name.
-
-    A stopped one keeps nothing, and so has nothing in the file: there are ever more of those, and eight empty arrays
-    would take a quarter of a millisecond each time it is written.
-    """
-    if watched.setting.status == "stopped":
-        return {}
-    trial, duel = watched.trial, watched.duel
-    found: dict[str, npt.NDArray[Any]] = {
-        "arm": trial.arm,
-        "before": trial.before,
-        "crossed": trial.crossed,
-        "blank": trial.blank,
-        "exposed_arm": watched.exposed_arm,
-        "exposed_ms": watched.exposed_ms,
-        "exposed_after": watched.exposed_after,
-        "other_ms": watched.other_ms,
-    }
-    if duel is not None:
-        found |= {"credit": duel.credit, "shown": duel.shown}
-    return {name: of[:users] for name, of in found.items()}
 
 
 def _write(file: Path, arrays: Mapping[str, npt.NDArray[Any]]) -> None:
@@ -218,37 +204,36 @@ def _hold(saved: Mapping[str, npt.NDArray[Any]], erased: Watermarks) -> None:
 def _watched(number: str, told: dict[str, Any], saved: Mapping[str, npt.NDArray[Any]]) -> Watched:
     """The experiment as it was saved."""
     setting = msgspec.convert(told["setting"], ExperimentSetting)
+    trial = Trial(
+        definition(setting).shares,
+        arm=saved[f"{number}.arm"],
+        before=saved[f"{number}.before"],
+        crossed=saved[f"{number}.crossed"],
+        blank=saved.get(f"{number}.blank", np.zeros(len(saved[f"{number}.crossed"]), dtype=np.bool_)),
+        widths={(metric, arm): width for metric, arm, width in told["widths"]},
+        evidence={(metric, arm): most for metric, arm, most in told["evidence"]},
+        split_evidence=told["split_evidence"],
+    )
+    exposed_ms = saved[f"{number}.exposed_ms"]
     before, unwatched = told.get("unwatched", (0, 0))
-    found = Watched(
+    duel = None
+    if f"{number}.credit" in saved:
+        duel = Duel(credit=saved[f"{number}.credit"], shown=saved[f"{number}.shown"])
+        duel.width, duel.evidence = told["width"], told["duel_evidence"]
+    return Watched(
         setting,
-        Trial(
-            definition(setting).shares,
-            widths={(metric, arm): width for metric, arm, width in told["widths"]},
-            evidence={(metric, arm): most for metric, arm, most in told["evidence"]},
-            split_evidence=told["split_evidence"],
-        ),
+        trial,
+        duel=duel,
+        exposed_arm=saved[f"{number}.exposed_arm"],
+        exposed_ms=exposed_ms,
+        exposed_after=saved[f"{number}.exposed_after"],
+        other_ms=saved.get(f"{number}.other_ms", np.full(len(exposed_ms), NEVER_MS)),
         last=None if told["last"] is None else _look(told["last"]),
         score=None if told["score"] is None else _score(**told["score"]),
         judged_ms=told.get("judged_ms", 0),
         unwatched_before=before,
         unwatched=unwatched,
     )
-    if setting.status != "stopped":  # files of before have arrays of stopped ones, too, which are empty
-        _hold_people(found, number, told, saved)
-    return found
-
-
-def _hold_people(found: Watched, number: str, told: Mapping[str, Any], saved: Mapping[str, npt.NDArray[Any]]) -> None:
-    """Let ``found`` keep what the file has of people (`_of_people`)."""
-    trial = found.trial
-    trial.arm, trial.before, trial.crossed = (saved[f"{number}.{name}"] for name in ("arm", "before", "crossed"))
-    trial.blank = saved.get(f"{number}.blank", np.zeros(len(trial.crossed), dtype=np.bool_))
-    for name in ("exposed_arm", "exposed_ms", "exposed_after"):
-        setattr(found, name, saved[f"{number}.{name}"])
-    found.other_ms = saved.get(f"{number}.other_ms", np.full(len(found.exposed_ms), NEVER_MS))
-    if f"{number}.credit" in saved:
-        found.duel = duel = Duel(credit=saved[f"{number}.credit"], shown=saved[f"{number}.shown"])
-        duel.width, duel.evidence = told["width"], told["duel_evidence"]
 
 
 def _told(look: Look) -> dict[str, Any]:

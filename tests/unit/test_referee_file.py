@@ -267,27 +267,3 @@ def test_the_watermarks_of_a_file_that_tells_no_noes_are_read(tmp_path: Path) ->
     np.savez(file, **saved)
     load(file, again := Referee(users_max=900))
     assert (again.erased.until_ms, again.erased.no_ms) == (referee.erased.until_ms, {})
-
-
-def test_of_a_stopped_experiment_the_file_has_the_last_look_and_no_array(tmp_path: Path) -> None:
-    referee = busy()
-    save(tmp_path / "x.npz", referee, {}, {})
-    with np.load(tmp_path / "x.npz") as saved:
-        assert {name.partition(".")[0] for name in saved.files if "." in name} == {"1", "2"}
-    load(tmp_path / "x.npz", again := Referee(users_max=900))
-    before, after = referee.watched[3].last, again.watched[3].last
-    assert before is not None
-    assert after is not None
-    assert after.users.tolist() == before.users.tolist()
-
-
-def test_a_file_of_before_with_empty_arrays_of_a_stopped_experiment_is_read(tmp_path: Path) -> None:
-    referee = busy()
-    save(tmp_path / "x.npz", referee, {}, {})
-    with np.load(tmp_path / "x.npz") as saved:
-        arrays = dict(saved)
-    arrays |= {name.replace("2.", "3.", 1): of[:0] for name, of in arrays.items() if name.startswith("2.")}
-    np.savez(tmp_path / "x.npz", allow_pickle=False, **arrays)
-    load(tmp_path / "x.npz", again := Referee(users_max=900))
-    referee.look()
-    assert [one.setting for one in again.look()] == [one.setting for one in referee.watched.values()]

@@ -17,6 +17,7 @@ from prometheus_client.registry import Collector
 from scoring.arrays import Floats
 from scoring.events import Outcome
 from scoring.shown import Shown
+from scoring.units import HOUR_MS
 from streams import topics
 from streams.metrics.clicks import ClickMetrics
 from streams.metrics.market import MarketMetrics
@@ -27,14 +28,16 @@ OUTCOMES = (*(outcome.name.lower() for outcome in Outcome), "dead", "rerouted")
 STAGES = ("wait", "decode", "apply", "place", "encode", "deliver", "commit")
 LANE_STAGES: tuple[Stage, ...] = ("taking over", "running", "lost")
 ARMS_MAX = 64
-"""Arms with a label of their own; all further arms are counted as ``other``."""
+"""Arms with a label of their own; all further arms are counted as ``other``, until one of these is silent."""
+ARM_SILENT_MS = HOUR_MS
+"""Arms without a placement for so long make room: their experiment has ended, and a worker may outlive hundreds."""
 
 LABELS = {
     "topic": "the topic's name without prefix: a fixed set",
     "outcome": "what became of an event: a fixed set",
     "stage": "the steps of a slice, or of a lane's life: a fixed set",
     "clicked": "true or false",
-    "arm": f"the arms of experiments, at most {ARMS_MAX}, then `other`",
+    "arm": f"the arms of experiments, at most {ARMS_MAX} at a time, then `other`",
     "reason": "why a candidate lost: a fixed set",
     "among": "advertiser, category",
     "of": "ad, brand",
@@ -165,7 +168,7 @@ class Metrics:
         self.model = Info("salience_model", "The live model.", registry=self.registry)
         self.models_refused = gauge("salience_models_refused", "Models with a role that this worker does not use.")
         ProcessCollector(registry=self.registry)
-        self._arms: set[str] = set()
+        self._arms: dict[str, int] = {}  # when each was last placed by, ms; the longest silent first
         self._show_all()
 
     def _show_all(self) -> None:
@@ -203,17 +206,22 @@ class Metrics:
         for name, messages in effects.messages.items():
             self.produced.labels(name).inc(len(messages))
         for arm, count in effects.arms.items():
-            self.placements.labels(self._arm(arm)).inc(count)
+            self.placements.labels(self._arm(arm, now_ms)).inc(count)
         self._clicks.observe(effects.observed, len(effects.messages[topics.OUTCOMES]))
         self.unknown_ads.inc(effects.counts["unknown_ads"])
         self._market.refuse(effects.counts["refused_ads"])
         self.misquoted.inc(effects.counts["misquoted"])
         self.expired.inc(effects.counts["expired"])
 
-    def _arm(self, arm: str) -> str:
+    def _arm(self, arm: str, now_ms: int) -> str:
         if arm not in self._arms and len(self._arms) >= ARMS_MAX:
-            return "other"
-        self._arms.add(arm)
+            silent, last_ms = next(iter(self._arms.items()))
+            if now_ms - last_ms < ARM_SILENT_MS:
+                return "other"
+            del self._arms[silent]
+            self.placements.remove(silent)
+        self._arms.pop(arm, None)
+        self._arms[arm] = now_ms
         return arm
 
     def stands(self, now: Standing) -> None:

@@ -11,7 +11,7 @@ from prometheus_client import CollectorRegistry, generate_latest
 
 from streams.laps import Laps
 from streams.metrics.table import monitor_rows, referee_rows, review_rows, table, worker_rows
-from streams.metrics.worker import AGES_S, ARMS_MAX, LABELS, TIMES_S, ArrayHistogram, Metrics, Standing
+from streams.metrics.worker import AGES_S, LABELS, TIMES_S, ArrayHistogram, Metrics, Standing
 
 PAGE = Path(__file__).parents[2] / "deploy" / "METRICS.md"
 
@@ -99,11 +99,3 @@ def test_gauges_are_the_worker_as_it_stands() -> None:
     assert told['salience_slot_examination_ratio{slot="1"}'] == 0.75
     metrics.stands(Standing())
     assert 'salience_slot_examination_ratio{slot="1"}' not in told_by(metrics.registry)
-
-
-def test_arms_beyond_the_bound_are_counted_as_other() -> None:
-    metrics = Metrics()
-    names = {metrics._arm(f"arm-{number}") for number in range(ARMS_MAX + 5)}
-    assert len(names) == ARMS_MAX + 1
-    assert "other" in names
-    assert metrics._arm("arm-0") == "arm-0"

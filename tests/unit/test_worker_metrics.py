@@ -15,7 +15,7 @@ from streams import topics
 from streams.metrics.clicks import ClickMetrics
 from streams.metrics.dashboards import HEIGHT, LAG, REVIEWS, WIDTH, WORKERS, Panel, _panel
 from streams.metrics.market import MarketMetrics
-from streams.metrics.worker import ARMS_MAX, OUTCOMES, Metrics, Standing
+from streams.metrics.worker import ARM_SILENT_MS, ARMS_MAX, OUTCOMES, Metrics, Standing
 from streams.quality import LEAST
 from streams.refusal import Refusal
 from streams.step import Effects
@@ -77,6 +77,21 @@ def test_the_rare_fates_of_a_slice_are_counted_too() -> None:
     assert told['salience_impression_outcomes_total{clicked="true"}'] == 1
     assert told["salience_unnamed_outcomes_total"] == 2
     assert told["salience_click_windows_cut_total"] == 4
+
+
+def test_arms_that_have_long_been_silent_make_room_for_those_of_new_experiments() -> None:
+    metrics, (effects,) = Metrics(), committed(Metrics(), 1)
+
+    def placed_by(now_ms: int, *arms: str) -> dict[str, float]:
+        effects.arms.clear()
+        effects.arms.update(arms)
+        metrics.committed(slice_of(()), effects, (), now_ms)
+        told = told_by(metrics.registry)
+        return {arm: told.get(f'salience_placements_total{{arm="{arm}"}}', 0) for arm in ("former", "new", "other")}
+
+    placed_by(NOW_MS, "former", *(f"arm-{number}" for number in range(ARMS_MAX - 1)))
+    assert placed_by(NOW_MS + ARM_SILENT_MS - 1, "new", "arm-0") == {"former": 1, "new": 0, "other": 1}
+    assert placed_by(NOW_MS + ARM_SILENT_MS, "new", "arm-0") == {"former": 0, "new": 1, "other": 1}
 
 
 @pytest.mark.parametrize("ahead_ms", [-2_500, -1, 0, 1, 10_000])

@@ -1,8 +1,9 @@
 """Restarts a worker that has failed, for machines without systemd, compose or Kubernetes to do it."""
 
+import os
+import select
 import signal
 import subprocess
-import threading
 import time
 from collections.abc import Sequence
 from types import FrameType
@@ -41,7 +42,9 @@ class Supervisor:
     def __init__(self, command: Sequence[str]) -> None:
         self._command = command
         self._child: subprocess.Popen[bytes] | None = None
-        self._stopping = threading.Event()
+        self._is_stopping = False
+        # What ends a pause. A handler runs between two lines of it, where the lock of an event might be taken.
+        self._woken, self._wake = os.pipe()
 
     def run(self) -> int:
         """Return the last worker's exit status. SIGTERM or SIGINT is passed on once, then ends the supervisor, too."""
@@ -52,20 +55,22 @@ class Supervisor:
             started = time.monotonic()
             # A session of its own: Ctrl-C reaches the supervisor alone, which passes it on as SIGTERM.
             self._child = subprocess.Popen(self._command, start_new_session=True)
-            if self._stopping.is_set():  # the signal came before the child was there
+            if self._is_stopping:  # the signal came before the child was there
                 self._child.terminate()
             status = self._child.wait()
             starts += 1
-            if self._stopping.is_set() or is_final(status, starts):
+            if self._is_stopping or is_final(status, starts):
                 return 128 - status if status < 0 else status
             failures = 1 if time.monotonic() - started >= WELL_S else failures + 1
             wait_s = pause_s(failures)
             log.warning("worker ended, another is started", status=status, starts=starts, pause_s=wait_s)
-            if self._stopping.wait(wait_s):
+            select.select([self._woken], [], [], wait_s)
+            if self._is_stopping:
                 return ORDERLY
 
     def _stop(self, _number: int, _frame: FrameType | None) -> None:
-        if not self._stopping.is_set():
-            self._stopping.set()
+        if not self._is_stopping:
+            self._is_stopping = True
+            os.write(self._wake, b"0")
             if self._child is not None and self._child.poll() is None:
                 self._child.terminate()

@@ -61,6 +61,38 @@ def test_a_stop_is_passed_on_and_its_status_returned(tmp_path: Path) -> None:
     assert child.returncode == 0
 
 
+TOLD_AT_A_LINE = """
+import os, signal, sys
+import streams.supervisor as s
+
+left, s.PAUSE_S = int(sys.argv[1]), 60.0
+
+def trace(frame, event, _):
+    global left
+    left -= event == "line"
+    if left == 0:
+        os.kill(os.getpid(), signal.SIGTERM)
+    return trace
+
+class Log:
+    def warning(self, *_, **__):
+        sys._getframe(1).f_trace = trace
+        sys.settrace(trace)
+        signal.signal(signal.SIGALRM, lambda *_: os.kill(os.getpid(), signal.SIGTERM))
+        signal.setitimer(signal.ITIMER_REAL, 0.5)  # for a pause of fewer lines, which has its signal within one
+
+s.log = Log()
+sys.exit(s.Supervisor([sys.executable, "-c", "raise SystemExit(70)"]).run())
+"""
+
+
+@pytest.mark.parametrize("line", [1, 2, *range(3, 40, 3)])
+def test_a_signal_is_heeded_at_whatever_line_of_a_pause_it_comes(line: int, tmp_path: Path) -> None:
+    """A handler runs between two lines of whatever the process does, with all locks that those have taken."""
+    ended = subprocess.run([sys.executable, "-c", TOLD_AT_A_LINE, str(line)], cwd=tmp_path, timeout=20, check=False)
+    assert ended.returncode == 0
+
+
 def test_what_lies_in_the_supervisors_folder_is_not_run_by_its_worker(tmp_path: Path) -> None:
     (tmp_path / "typer.py").write_text("raise SystemExit(2)")
     supervisor = (

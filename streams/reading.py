@@ -21,7 +21,8 @@ RECORDS_PER_READ = 5_000
 Progress = Callable[[str, int, int], None]
 """Called with a topic, how many of its offsets have been read, and how many there are."""
 OFFSETS_FIRST = 2_000
-"""Of each partition, where the newest record under a key is sought: a slice of a lane, and as much again."""
+"""How far back from its end a partition is looked through at first. A lane's row is the last of every slice, so that
+nothing follows it but what a slice that was given up has left."""
 LAST_BATCH_MS = 100
 """Wait for the last batch. If there is one it comes at once; if the log ends in a transaction marker, none comes."""
 

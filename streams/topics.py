@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
-from scoring.units import DAY_MS, HOUR_MS
+from scoring.units import DAY_MS, HOUR_MS, MINUTE_MS
 
 CLICKS = "clicks"
 AD_IMPRESSIONS = "ad-impressions"
@@ -96,6 +96,10 @@ _COMPACTED_SOON = {
     "max.compaction.lag.ms": str(ERASED_WITHIN_MS),
 }
 
+# What lanes report over and over, and every worker that starts reads of all lanes: in an hour's open segment each key
+# stands hundreds of times.
+_REPORTS = _COMPACTED_SOON | {"segment.ms": str(10 * MINUTE_MS)}
+
 TABLE: tuple[Topic, ...] = (
     Topic(CLICKS, "what people do, keyed by user", "delete", lanes=True, configs=_EVENTS, people=True),
     Topic(AD_IMPRESSIONS, "what people were shown, keyed by user", "delete", lanes=True, configs=_EVENTS, people=True),
@@ -156,7 +160,7 @@ TABLE: tuple[Topic, ...] = (
         "what each campaign was shown, owes and earned, keyed by lane, campaign and arm",
         "compact",
         lanes=True,
-        configs=_COMPACTED_SOON,
+        configs=_REPORTS,
     ),
     # By lane, since each learns from its own outcomes; every worker reads all lanes, to serve by what all have learned.
     Topic(
@@ -164,7 +168,7 @@ TABLE: tuple[Topic, ...] = (
         "what each lane's click layer has learned, keyed by lane and bucket of ads",
         "compact",
         lanes=True,
-        configs=_COMPACTED_SOON,
+        configs=_REPORTS,
     ),
     # One partition, read when a model is named: whole files in parts, keyed by their hash.
     Topic(MODELS, "files of models, in parts, keyed by their hash", "compact", lanes=False),

@@ -28,11 +28,10 @@ _DECODE = msgspec.json.Decoder(CampaignMetrics).decode
 def tell(budgets: Budgets, records: Sequence[Record], tolerance_ms: int = 0) -> int:
     """Take ``records`` of the topic: of each cell's day the largest report, as if compaction had left it alone.
 
-    A lane tells a cell after every slice that changes it, and until the segment of an hour ends the topic keeps all of
-    that: a worker that starts reads each cell hundreds of times. Returns how many were unreadable: those change
-    nothing. Nor do reports that are ahead of now by more than ``tolerance_ms`` and `AHEAD_MS`, of a lane whose worker's
-    clock was ahead: they would begin a day in which no other lane spends, and until then no budget would stop a
-    campaign.
+    A lane tells a cell after every slice that changes it, and until its segment ends the topic keeps all of that: a
+    worker that starts reads each cell many times. Returns how many were unreadable: those change nothing. Nor do
+    reports that are ahead of now by more than ``tolerance_ms`` and `AHEAD_MS`, of a lane whose worker's clock was
+    ahead: they would begin a day in which no other lane spends, and until then no budget would stop a campaign.
     """
     refused, ahead, latest_ms = 0, 0, wall_ms() + tolerance_ms + AHEAD_MS
     largest: dict[tuple[bytes | None, int], tuple[Any, Spending, CampaignMetrics]] = {}

@@ -86,8 +86,8 @@ def _most_shown(records: npt.NDArray[Any]) -> npt.NDArray[Any]:
 def hear(pool: Pool, records: Sequence[Record]) -> int:
     """Take ``records`` of the topic: of each key the last that can be read, since it is whole by itself.
 
-    Until the segment of an hour ends, the topic keeps what every lane has told every `SHARE_MS`: a worker that starts
-    reads each key hundreds of times. Returns how many were unreadable, or of another layout: those change nothing.
+    Until its segment ends, the topic keeps what every lane has told every `SHARE_MS`: a worker that starts reads each
+    key many times. Returns how many were unreadable, or of another layout: those change nothing.
     """
     refused, heard = 0, set[bytes | None]()
     for record in reversed(records):

@@ -9,6 +9,8 @@ from unittest.mock import AsyncMock
 import pytest
 from aiokafka import TopicPartition
 
+from scoring.units import MINUTE_MS
+from streams import topics
 from streams.compute import Compute
 from streams.feeds import topic
 from streams.feeds.topic import TopicFeed
@@ -178,3 +180,10 @@ def test_a_feed_has_caught_up_once_it_has_taken_all_that_was_there_and_not_befor
         await feed.stop()
 
     asyncio.run(scenario())
+
+
+def test_reports_that_lanes_tell_over_and_over_are_compacted_within_minutes_so_that_whoever_starts_reads_few() -> None:
+    configs = {each.name: each.settings(replication=1) for each in topics.TABLE}
+    for name in (topics.CAMPAIGN_METRICS, topics.CLICK_LAYERS):
+        assert int(configs[name]["segment.ms"]) <= 10 * MINUTE_MS
+        assert float(configs[name]["min.cleanable.dirty.ratio"]) <= 0.2

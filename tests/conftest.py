@@ -1,5 +1,6 @@
 """Settings for all tests."""
 
+import gc
 import os
 
 # As in every command (`streams.cli`): with several processes, OpenBLAS threads would busy-wait for each other.
@@ -19,7 +20,17 @@ hypothesis.settings.load_profile("salience")
 pytest_plugins = ["tests.failures"]
 
 
+# What pytest makes of some 7,000 tests lives until the end: neither while it is made nor later is garbage sought there.
+gc.disable()
+
+
 @pytest.hookimpl(trylast=True)
 def pytest_configure() -> None:
     """Once pytest knows how it prints, and before any test is imported."""
     settle(os.environ)
+
+
+def pytest_collection_finish() -> None:
+    """Tests run with Python's own collection of garbage."""
+    gc.freeze()
+    gc.enable()

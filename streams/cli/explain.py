@@ -35,6 +35,9 @@ def explain(
 
     Example: salience explain 0-1a22-81e-ce3204e5831d6fd5
     """
+    from streams.sparing import put_off
+
+    put_off()
     from scoring.manifest import ModelError
     from scoring.text import TextEncoderError
     from streams.explain import recompute

@@ -37,6 +37,9 @@ def worker(
     if supervise:
         configure_logging(log_json=log_json)
         raise typer.Exit(_supervise())
+    from streams.sparing import put_off
+
+    put_off()
     from scoring.manifest import ModelError
     from scoring.text import TextEncoderError
     from streams.app import HomeError

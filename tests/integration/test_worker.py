@@ -35,6 +35,7 @@ def test_a_stopped_worker_ends_in_order_and_its_successor_goes_on(
         await shop.publish([*ADS, *events()])
         with Worker(shop, tmp_path / "first.log") as worker:
             await until(lambda: shop.has_applied(80), "80 events applied")
+            assert "/scipy/stats/" not in worker.maps  # put off: streams/sparing.py
             worker.signal(signal.SIGTERM)
             assert worker.status() == 0, worker.said
         await shop.publish(events(30, start=60))

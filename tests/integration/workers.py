@@ -65,6 +65,11 @@ class Worker:
         """Whether it is stopped (SIGSTOP) rather than running, asleep or gone: proc(5), state ``T``."""
         return Path(f"/proc/{self.process.pid}/stat").read_text().rpartition(")")[2].split()[0] == "T"
 
+    @property
+    def maps(self) -> str:
+        """The files that it has in memory."""
+        return Path(f"/proc/{self.process.pid}/maps").read_text()
+
     def status(self) -> int:
         """Wait for its end; its exit status."""
         return self.process.wait(DEADLINE_S)

@@ -55,3 +55,21 @@ def test_a_supervisor_loads_nothing_of_what_it_restarts() -> None:
     )
     told = subprocess.run([sys.executable, "-c", asked], capture_output=True, text=True, check=True)
     assert told.stdout.splitlines() == ["7", ""], told.stderr
+
+
+def test_a_worker_loads_no_statistics_that_it_does_not_use(tmp_path: Path) -> None:
+    asked = (
+        "import sys; from streams import topic_admin; from streams.cli import app; topic_admin.ANSWER_S = 0.01\n"
+        f"try: app(['worker', '--bootstrap', {NOBODY!r}])\n"
+        "except SystemExit as ended: print(ended.code)\n"
+        "from streams.app import create_app; from streams.settings import Settings\n"
+        "from tests.unit.lanes import IDENTITY\n"
+        "create_app(Settings(), IDENTITY)  # for which Faust looks through all modules\n"
+        "held = lambda: [name in sys.modules for name in ('river.proba.gaussian', 'scipy.stats._stats_py')]\n"
+        "print(held()); from river import proba; print(proba.Gaussian().cdf(0.0), held())\n"
+        "import scipy.stats; print(scipy.stats.norm.cdf(0.0), hasattr(scipy.stats, 'no such'))"
+    )
+    home = os.environ | {"SALIENCE_HOME": str(tmp_path)}
+    told = subprocess.run([sys.executable, "-c", asked], capture_output=True, text=True, check=True, env=home)
+    said = ["1", "[False, False]", "0.0 [True, True]", "0.5 False"]
+    assert told.stdout.splitlines() == said, told.stderr

@@ -9,7 +9,7 @@ ARGS ?=
 # Whose process ends is a failure. pytest-xdist would give its whole file to a new process, and do so again for ever.
 SPREAD = --dist loadfile --max-worker-restart 0
 
-.PHONY: setup setup-train demo test test-train explore chaos chaos-mutations overload audit fuzz lint lock clean
+.PHONY: setup setup-train demo test tests test-train explore chaos chaos-mutations overload audit fuzz lint style types lock clean
 
 setup: $(VENV)/.installed
 
@@ -30,8 +30,12 @@ $(VENV)/.installed-train: $(VENV)/.installed
 demo: setup
 	@$(BIN)/salience demo $(ARGS)
 
-# Everything but training; the integration tests start Apache Kafka themselves.
-test: setup lint
+# Everything but training; the integration tests start Apache Kafka themselves. Types take one processor a minute or
+# two, in which the other had nothing to do: they are checked beside the tests, and either's failure is told at the end.
+test: setup style
+	@$(MAKE) --no-print-directory --jobs 2 types tests
+
+tests: setup
 	$(BIN)/python -m pytest -m "not train" --numprocesses $(PROCESSES) $(SPREAD) $(ARGS)
 
 # Training and export with PyTorch, and River's own checks of our estimator.
@@ -66,9 +70,13 @@ chaos-mutations: setup
 overload: setup
 	@$(BIN)/python -m tests.integration.chaos.overload $(ARGS)
 
-lint: setup
+lint: style types
+
+style: setup
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+
+types: setup
 	$(BIN)/mypy
 
 # Lock what a fresh environment resolves to now, all extras included.

@@ -1,5 +1,6 @@
 """What the Makefile's commands leave behind where they fail."""
 
+import os
 import shutil
 import subprocess
 from pathlib import Path
@@ -32,3 +33,23 @@ def test_constraints_are_locked_whole_or_stay_as_they_were(tmp_path: Path, statu
 
     assert (done.returncode == 0) == (status == 0), done.stderr
     assert (tmp_path / "constraints.txt").read_text() == locked
+
+
+@pytest.mark.parametrize("fails", ["", "mypy", "python"])
+def test_types_are_checked_beside_the_tests_and_either_that_fails_fails_both(tmp_path: Path, fails: str) -> None:
+    if shutil.which("make") is None:
+        pytest.skip("make is not installed")
+    shutil.copy(ROOT / "Makefile", tmp_path)
+    programs = tmp_path / ".venv" / "bin"
+    programs.mkdir(parents=True)
+    os.mkfifo(tmp_path / "meeting")
+    # Neither comes past the meeting without the other.
+    for name, meets in (("ruff", ""), ("mypy", "read -r said < meeting"), ("python", "echo here > meeting")):
+        (programs / name).write_text(f"#!/bin/sh\n{meets}\n{'exit 1' if name == fails else ''}\n")
+        (programs / name).chmod(0o755)
+    for name in ("pyproject.toml", "constraints.txt", ".venv/.installed"):
+        (tmp_path / name).touch()
+
+    done = subprocess.run(["make", "test"], cwd=tmp_path, capture_output=True, text=True, check=False, timeout=60)
+
+    assert (done.returncode == 0) == (not fails), done.stderr

@@ -10,11 +10,9 @@ people's records under one key.
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from typing import Any
 
 import msgspec
 import numpy as np
-import numpy.typing as npt
 import structlog
 
 from scoring.arrays import Ids
@@ -38,7 +36,9 @@ from scoring.update import Applied
 from scoring.watch import Alarm
 from streams.feeds.layers import SHARE_MS, shares
 from streams.lanes import former_clicks
+from streams.lanes.layer_rows import CHUNK_LAYOUT, ChunkRow, Kept, LayerRow, decode_chunk, decode_kept, decode_layer
 from streams.lanes.learner_rows import LearnerRow
+from streams.lanes.sound_clicks import OPEN_MAX, DamagedError, require_sound, require_within
 from streams.message import Message
 from streams.wire import RESERVED
 
@@ -51,7 +51,6 @@ _RECORD = np.dtype([("person", ">u8"), ("record", "<f8", (PERSON_RECORD,))])
 """Of a person among those of `_PEOPLE`."""
 _ROWS_PER_CHUNK = 3_000
 """At most half a megabyte: a chunk must fit a batch."""
-_CHUNK_LAYOUT = 5
 _MODELS_MAX = 32
 """Attention models whose names are kept for the outcomes that are open; a model lives longer than a window."""
 LAYOUT = specification_hash(FEATURES, str(PENDING.descr), "watch/2", "learners/1")
@@ -59,66 +58,6 @@ LAYOUT = specification_hash(FEATURES, str(PENDING.descr), "watch/2", "learners/1
 
 Change = tuple[bytes, bytes | None]
 """Key and value; None is a tombstone."""
-
-
-class _Kept(msgspec.Struct, frozen=True, kw_only=True):
-    """What a row of any layout says of itself: its other fields may be others than a `LayerRow`'s."""
-
-    layout: str
-
-
-class LayerRow(msgspec.Struct, frozen=True, kw_only=True):
-    """What stands under `KEY`. ``learners``: by number of the attention model.
-
-    ``head``, ``tail``: of the queue of open impressions. ``asked``: the first of them that still waits for a click; 0
-    in rows of the former layout, which learned a non-click when its window ended. ``examined``: of slots, as
-    `scoring.examination.Examination.record`; older rows lack it.
-    """
-
-    layout: str
-    clock_ms: int
-    learned: int
-    dropped: int = 0  # nothing is, any more; former versions want to be told
-    head: int
-    tail: int
-    models: dict[int, str]
-    live: int
-    learners: dict[int, LearnerRow]
-    asked: int = 0
-    examined: bytes = b""
-
-
-class ChunkRow(msgspec.Struct, frozen=True, kw_only=True):
-    """Records numbered from ``first``, and the numbers (int64) of records that were answered.
-
-    ``settled``: once the queue's head has come this far, nothing of the chunk matters. ``layout``: of the records; 4
-    is the former one. ``window_ms``: how long the windows were when their ends were noted; 0, in older rows: unknown.
-    """
-
-    first: int
-    settled: int
-    rows: bytes
-    answered: bytes
-    layout: int = 1
-    window_ms: int = 0
-
-    def opened(self, window_ms: int) -> npt.NDArray[Any]:
-        """The records, of `PENDING`.
-
-        Where windows were shorter than the ``window_ms`` of today, the ends of theirs are moved on by the difference:
-        how long a click has been waited for is computed from the time that is left.
-        """
-        if self.layout != _CHUNK_LAYOUT:
-            return former_clicks.opened(self.rows, self.layout)
-        rows = np.frombuffer(self.rows, dtype=PENDING).copy()
-        if self.window_ms:
-            rows["due_ms"] += max(window_ms - self.window_ms, 0)
-        return rows
-
-
-_decode_kept = msgspec.msgpack.Decoder(_Kept).decode
-_decode_layer = msgspec.msgpack.Decoder(LayerRow).decode
-_decode_chunk = msgspec.msgpack.Decoder(ChunkRow).decode
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,6 +82,8 @@ class LaneClicks:
         self._told_ms = 0
         self._strange: set[bytes] = set()
         """Keys that a layer of another layout has left, until `commit` gives them their tombstones."""
+        self.anew = ""
+        """Why this layer began anew, where something else was kept."""
         self._looked_through = True
         """Whether it has no records of ads but the catalogue's: one that is restored may have."""
 
@@ -271,7 +212,7 @@ class LaneClicks:
                 settled=chunk.settled,
                 rows=rows.tobytes(),
                 answered=np.array(answered, dtype=np.int64).tobytes(),
-                layout=_CHUNK_LAYOUT,
+                layout=CHUNK_LAYOUT,
                 window_ms=self.layer.learning.window_ms,
             )
         )
@@ -307,7 +248,7 @@ class LaneClicks:
         While a layer of another layout stands there: its keys alone, under a layout that no version has.
         """
         if self._strange:
-            return {KEY: msgspec.msgpack.encode(_Kept(layout=""))} | dict.fromkeys(sorted(self._strange), b"")
+            return {KEY: msgspec.msgpack.encode(Kept(layout=""))} | dict.fromkeys(sorted(self._strange), b"")
         people = np.empty(len(self.layer.people), dtype=_RECORD)
         people["person"], people["record"] = self.layer.people.arrays()
         people = people[np.argsort(people["person"])]  # the same whatever order they came in
@@ -318,21 +259,33 @@ class LaneClicks:
     def restore(cls, learning: Learning | None, parts: Mapping[bytes, bytes]) -> "LaneClicks":
         """The layer in ``parts``, the values under the lane's reserved keys; a new one where there is none.
 
-        ``learning`` None: the layer is only looked at. Raises one of `UNREADABLE` where its layout is known by name and
-        it has another, as a later version may give it.
+        A new one, too, where its layout is another one, or its numbers are none that a layer comes to: `anew` says so,
+        and minutes of outcomes teach it again. ``learning`` None: the layer is only looked at. Raises one of
+        `UNREADABLE` where its layout is known by name and it has another, as a later version may give it.
         """
-        out = cls(learning)
         if KEY not in parts:
-            return out
-        layout = _decode_kept(parts[KEY]).layout
+            return cls(learning)
+        layout = decode_kept(parts[KEY]).layout
         if layout not in (LAYOUT, former_clicks.LAYOUT):
-            log.warning("the click layer begins anew: it was kept in another layout", layout=layout)
-            out._strange = {key for key in parts if key.startswith(KEY + b"/")}
-            return out
-        row = _decode_layer(parts[KEY])
+            return cls._begun_anew(learning, parts, f"it was kept in another layout, {layout}")
+        try:
+            return cls._restored(learning, decode_layer(parts[KEY]), parts)
+        except DamagedError as error:
+            return cls._begun_anew(learning, parts, f"what was kept is damaged: {error}")
+
+    @classmethod
+    def _begun_anew(cls, learning: Learning | None, parts: Mapping[bytes, bytes], why: str) -> "LaneClicks":
+        out = cls(learning)
+        out.anew, out._strange = why, {key for key in parts if key.startswith(KEY + b"/")}
+        return out
+
+    @classmethod
+    def _restored(cls, learning: Learning | None, row: LayerRow, parts: Mapping[bytes, bytes]) -> "LaneClicks":
+        out = cls(learning)
         layer = out.layer
         layer.live, layer.learners = row.live, {number: kept.learner() for number, kept in row.learners.items()}
         layer.clock_ms, layer.learned = row.clock_ms, row.learned
+        require_within("open impressions", np.array([row.tail - row.head]), 0, OPEN_MAX)
         layer.examination.restore(np.frombuffer(row.examined).reshape(2, -1))
         out.models = dict(row.models)
         _take(_AD, layer.lifts, parts)
@@ -340,13 +293,14 @@ class LaneClicks:
         # The other lanes may not have heard what its former owner learned last.
         out._untold, out._looked_through = set(layer.lifts), False
         out._restore_pending(row, parts, learning.window_ms if learning else 0)
+        require_sound(layer)
         return out
 
     def _restore_pending(self, row: LayerRow, parts: Mapping[bytes, bytes], window_ms: int) -> None:
         """The queue from its chunks. Without transactions they may go beyond ``row`` (left out) or lack some (lost)."""
         rows = np.full(row.tail - row.head, LOST, dtype=PENDING)
         for key in sorted(key for key in parts if key.startswith(_CHUNK)):
-            chunk = _decode_chunk(parts[key])
+            chunk = decode_chunk(parts[key])
             added = chunk.opened(window_ms)
             number, end = int.from_bytes(key[len(_CHUNK) :], "big"), chunk.first + len(added)
             numbers = np.arange(chunk.first, end)

@@ -230,6 +230,9 @@ class Lane:
         parts, most, identity = recovered.parts, self._shared.settings.rows_per_lane_max, self._shared.identity
         try:
             clicks = LaneClicks.restore(self._shared.step.learning, parts)
+            if clicks.anew:
+                log.warning("the click layer begins anew", lane=self.number, reason=clicks.anew)
+                self._shared.metrics.begun_anew()
             state = LaneState(self.number, identity.inputs, identity.lanes, store=recovered.store, clicks=clicks)
             state.ledger = LaneLedger.restore(parts)
             state.erased, state.guests = Watermarks.restore(parts, most), Guests.restore(parts, most)

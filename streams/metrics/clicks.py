@@ -52,6 +52,10 @@ class ClickMetrics:
             "salience_click_windows_cut",
             "Impressions whose click window ended early, because their lane had too many open.",
         )
+        self.begun_anew = counter(
+            "salience_click_layers_begun_anew",
+            "Click layers that began anew as a lane was taken over: what was kept was damaged, or of another layout.",
+        )
         self._examined = gauge(
             "salience_slot_examination_ratio",
             "Probability that a slot is looked at, relative to the first; mean of what this worker's lanes learned.",

@@ -65,12 +65,13 @@ WORKERS = (
         },
     ),
     Panel(
-        "Click rate, drifts, windows cut",
+        "Click rate, drifts, windows cut, layers begun anew",
         {
             "click rate": 'sum(rate(salience_click_windows_total{clicked="true"}[$__rate_interval])) '
             "/ sum(rate(salience_click_windows_total[$__rate_interval]))",
             "drifts": "sum(increase(salience_click_drifts_total[$__rate_interval]))",
             "windows cut": "sum(increase(salience_click_windows_cut_total[$__rate_interval]))",
+            "layers begun anew": "sum(increase(salience_click_layers_begun_anew_total[$__rate_interval]))",
         },
     ),
     Panel(

@@ -213,6 +213,10 @@ class Metrics:
         self.misquoted.inc(effects.counts["misquoted"])
         self.expired.inc(effects.counts["expired"])
 
+    def begun_anew(self) -> None:
+        """Count a click layer that began anew as its lane was taken over."""
+        self._clicks.begun_anew.inc()
+
     def _arm(self, arm: str, now_ms: int) -> str:
         if arm not in self._arms and len(self._arms) >= ARMS_MAX:
             silent, last_ms = next(iter(self._arms.items()))

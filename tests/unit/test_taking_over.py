@@ -8,10 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+import numpy as np
 import pytest
 from aiokafka import TopicPartition
 from aiokafka.errors import CommitFailedError
 from msgspec.structs import replace
+from structlog.testing import capture_logs
 
 from scoring.events import Source
 from streams import topic_admin
@@ -325,6 +327,25 @@ def test_what_another_version_keeps_beside_rows_is_refused_with_the_way_out_and_
     monkeypatch.setattr("streams.lanes.lane.recover", recover)
     with pytest.raises(RecoveryError, match=f"{refused}.*. Run the version that wrote it"):
         asyncio.run(lane_of(tmp_path, Member(did)).take_over())
+
+
+def test_a_lane_whose_click_layer_is_damaged_is_taken_over_and_an_operator_sees_that_it_began_anew(
+    did: list[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    async def recover(_settings: object, _changelog: object, base: Recovered) -> Recovered:
+        base.lane_row, base.parts = ROW, LAYER | {person_key(b"u"): np.full(3, np.nan).tobytes()}
+        return base
+
+    monkeypatch.setattr("streams.lanes.lane.recover", recover)
+    lane = lane_of(tmp_path, Member(did))
+    with capture_logs() as said:
+        asyncio.run(lane.take_over())
+    (line,) = [each for each in said if each["log_level"] == "warning"]
+    assert (line["event"], line["lane"]) == ("the click layer begins anew", 0)
+    assert "the records of people: nan, expected 0 to" in line["reason"]
+    assert not len(lane.state.clicks.layer.people)
+    counted = lane._shared.metrics.registry.get_sample_value("salience_click_layers_begun_anew_total")
+    assert counted == 1
 
 
 def test_what_a_lane_keeps_beside_its_rows_is_restored_while_the_loop_goes_on(

@@ -13,10 +13,12 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
+from scoring.assignment import OUTSIDE
 from scoring.interleaving import Duel, Preference, Score
-from scoring.trial import Difference, Lack, Look, Trial
+from scoring.trial import SUMS, Difference, Lack, Look, Trial
 from streams.control_wire import ExperimentSetting
 from streams.experiments.duels import Drafted
+from streams.experiments.people import FROM_IMPRESSIONS, FROM_ROWS
 from streams.experiments.referee import Referee
 from streams.experiments.registry import definition
 from streams.experiments.watched import NEVER_MS, Watched
@@ -31,6 +33,32 @@ VERSION, FORMER = 5, 4
 - some of version 5: up to when was judged, who found no place meanwhile, and what a look lacked was not kept: reports
   do not tell it; nor whose the latest impressions were: these are dropped, since nobody could be forgotten there
 """
+_ONE = ()
+_PEOPLE: dict[str, tuple[str, tuple[int, ...]]] = {
+    "ids": ("u", _ONE),
+    "totals": ("f", (len(SUMS),)),
+    "gone": ("f", (len(FROM_ROWS),)),
+    "category": ("u", _ONE),
+    "seen": ("b", _ONE),
+}
+"""Arrays of as many people each: numpy's letter of what they hold, and the shape of one person's."""
+_OF_EXPERIMENT: tuple[dict[str, tuple[str, tuple[int, ...]]], ...] = (
+    {"arm": ("i", _ONE), "before": ("f", (len(SUMS),)), "crossed": ("b", _ONE), "blank": ("b", _ONE)},
+    {
+        "exposed_arm": ("i", _ONE),
+        "exposed_ms": ("i", _ONE),
+        "exposed_after": ("f", (len(FROM_IMPRESSIONS),)),
+        "other_ms": ("i", _ONE),
+    },
+    {"credit": ("f", (2,)), "shown": ("b", _ONE)},
+)
+"""Likewise, of an experiment: each of the three is of as many of its first people as it has met."""
+_BESIDE = (
+    {"pending": ("u", (4,))},
+    {"early": ("u", _ONE)},
+    {"latest": ("u", _ONE), "latest_of": ("u", _ONE)},
+    {"erased": ("u", (2,)), "erased_ms": ("i", _ONE), "no_ms": ("i", _ONE)},
+)
 Offsets = dict[tuple[str, int], int]
 """Next offset by topic and partition."""
 Ids = dict[str, str]
@@ -180,7 +208,30 @@ def _read(file: Path) -> tuple[dict[str, npt.NDArray[Any]], dict[str, Any]]:
         saved = dict(npz)
     if about["version"] == FORMER:
         _of_version_4(saved, about)
+    saved["pending"] = saved["pending"].reshape(-1, 4)
+    for shapes in (_PEOPLE, *_BESIDE):
+        _require_shapes(saved, shapes)
+    for number in about["experiments"]:
+        for group in _OF_EXPERIMENT:
+            _require_shapes(saved, {f"{number}.{name}": shape for name, shape in group.items()}, len(saved["ids"]))
     return saved, about
+
+
+def _require_shapes(
+    saved: Mapping[str, npt.NDArray[Any]], shapes: Mapping[str, tuple[str, tuple[int, ...]]], most: int | None = None
+) -> None:
+    """Raise `ValueError` where one of ``shapes`` is of another kind or shape, or they are of unequal numbers.
+
+    ``most``: of how many they may be. A file of a former version lacks some.
+    """
+    arrays = {name: saved[name] for name in shapes if name in saved}
+    for name, array in arrays.items():
+        kind, shape = shapes[name]
+        if array.dtype.kind != kind or array.shape[1:] != shape or array.ndim != 1 + len(shape):
+            raise ValueError(f"{name} is {array.dtype.name} {array.shape}, expected {kind} of shape {(None, *shape)}")
+    lengths = {name: len(array) for name, array in arrays.items()}
+    if len(set(lengths.values())) > 1 or (most is not None and max(lengths.values(), default=0) > most):
+        raise ValueError(f"arrays of one length, and of {most or 'any'} people at most, have {lengths}")
 
 
 def _of_watermarks(erased: Watermarks) -> dict[str, npt.NDArray[Any]]:
@@ -214,6 +265,9 @@ def _watched(number: str, told: dict[str, Any], saved: Mapping[str, npt.NDArray[
         evidence={(metric, arm): most for metric, arm, most in told["evidence"]},
         split_evidence=told["split_evidence"],
     )
+    for arms in (trial.arm, saved[f"{number}.exposed_arm"]):
+        if len(arms) and not OUTSIDE <= arms.min() <= arms.max() < trial.arms:
+            raise ValueError(f"experiment {number} has {trial.arms} arms, and people in arms up to {arms.max()}")
     exposed_ms = saved[f"{number}.exposed_ms"]
     before, unwatched = told.get("unwatched", (0, 0))
     duel = None

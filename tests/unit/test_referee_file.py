@@ -233,6 +233,35 @@ def test_a_file_that_does_not_tell_all_it_should_is_refused_with_the_way_out(nam
         load(file, Referee(users_max=900))
 
 
+@pytest.mark.parametrize(
+    ("name", "array"),
+    [
+        ("totals", np.zeros((900, 3))),
+        ("seen", np.zeros(899, dtype=np.bool_)),
+        ("category", np.full(900, "x")),
+        ("2.arm", np.full(900, 99, dtype=np.int8)),
+        ("2.crossed", np.zeros(899, dtype=np.bool_)),
+        ("2.exposed_arm", np.full(900, 2, dtype=np.int8)),
+        ("2.exposed_after", np.zeros((900, 2, 2))),
+        ("2.other_ms", np.zeros(900)),
+        ("1.credit", np.zeros((512, 3))),
+        ("1.shown", np.zeros(901, dtype=np.bool_)),
+        ("pending", np.zeros(4)),
+        ("early", np.array(["x"])),
+        ("erased", np.zeros((2, 3), dtype=np.uint64)),
+    ],
+)
+def test_a_file_with_an_array_that_is_not_as_it_was_saved_is_refused_before_the_referee_works(
+    name: str, array: np.ndarray, tmp_path: Path
+) -> None:
+    save(file := tmp_path / "x.npz", busy(), {}, {})
+    with np.load(file) as npz:
+        saved = dict(npz)
+    np.savez(file, allow_pickle=False, **saved | {name: array})
+    with pytest.raises(StoreError, match=r"cannot be read .*; delete it to start anew from the topics"):
+        load(file, Referee(users_max=900))
+
+
 def test_a_click_that_is_read_before_its_impression_is_credited_though_the_referee_is_started_again_between(
     tmp_path: Path,
 ) -> None:

@@ -2,10 +2,10 @@
 
 from collections.abc import Iterable
 from dataclasses import asdict
-from typing import Literal
+from typing import Annotated, Literal
 
 import msgspec
-from msgspec import Struct
+from msgspec import Meta, Struct
 
 from scoring.confidence import ONE_SHARE_MAX
 from scoring.interleaving import Preference, Score
@@ -94,7 +94,7 @@ class ExperimentReport(Struct, frozen=True, kw_only=True):
     split_p_value: float
     crossed_users: int
     cohorts: int = 1
-    arms: tuple[ArmReport, ...]
+    arms: Annotated[tuple[ArmReport, ...], Meta(min_length=1)]
     doubts: tuple[Doubt, ...] = ()
     judged_ms: int = 0
     unwatched: int = 0

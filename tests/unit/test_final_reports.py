@@ -52,6 +52,12 @@ def said(told: ExperimentReport, capsys: pytest.CaptureFixture[str]) -> str:
     return " ".join(capsys.readouterr().out.split())
 
 
+def test_a_report_without_arms_is_none_and_readers_say_so_as_of_any_other_that_cannot_be_read() -> None:
+    told = encode_report(msgspec.structs.replace(ended(played(1)), arms=()))
+    with pytest.raises(msgspec.ValidationError, match=r"`array` of length >= 1 - at `\$.arms`"):
+        decode_report(told)
+
+
 def test_a_stop_hides_no_split_that_was_broken(capsys: pytest.CaptureFixture[str]) -> None:
     told = ended(losing_users())
     assert told.split_p_value < SPLIT_P_MIN

@@ -127,12 +127,12 @@ class ReviewFeed:
         settings, bootstrap = self._settings, self._settings.bootstrap
         async for records in read_topic(bootstrap, self._prefix + TONES):
             self.reviewer.take_told(records)
-        async for dead in read(settings, Filter(stage=STAGE, topic=REVIEWS)):
-            self.reviewer.take_letter(dead.told("offset"), dead.told("timestamp_ms"))
         held: dict[bytes, bytes | None] = {}
         async for records in read_topic(bootstrap, self._prefix + REVIEW_STATE):
             held |= {record.key or b"": record.value for record in records}
         self.end = (await log_ends(bootstrap, [self._reviews]))[self._reviews]  # after: no state is ahead of it
+        async for dead in read(settings, Filter(stage=STAGE, topic=REVIEWS)):
+            self.reviewer.take_letter(dead.told("offset"), dead.told("timestamp_ms"), self.end)
         standing = {key: value for key, value in held.items() if value is not None}
         if not standing:
             return

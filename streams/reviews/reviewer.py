@@ -106,10 +106,15 @@ class Reviewer:
                 if tone.key == key:
                     self._told[key] = tone
 
-    def take_letter(self, offset: str, time_ms: str) -> None:
-        """Learn that the review at ``offset``, of ``time_ms``, has a dead letter; skips what is no number."""
+    def take_letter(self, offset: str, time_ms: str, end: int) -> None:
+        """Learn that the review at ``offset``, of ``time_ms``, has a dead letter.
+
+        Skips what is no number, and a review beyond the ``end`` of reviews: those to come would have no letters.
+        """
         with contextlib.suppress(ValueError):
-            self._lettered_to = tuple(map(max, self._lettered_to, (int(offset), int(time_ms))))
+            origin = int(offset), int(time_ms)
+            if origin[0] < end:
+                self._lettered_to = tuple(map(max, self._lettered_to, origin))
 
     @property
     def begin(self) -> int:

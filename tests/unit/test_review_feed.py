@@ -253,7 +253,7 @@ def test_what_is_no_review_becomes_one_dead_letter_and_the_stream_goes_on(
     assert told_of[f"{PREFIX}offset"] == b"7"
     assert (one.reviews, one.refused) == (3, 1)
     again = reviewer()
-    again.take_letter(told_of[f"{PREFIX}offset"].decode(), told_of[f"{PREFIX}timestamp_ms"].decode())
+    again.take_letter(told_of[f"{PREFIX}offset"].decode(), told_of[f"{PREFIX}timestamp_ms"].decode(), 1_000)
     assert list(again.take([wrong])) == []
 
 
@@ -363,9 +363,10 @@ def test_what_was_there_is_read_and_told_once_though_ads_and_reviews_keep_coming
 
 def test_a_review_of_a_topic_made_anew_has_its_dead_letter_though_one_of_the_former_had_one_further_on() -> None:
     one = reviewer()
-    one.take_letter("100", str(START_MS))
-    one.take_letter("", "")  # an origin is a header, and may claim anything
-    one.take_letter("first", str(START_MS + 9))
+    one.take_letter("100", str(START_MS), 101)
+    one.take_letter("", "", 101)  # an origin is a header, and may claim anything
+    one.take_letter("first", str(START_MS + 9), 101)
+    one.take_letter("101", "9" * 30, 101)
     (letter,) = one.take([Record("reviews", 0, 7, START_MS + 1, b"shoe", b"{")])
     assert dict(letter.headers)[f"{PREFIX}offset"] == b"7"
 

@@ -79,7 +79,7 @@ class Poller:
             if not _refused(error):
                 self._begin_anew()
             raise LagError(
-                f"{self._bootstrap} does not tell the groups' lag: {error.args[0].str()}. It needs a broker that "
+                f"{self._bootstrap} does not tell the groups' lag: {_words(error.args[0])}. It needs a broker that "
                 "answers (one to begin with: salience broker apache up), and Describe on the groups, on their topics "
                 "and, to list all groups, on the cluster"
             ) from error
@@ -203,15 +203,20 @@ def _answers(futures: Mapping[str, "Future[Any]"]) -> tuple[dict[str, Any], dict
 
 def _lacking(silent: KafkaError | None, missed: Collection[str], unasked: Mapping[str, KafkaException]) -> str:
     """What the poll could not learn, in words; "" if nothing."""
-    told = [f"a broker does not list its groups ({silent.str()})"] if silent else []
+    told = [f"a broker does not list its groups ({_words(silent)})"] if silent else []
     if missed:
         told.append(f"no broker lists {_some(missed)} now")
     if refused := {name for name, error in unasked.items() if _refused(error)}:
         told.append(f"{_some(refused)} may not be looked at: grant Describe on the groups, or name others: --group")
     if unanswered := unasked.keys() - refused:
-        why = unasked[min(unanswered)].args[0].str()
+        why = _words(unasked[min(unanswered)].args[0])
         told.append(f"the coordinator of {_some(unanswered)} does not answer ({why})")
     return "; ".join(told)
+
+
+def _words(error: KafkaError) -> str:
+    """What an error says of itself, and its name where that is nothing."""
+    return str(error.str() or error.name())
 
 
 def _refused(error: KafkaException) -> bool:

@@ -187,6 +187,14 @@ def test_brokers_that_fall_silent_before_they_tell_the_log_ends_are_a_poll_that_
         asking(admin).poll()
 
 
+def test_an_error_without_words_is_told_by_its_name(asking: Ask) -> None:
+    wordless = KafkaException(KafkaError(KafkaError._TRANSPORT, ""))
+    with pytest.raises(LagError, match=r"nowhere:1 does not tell the groups' lag: _TRANSPORT\. It needs"):
+        asking(Admin({"g": wordless}, {})).poll()
+    half = asking(Admin({"g": wordless, "other": {CLICKS: 1}}, {CLICKS: 2})).poll()
+    assert half.lacking == "the coordinator of g does not answer (_TRANSPORT)"
+
+
 def test_a_coordinator_that_does_not_answer_is_a_poll_that_failed_and_nothing_committed_for_a_watch(
     asking: Ask,
 ) -> None:

@@ -40,6 +40,7 @@ from streams.identity import TopicIdentity, partitioner
 from streams.intake import Intake
 from streams.lanes.lane import Shared
 from streams.lanes.snapshots import Snapshots
+from streams.mendable import MendableError
 from streams.metrics.page import metrics_page
 from streams.metrics.worker import Metrics
 from streams.models.switch import ModelSwitch
@@ -161,7 +162,7 @@ def _bare_app(settings: Settings) -> faust.App:
     return app
 
 
-class HomeError(RuntimeError):
+class HomeError(MendableError):
     """The folder of snapshots and logs cannot be made."""
 
 

@@ -25,6 +25,7 @@ from streams.clock import wall_ms
 from streams.connection import aiokafka_options
 from streams.fetching import fetch
 from streams.leaving import end_reading
+from streams.mendable import MendableError
 from streams.wire import UNREADABLE, Click, Impression, Placement, Slot
 
 USERS_MAX = 100_000
@@ -56,7 +57,7 @@ def _runs(slot: Slot, now_ms: float) -> bool:
     return slot.until_ms is UNSET or now_ms < slot.until_ms
 
 
-class ViewError(RuntimeError):
+class ViewError(MendableError):
     """The view cannot follow its topic; the message says why and what to do."""
 
 

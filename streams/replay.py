@@ -21,6 +21,7 @@ from streams.columns import source_of
 from streams.connection import aiokafka_options
 from streams.identity import partitioner
 from streams.logs import Event, Log
+from streams.mendable import MendableError
 from streams.wire import Ad, encode_json
 
 RECORDS_PER_ROUND = 20_000
@@ -40,7 +41,7 @@ Produced = tuple[bytes, bytes, int | None]
 """Key, value, timestamp (None: now)."""
 
 
-class ReplayError(RuntimeError):
+class ReplayError(MendableError):
     """A log that cannot be replayed onto these topics; the message says what to do."""
 
 

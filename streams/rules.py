@@ -16,6 +16,7 @@ from scoring.market import Cap, Terms
 from scoring.rows import RING_SIZE
 from scoring.units import DAY_MS, MINUTE_MS
 from scoring.variety import Method
+from streams.mendable import MendableError
 
 DIVERSITY = 0.2
 """Strength if a file asks for diversity without one: it costs 0.3 % of NDCG (``salience simulate diversity``)."""
@@ -60,7 +61,7 @@ CAP_MINUTES = 30
 placements of ten ads, and that is all that a row remembers."""
 
 
-class RulesError(ValueError):
+class RulesError(MendableError, ValueError):
     """A rules file that cannot be followed: every error in it, one a line."""
 
 

@@ -7,10 +7,12 @@ variables say where they go (``OTEL_EXPORTER_OTLP_ENDPOINT``, ``OTEL_TRACES_SAMP
 from collections.abc import Sequence
 from typing import Any
 
+from streams.mendable import MendableError
+
 SERVICE = "salience-worker"
 
 
-class TracesError(RuntimeError):
+class TracesError(MendableError):
     """Traces are on but cannot be made; the message says what to install."""
 
 

@@ -25,6 +25,7 @@ from streams.columns import columns
 from streams.decode import Record, valid
 from streams.learnable import Offered
 from streams.logs import Event
+from streams.mendable import MendableError
 from streams.reading import ends_of, read_topic
 from streams.topics import AD_IMPRESSIONS, ADS, CLICKS, DECISIONS
 from streams.wire import UNREADABLE, Ad, Click, Impression
@@ -58,7 +59,7 @@ slot, where only one ad may have been left."""
 Table = npt.NDArray[Any]
 
 
-class ReportError(ValueError):
+class ReportError(MendableError):
     """No report can be made of the log: the message says what is wrong, and what to do."""
 
 

@@ -3,7 +3,7 @@
 import logging
 import sys
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from importlib import import_module
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -31,6 +31,12 @@ PeersPython = Annotated[
     Path | None, typer.Option(exists=True, dir_okay=False, help="Python interpreter with Quix Streams; else this one.")
 ]
 
+Report = Mapping[str, Any]
+Say = Callable[[str], None]
+"""Told how far it is."""
+Run = Callable[[Any, Say], Report]
+"""Called with a benchmark's module."""
+
 INGESTED = 500_000
 RECOVERED = 1_000_000
 """Events and users that the goals assume; other sizes share fixed costs differently, and have no goals."""
@@ -43,11 +49,10 @@ def ingest(events: Events = INGESTED, runs: Runs = 1, peers_python: PeersPython 
     Starts its own Apache Kafka, in a temporary folder (2 GB a run); worker and
     peers share one core.
     """
-    with _measuring() as say:
-        from tests.bench import ingest as benchmark
-
-        python = str(peers_python or sys.executable)
-        _tell(benchmark.run(events, runs, say, python), as_json, whole=events == INGESTED)
+    python = str(peers_python or sys.executable)
+    _measure(
+        "ingest", lambda benchmark, say: benchmark.run(events, runs, say, python), as_json, whole=events == INGESTED
+    )
 
 
 @app.command(epilog="Example: salience bench e2e --runs 3 --json")
@@ -56,10 +61,7 @@ def e2e(events: Events = 100_000, runs: Runs = 1, as_json: Json = False) -> None
 
     Starts its own Apache Kafka, in a temporary folder; the worker has one core.
     """
-    with _measuring() as say:
-        from tests.bench import e2e as benchmark
-
-        _tell(benchmark.run(events, runs, say), as_json)
+    _measure("e2e", lambda benchmark, say: benchmark.run(events, runs, say), as_json)
 
 
 @app.command(epilog="Example: salience bench latency --seconds 20 --guarantee exactly_once --json")
@@ -70,10 +72,8 @@ def latency(seconds: Seconds = 60, runs: Runs = 1, guarantee: OneGuarantee = Non
     separate process, and counts from the moment that an event was due. A run
     takes nine times --seconds, half as long with one guarantee.
     """
-    with _measuring() as say:
-        from tests.bench import latency as benchmark
-
-        _tell(benchmark.run(seconds, runs, say, (guarantee,) if guarantee else benchmark.GUARANTEES), as_json)
+    only = [(guarantee,)] if guarantee else []
+    _measure("latency", lambda benchmark, say: benchmark.run(seconds, runs, say, *only), as_json)
 
 
 @app.command(epilog="Example: salience bench overload --json")
@@ -82,10 +82,7 @@ def overload(seconds: Seconds = 120, runs: Runs = 1, as_json: Json = False) -> N
 
     Starts its own Apache Kafka, in a temporary folder.
     """
-    with _measuring() as say:
-        from tests.bench import overload as benchmark
-
-        _tell(benchmark.run(seconds, runs, say), as_json)
+    _measure("overload", lambda benchmark, say: benchmark.run(seconds, runs, say), as_json)
 
 
 @app.command(epilog="Example: salience bench swap --seconds 30 --json")
@@ -95,10 +92,7 @@ def swap(seconds: Seconds = 60, runs: Runs = 1, as_json: Json = False) -> None:
     Starts its own Apache Kafka, in a temporary folder. A run takes about 2.5
     times --seconds.
     """
-    with _measuring() as say:
-        from tests.bench import swap as benchmark
-
-        _tell(benchmark.run(seconds, runs, say), as_json)
+    _measure("swap", lambda benchmark, say: benchmark.run(seconds, runs, say), as_json)
 
 
 @app.command(epilog="Example: salience bench scale --json")
@@ -107,20 +101,13 @@ def scale(quick: Quick = False, runs: Runs = 1, as_json: Json = False) -> None:
 
     Starts its own Apache Kafka, in a temporary folder (10 GB a run).
     """
-    with _measuring() as say:
-        from tests.bench import scale as benchmark
-
-        _tell(benchmark.run(runs, say, quick=quick), as_json, whole=not quick)
+    _measure("scale", lambda benchmark, say: benchmark.run(runs, say, quick=quick), as_json, whole=not quick)
 
 
 @app.command(epilog="Example: salience bench learn --runs 5 --json")
 def learn(runs: Runs = 1, as_json: Json = False) -> None:
     """Measure the online click layer without a broker: predicting, learning, building features."""
-    with _measuring() as say:
-        from tests.bench import learn as benchmark
-        from tests.bench.report import repeated
-
-        _tell(repeated("learn", runs, benchmark.run, say), as_json)
+    _measure("learn", _repeated("learn", runs), as_json)
 
 
 @app.command(epilog="Example: salience bench receipts --events 20000 --json")
@@ -130,20 +117,13 @@ def receipts(events: Events = 100_000, runs: Runs = 1, as_json: Json = False) ->
     Starts its own Apache Kafka, in a temporary folder (2 GB a run); a worker
     makes the receipts.
     """
-    with _measuring() as say:
-        from tests.bench import receipts as benchmark
-
-        _tell(benchmark.run(events, runs, say), as_json)
+    _measure("receipts", lambda benchmark, say: benchmark.run(events, runs, say), as_json)
 
 
 @app.command(epilog="Example: salience bench score --runs 5 --json")
 def score(quick: Quick = False, runs: Runs = 1, as_json: Json = False) -> None:
     """Measure one placement without a broker, from rows to encoded messages, beside onnxruntime alone."""
-    with _measuring() as say:
-        from tests.bench import score as benchmark
-        from tests.bench.report import repeated
-
-        _tell(repeated("score", runs, lambda: benchmark.run(quick=quick), say), as_json, whole=not quick)
+    _measure("score", _repeated("score", runs, quick=quick), as_json, whole=not quick)
 
 
 @app.command(epilog="Example: salience bench state --users 100000 --json")
@@ -153,15 +133,14 @@ def state(users: Users = RECOVERED, runs: Runs = 1, as_json: Json = False) -> No
     Starts its own Apache Kafka, in a temporary folder (6 GB for a million
     users).
     """
-    with _measuring() as say:
-        from tests.bench import recovery as benchmark
-
-        _tell(benchmark.run(users, runs, say), as_json, whole=users == RECOVERED)
+    _measure("recovery", lambda benchmark, say: benchmark.run(users, runs, say), as_json, whole=users == RECOVERED)
 
 
-@contextmanager
-def _measuring() -> Iterator[Callable[[str], None]]:
-    """Make `tests` importable and yield a way to report progress; a failure ends with exit status 1."""
+def _measure(name: str, run: Run, as_json: bool, *, whole: bool = True) -> None:
+    """``run`` a benchmark of ``tests/bench``; print its report as one object, or as tables for people.
+
+    These show medians, the range of several runs, and goals. ``whole``: the run has the size that the goals assume.
+    """
     import streams
 
     root = Path(streams.__file__).parents[1]
@@ -171,31 +150,17 @@ def _measuring() -> Iterator[Callable[[str], None]]:
             "clone the repository, `make setup`, and run .venv/bin/salience bench there"
         )
     sys.path.insert(0, str(root))
-    from deploy.brokers import BrokerError
-    from streams.lag.watch import StalledError
-    from tests.bench.bed import BenchError
+    from tests.bench.goals import judged
 
     logging.getLogger("aiokafka").setLevel(logging.ERROR)  # a new topic has no leader yet: aiokafka retries
     people = screen(stderr=True)
-    try:
-        with undone_when_told_to_end(), people.status("measuring", spinner="line") as status:
+    with undone_when_told_to_end(), people.status("measuring", spinner="line") as status:
 
-            def say(line: str) -> None:
-                status.update(coloured(line))
-                people.print(coloured(line, "dim"))
+        def say(line: str) -> None:
+            status.update(coloured(line))
+            people.print(coloured(line, "dim"))
 
-            yield say
-    except (BenchError, BrokerError, StalledError) as error:
-        fail(error)
-
-
-def _tell(report: Mapping[str, Any], as_json: bool, *, whole: bool = True) -> None:
-    """Print the report as one object, or as tables for people: medians, the range of several runs, and goals.
-
-    ``whole``: the run has the size that the goals assume.
-    """
-    from tests.bench.goals import judged
-
+        report = run(import_module(f"tests.bench.{name}"), say)
     goals = judged(report) if whole else {}
     if as_json:
         answer({**report, "goals": goals})
@@ -205,7 +170,18 @@ def _tell(report: Mapping[str, Any], as_json: bool, *, whole: bool = True) -> No
         screen().print(_goals_table(goals))
 
 
-def _table(report: Mapping[str, Any]) -> Table:
+def _repeated(name: str, runs: int, **how: bool) -> Run:
+    """A benchmark that measures once, so many times."""
+
+    def run(benchmark: Any, say: Say) -> Report:
+        from tests.bench.report import repeated
+
+        return repeated(name, runs, lambda: benchmark.run(**how), say)
+
+    return run
+
+
+def _table(report: Report) -> Table:
     ranged = "min" in report
     table = Table("", *(["median", "least", "most"] if ranged else [""]), box=None, show_header=ranged)
     for at, depth, value in _rows({name: part for name, part in report.items() if name not in ("min", "max")}):
@@ -228,7 +204,7 @@ def _goals_table(goals: Mapping[str, Mapping[str, Any]]) -> Table:
     return table
 
 
-def _rows(report: Mapping[str, Any], above: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], int, Any]]:
+def _rows(report: Report, above: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], int, Any]]:
     """Every part of a report: the names that lead to it, its depth, and its value."""
     for name, value in report.items():
         at = (*above, name)

@@ -48,19 +48,13 @@ def demo(
 
     Exit status 1 if something failed, or nothing was shown to anybody.
     """
-    from deploy.brokers import BrokerError
-    from streams.client import ViewError
     from streams.demo.run import run_demo
-    from streams.demo.shopping import Plan, SilentBrokerError
-    from streams.demo.worker import WorkerFailedError
+    from streams.demo.shopping import Plan
 
     people = screen(stderr=as_json)
     people.print("Starting a broker and a worker, for a few seconds ...")
-    try:
-        with tempfile.TemporaryDirectory(prefix="salience-demo-") as folder, _live(people) as show:
-            report = run_demo(Plan(seconds, users, seed), Path(folder), show)
-    except (BrokerError, WorkerFailedError, SilentBrokerError, ViewError) as error:
-        fail(error)
+    with tempfile.TemporaryDirectory(prefix="salience-demo-") as folder, _live(people) as show:
+        report = run_demo(Plan(seconds, users, seed), Path(folder), show)
     _tell(report, people, as_json)
 
 
@@ -94,8 +88,7 @@ def shoppers(
     """
     import asyncio
 
-    from streams.client import ViewError
-    from streams.demo.shopping import NoPlacementError, Plan, SilentBrokerError, StrangeAdsError
+    from streams.demo.shopping import NoPlacementError, Plan, StrangeAdsError
     from streams.demo.visit import OthersShopError, visit
 
     settings = settings_of(bootstrap=bootstrap, topic_prefix=prefix)
@@ -114,8 +107,6 @@ def shoppers(
     except NoPlacementError as error:
         here = f"{at} --prefix {prefixed}" if prefixed else at
         fail(f"{error} Does a worker run? salience worker {here}. If one does: salience doctor {here}")
-    except (SilentBrokerError, ViewError) as error:
-        fail(error)
     _tell(report, people, as_json)
 
 

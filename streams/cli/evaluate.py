@@ -257,14 +257,11 @@ def headlines(
     Models learn from no headline of the test. 95 % intervals are a bootstrap
     over tests, if there are ten or more. Needs the extra text.
     """
-    from scoring.text import TextEncoderError
-    from streams.logs import LogError
-
     console = screen(stderr=as_json)
     try:
         with bars(console) as progress:
             report = _headlines(data, test, z_min, seed, progress)
-    except (LogError, TextEncoderError, ValueError) as error:
+    except ValueError as error:
         fail(error)
     if as_json:
         answer(report)

@@ -9,7 +9,7 @@ import typer
 
 from streams.cli.ending import until_told
 from streams.cli.experiment_report import REFEREE_RUNS, idle, newest, show, warn_silent, warn_unjudged
-from streams.cli.failing import fail, or_fail
+from streams.cli.failing import fail
 from streams.cli.options import Bootstrap, Json, LogJson, PagesPort, Prefix, answer, control_of, settings_of
 from streams.cli.screen import Table, percent, screen
 from streams.clock import wall_ms
@@ -104,24 +104,22 @@ def create(
     from streams.models.desk import begin_anew, tried
 
     settings = settings_of(bootstrap=bootstrap, topic_prefix=prefix)
-    asked = or_fail(
-        lambda: partial(
-            registry.create,
-            name=arms.named("NAME", name),
-            arms=arms.arms(arm),
-            layer=arms.named("--layer", layer),
-            width=width,
-            primary=arms.metric("--primary", primary),
-            guardrails=[arms.guardrail(one) for one in guardrail],
-            bandit=arms.bandit(allocation, minimum, epoch),
-            interleaved=interleave,
-        )
+    asked = partial(
+        registry.create,
+        name=arms.named("NAME", name),
+        arms=arms.arms(arm),
+        layer=arms.named("--layer", layer),
+        width=width,
+        primary=arms.metric("--primary", primary),
+        guardrails=[arms.guardrail(one) for one in guardrail],
+        bandit=arms.bandit(allocation, minimum, epoch),
+        interleaved=interleave,
     )
     control = control_of(settings)
-    made = or_fail(lambda: asked(control.all(ExperimentSetting), time_ms=wall_ms()))
+    made = asked(control.all(ExperimentSetting), time_ms=wall_ms())
     _check_models(made, registry.objections(made, control))
-    or_fail(lambda: asyncio.run(tried(settings, control, models_of([made]))))
-    or_fail(lambda: asyncio.run(begin_anew(settings, models_of([made]))))
+    asyncio.run(tried(settings, control, models_of([made])))
+    asyncio.run(begin_anew(settings, models_of([made])))
     _tell(_written(settings, partial(asked, time_ms=made.time_ms), made), as_json)
 
 
@@ -268,8 +266,7 @@ def referee(
 
     from streams.experiments.exporter import RefereeCollector
     from streams.experiments.report import Verdicts
-    from streams.experiments.service import RefereeError, RefereeService
-    from streams.experiments.store import StoreError
+    from streams.experiments.service import RefereeService
     from streams.log_lines import configure_logging
     from streams.metrics.serve import serving
 
@@ -290,10 +287,7 @@ def referee(
         async with serving(RefereeCollector(seen), settings, port, say, seen.unwell):
             await service.run(follow=not once)
 
-    try:
-        asyncio.run(served() if once else until_told(served()))
-    except (RefereeError, StoreError) as error:
-        fail(error)
+    asyncio.run(served() if once else until_told(served()))
 
 
 def _written(
@@ -304,7 +298,7 @@ def _written(
     from streams.experiments.registry import absences
 
     _write(settings, [made])
-    stands = or_fail(lambda: settled(draft, made, partial(control_of, settings), partial(_write, settings)))
+    stands = settled(draft, made, partial(control_of, settings), partial(_write, settings))
     # Again: a model may have been removed before the draft was written.
     _check_models(stands, absences(stands, control_of(settings)))
     return stands
@@ -321,8 +315,7 @@ def _alter(
     """Change an experiment, and tell what stands now."""
     from streams.experiments.changes import alter
 
-    read, write = partial(control_of, settings), partial(_write, settings)
-    stands = or_fail(lambda: alter(name, change, read, write))
+    stands = alter(name, change, partial(control_of, settings), partial(_write, settings))
     _tell(stands, as_json)
     return stands
 

@@ -4,7 +4,6 @@ import asyncio
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from streams.cli.failing import or_fail
 from streams.cli.screen import Table, coloured, moment, percent, screen
 
 if TYPE_CHECKING:
@@ -37,7 +36,7 @@ def newest(settings: "Settings") -> "dict[str, ExperimentReport]":
                     found[one.experiment] = one
         return found
 
-    return or_fail(lambda: asyncio.run(read()))
+    return asyncio.run(read())
 
 
 def warn_unjudged(settings: "Settings", over: "ExperimentSetting") -> None:

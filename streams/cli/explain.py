@@ -38,12 +38,9 @@ def explain(
     from streams.sparing import put_off
 
     put_off()
-    from scoring.manifest import ModelError
-    from scoring.text import TextEncoderError
     from streams.explain import recompute
     from streams.receipt_search import find_receipt
     from streams.receipts import check_receipt
-    from streams.rules import RulesError
     from streams.topics import DECISIONS
 
     settings = settings_of(bootstrap=bootstrap, topic_prefix=prefix, model=model)
@@ -57,11 +54,8 @@ def explain(
         check_receipt(decision)
     except ValueError as error:
         fail(none + str(error))
-    try:
-        other = decision.other.model if decision.other is not None else None
-        engine = asyncio.run(_engine(settings, decision.versions["model"], other))
-    except (ModelError, RulesError, TextEncoderError) as error:
-        fail(error)
+    other = decision.other.model if decision.other is not None else None
+    engine = asyncio.run(_engine(settings, decision.versions["model"], other))
     try:
         result = recompute(decision, engine)
     except ValueError as error:

@@ -45,18 +45,6 @@ def _say(error: str) -> None:
         screen(stderr=True, soft_wrap=True).print(f"Error: {error}")
 
 
-def or_fail(call: Callable[[], T]) -> T:
-    """Return what ``call`` returns; its `ValueError` ends the command."""
-    from streams.connection import ConnectionSettingsError
-
-    try:
-        return call()
-    except ConnectionSettingsError:
-        raise  # a wrong setting, not a refusal: `Salience` reports it
-    except ValueError as error:
-        fail(error)
-
-
 @contextmanager
 def writing(out: Path, helps: str) -> Iterator[None]:
     """Ends the command if its result cannot be written to ``out``; ``helps``: what to do then."""
@@ -67,7 +55,7 @@ def writing(out: Path, helps: str) -> Iterator[None]:
 
 
 class Salience(TyperGroup):
-    """The root of all commands: a broker's failure or a wrong setting becomes a message, without a traceback."""
+    """The root of all commands: what a user can mend becomes a message, without a traceback, and needs no handler."""
 
     def main(self, *args: Any, **more: Any) -> Any:
         """Run one command in a context of its own: how it was to fail is not how the next in this process fails."""
@@ -128,6 +116,12 @@ def _tell(error: Exception) -> None:
     from confluent_kafka import KafkaException
     from msgspec import DecodeError
 
+    from deploy.brokers import BrokerError
+    from scoring.manifest import ModelError
+    from scoring.text import TextEncoderError
+
+    if isinstance(error, BrokerError | ModelError | TextEncoderError):  # of packages that import nothing of this one
+        fail(error)
     if isinstance(error, KafkaError | KafkaException):
         fail(f"the broker failed: {str(error).removesuffix('.')}. Look closer: salience doctor")
     if isinstance(error, DecodeError):

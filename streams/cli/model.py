@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from streams.cli.failing import fail, or_fail
+from streams.cli.failing import fail
 from streams.cli.options import Bootstrap, Json, Prefix, answer, control_of, settings_of
 from streams.cli.screen import Table, percent, screen
 from streams.clock import wall_ms
@@ -37,8 +37,10 @@ def list_(bootstrap: Bootstrap = None, prefix: Prefix = None, as_json: Json = Fa
     "told" shows the age of the newest report, then of the oldest and its lane
     (--json: of every lane). To see whether a lane is down: salience lag.
     """
+    from streams.models.roles import roles_told
+
     control = control_of(settings_of(bootstrap=bootstrap, topic_prefix=prefix))
-    roles, told = _roles(control), [_told(control, version) for version in _versions(control)]
+    roles, told = roles_told(control), [_told(control, version) for version in _versions(control)]
     if as_json:
         answer({"live": roles.live or None, "reason": roles.reason, "forced": roles.forced, "models": told})
         return
@@ -83,7 +85,7 @@ def push(
     from streams.models.desk import push as push_model
 
     settings = settings_of(bootstrap=bootstrap, topic_prefix=prefix)
-    pushed = or_fail(lambda: asyncio.run(push_model(settings, directory)))
+    pushed = asyncio.run(push_model(settings, directory))
     if as_json:
         answer({"model": pushed.model, "bytes": pushed.bytes, "parity": pushed.parity, "score_ms": pushed.score_ms})
     else:
@@ -165,7 +167,7 @@ def promote(
     pushed = _pushed(control, version)
     limits = Limits(outcomes_min, clicks_min, miscalibrated_max, worse_max)
     record = _record(control, version)
-    found = [*or_fail(lambda: asyncio.run(parity(settings, pushed))), *objections(pushed, record, limits)]
+    found = [*asyncio.run(parity(settings, pushed)), *objections(pushed, record, limits)]
     if found and not force:
         told = "\n  ".join(found)
         fail(f"{version} is not promoted:\n  {told}\nIf it must be: --force --reason '...'")
@@ -193,7 +195,7 @@ def remove(version: Version, bootstrap: Bootstrap = None, prefix: Prefix = None,
     from streams.models.desk import remove as remove_model
 
     settings = settings_of(bootstrap=bootstrap, topic_prefix=prefix)
-    or_fail(lambda: asyncio.run(remove_model(settings, version)))
+    asyncio.run(remove_model(settings, version))
     if as_json:
         answer({"removed": version})
     else:
@@ -212,14 +214,14 @@ def _change(
 
     from streams.control import publish
     from streams.models.desk import begin_anew
-    from streams.models.roles import roles_of, settled
+    from streams.models.roles import roles_of, roles_told, settled
 
     def write(messages: "Sequence[ModelRoles]", gone: "Sequence[ModelRoles]") -> None:
         asyncio.run(publish(settings, messages, gone))
 
-    made = or_fail(lambda: change(_roles(control)))
-    or_fail(lambda: asyncio.run(begin_anew(settings, roles_of(made, ()).versions)))
-    roles = or_fail(lambda: settled(made, lambda: control_of(settings), write))
+    made = change(roles_told(control))
+    asyncio.run(begin_anew(settings, roles_of(made, ()).versions))
+    roles = settled(made, lambda: control_of(settings), write)
     if as_json:
         answer(msgspec.to_builtins(roles) | more)
         return
@@ -233,9 +235,9 @@ def _told(control: "Control", version: str) -> dict[str, Any]:
     """A model, as --json shows it."""
     from streams.control_wire import ExperimentSetting, PushedModel
     from streams.experiments.registry import models_of
-    from streams.models.roles import state_of
+    from streams.models.roles import roles_told, state_of
 
-    roles, record, pushed = _roles(control), _record(control, version), control.get(PushedModel, version)
+    roles, record, pushed = roles_told(control), _record(control, version), control.get(PushedModel, version)
     state = state_of(roles, version)
     if state == "pushed" and version in models_of(control.all(ExperimentSetting).values()):
         state = "experiment"
@@ -293,8 +295,9 @@ _UNITS = ((86_400, "d"), (3_600, "h"), (60, "min"), (1, "s"))
 
 def _versions(control: "Control") -> list[str]:
     from streams.control_wire import PushedModel
+    from streams.models.roles import roles_told
 
-    roles = _roles(control)
+    roles = roles_told(control)
     pushed = sorted(control.all(PushedModel).values(), key=lambda one: one.time_ms)
     named = (roles.live, *roles.former, roles.canary, roles.shadow)
     return list(dict.fromkeys([*(one.model for one in pushed), *(version for version in named if version)]))
@@ -304,16 +307,10 @@ def _record(control: "Control", version: str) -> "Record":
     """The record of a model that decides whether it may be promoted."""
     from streams.control_wire import ExperimentSetting, ModelStatus
     from streams.experiments.registry import models_of
-    from streams.models.roles import record_of
+    from streams.models.roles import record_of, roles_told
 
     arms = models_of(control.all(ExperimentSetting).values())
-    return record_of(version, _roles(control), arms, control.all(ModelStatus).values())
-
-
-def _roles(control: "Control") -> "ModelRoles":
-    from streams.models.roles import roles_told
-
-    return roles_told(control)
+    return record_of(version, roles_told(control), arms, control.all(ModelStatus).values())
 
 
 def _pushed(control: "Control", version: str) -> "PushedModel":

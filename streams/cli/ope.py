@@ -55,7 +55,6 @@ def ope(
     Example: salience ope --log topics --policy temperature=0.5 --slots 3
     """
     from streams.choices import temperature_of
-    from streams.logs import LogError
 
     try:
         temperature = temperature_of(policy)
@@ -74,7 +73,7 @@ def ope(
             _tell(told_of(choices, policy), as_json)
         else:
             fail(f"--log {log}: expected topics, hillstrom:DIR or obd:DIR", 2)
-    except (LogError, ValueError) as error:
+    except ValueError as error:
         fail(error)
 
 

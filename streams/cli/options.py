@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from streams.cli.failing import fail, or_fail
+from streams.cli.failing import fail
 
 if TYPE_CHECKING:
     from pydantic_core import ErrorDetails
@@ -132,7 +132,7 @@ def control_of(settings: "Settings") -> "Control":
 
     from streams.control import read_control
 
-    return or_fail(lambda: asyncio.run(read_control(settings)))
+    return asyncio.run(read_control(settings))
 
 
 def answer(told: object) -> None:

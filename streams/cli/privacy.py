@@ -1,13 +1,12 @@
 """``salience privacy``: a person's data, their consent, and their erasure with its proof."""
 
 import asyncio
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from streams.cli.failing import fail, or_fail
+from streams.cli.failing import fail
 from streams.cli.options import Bootstrap, Json, Prefix, answer, as_text, settings_of
 from streams.cli.screen import Table, moment, reading, screen
 
@@ -172,7 +171,10 @@ def _publish(settings: "Settings", messages: "Sequence[ControlMessage]", *, as_j
     from streams.topics import CONTROL
 
     for message in messages:  # lanes would refuse an invalid one, and the request would never be met
-        or_fail(partial(read_message, message.key, msgspec.json.encode(message)))
+        try:
+            read_message(message.key, msgspec.json.encode(message))
+        except ValueError as error:
+            fail(error)
     partitions_of(settings.bootstrap, settings.topic_prefix + CONTROL)  # before a producer waits for a missing topic
     offsets = asyncio.run(publish(settings, messages))
     if as_json:

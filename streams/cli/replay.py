@@ -4,8 +4,7 @@ import asyncio
 import logging
 import tempfile
 import uuid
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -13,7 +12,6 @@ import typer
 from rich.console import Console, RenderableType
 from rich.progress import Progress
 
-from streams.cli.failing import fail
 from streams.cli.options import Bootstrap, Guarantee, Json, LogFolder, answer, settings_of
 from streams.cli.screen import Table, bars, coloured, screen
 
@@ -60,11 +58,11 @@ def kuairand(
     multiple = _multiple(speed, worker=worker)
     settings = settings_of(bootstrap=bootstrap, guarantee=guarantee)
     plan = Plan(settings.bootstrap, prefix or f"replay-{uuid.uuid4().hex[:8]}-", partitions, settings.guarantee)
-    with _failures():
-        log = read(data)
-        if limit is not None:
-            log = Log(log.ads, log.events[:limit])
-        _replay(log, plan, multiple, worker, as_json)
+    logging.getLogger("aiokafka").setLevel(logging.CRITICAL)  # failures are raised, and the command reports them
+    log = read(data)
+    if limit is not None:
+        log = Log(log.ads, log.events[:limit])
+    _replay(log, plan, multiple, worker, as_json)
 
 
 def _multiple(speed: str, *, worker: bool) -> float | None:
@@ -161,18 +159,3 @@ def _show(people: Console, report: "Report") -> None:
     people.print(table)
     for each in report.differences:
         people.print(f"user {each.user} {each.field or 'row'}: expected {each.expected}, got {each.got}")
-
-
-@contextmanager
-def _failures() -> Iterator[None]:
-    """A failure becomes a message and exit status 1."""
-    from streams.demo.worker import WorkerFailedError
-    from streams.lag.watch import StalledError
-    from streams.logs import LogError
-    from streams.replay import ReplayError
-
-    logging.getLogger("aiokafka").setLevel(logging.CRITICAL)  # failures are raised, and reported here
-    try:
-        yield
-    except (LogError, ReplayError, WorkerFailedError, StalledError) as error:
-        fail(error)

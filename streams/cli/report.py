@@ -61,11 +61,10 @@ def report(
         fail(f"{', '.join(missing)} missing, which draws the page: pip install 'salience[report]'")
 
     from scoring.seal import Seal
-    from streams.behaviour.gathered import Gatherer, ReportError
+    from streams.behaviour.gathered import Gatherer
     from streams.behaviour.page import page
     from streams.behaviour.report import report as report_of
     from streams.clock import wall_ms
-    from streams.logs import LogError
 
     settings = settings_of(bootstrap=bootstrap, topic_prefix=prefix)
     gatherer = Gatherer(
@@ -85,7 +84,7 @@ def report(
             progress.add_task("Counting and drawing")
             found = report_of(gatherer.gathered(), source)
             drawn = page(found)
-    except (LogError, ReportError, OSError) as error:
+    except OSError as error:
         fail(error)
     with writing(out, A_FILE):
         out.write_text(drawn, encoding="utf-8")

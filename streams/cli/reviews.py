@@ -11,7 +11,6 @@ import typer
 from rich.progress import Progress
 
 from streams.cli.ending import until_told
-from streams.cli.failing import fail
 from streams.cli.options import Bootstrap, Json, LogJson, PagesPort, Prefix, a_folder_there, answer, settings_of
 from streams.cli.screen import Table, screen
 
@@ -35,16 +34,11 @@ Seed = Annotated[int, typer.Option(min=0, max=2**31, help="Seed of the order of 
 @app.command(epilog="Example: salience reviews evaluate --data ./reviews --json")
 def evaluate(data: Data, seed: Seed = 1, as_json: Json = False) -> None:
     """Predict each rated review before learning from it, in one pass; then simulate a thousand turns of tone."""
-    from streams.logs import LogError
     from streams.logs.reviews import judge
 
-    people = screen(stderr=True)
-    try:
-        with Progress(console=people, transient=True) as progress:
-            task = progress.add_task("reviews", total=None)
-            judged = judge(data, seed, lambda: progress.advance(task))
-    except LogError as error:
-        fail(error)
+    with Progress(console=screen(stderr=True), transient=True) as progress:
+        task = progress.add_task("reviews", total=None)
+        judged = judge(data, seed, lambda: progress.advance(task))
     if as_json:
         answer(judged.as_json())
         return
@@ -83,7 +77,7 @@ def follow(
     import structlog
 
     from streams.log_lines import configure_logging
-    from streams.reviews.feed import ReviewError, ReviewFeed
+    from streams.reviews.feed import ReviewFeed
 
     settings = settings_of(bootstrap=bootstrap, topic_prefix=prefix)
     configure_logging(log_json=log_json)
@@ -98,10 +92,7 @@ def follow(
             say(f"{tone.of} {tone.name} has turned: {tone.tone:.2f} of late")
 
     feed = ReviewFeed(settings, tell)
-    try:
-        asyncio.run(until_told(_served(feed, settings, port, say, progress, follow=not once)))
-    except ReviewError as error:
-        fail(error)
+    asyncio.run(until_told(_served(feed, settings, port, say, progress, follow=not once)))
     read = feed.reviewer
     say(f"{read.reviews:,} reviews read, {read.refused:,} refused, {read.repeated:,} sent again")
 

@@ -87,15 +87,11 @@ def _failures(bootstrap: str) -> Iterator[None]:
     """A broker's failure becomes a message and exit status 1."""
     from aiokafka.errors import KafkaError
 
-    from streams.client import ViewError
-
     library = logging.getLogger("aiokafka")
     level = library.level
     library.setLevel(logging.CRITICAL)  # failures are raised, and reported here
     try:
         yield
-    except ViewError as error:
-        fail(error)
     except KafkaError as error:
         fail(
             f"{bootstrap} does not answer ({error!r})."

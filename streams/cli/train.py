@@ -135,17 +135,13 @@ def log(
     _require(out, data)
     from onnx_models.training import Config
     from streams.cli.trials import titles_of, trial_of
-    from streams.logs import LogError
 
     if find_spec("pyarrow") is None:
         fail("pyarrow is missing, which Parquet needs: pip install 'salience[evaluate]'")
     from streams.logs.parquet import read
 
     console = screen(stderr=as_json)
-    try:
-        held = read(data)
-    except LogError as error:
-        fail(error)
+    held = read(data)
     order = _Order(out.resolve().name, _log_in(data), Config(seed=seed), out, folds, console, as_json)
     titles = titles_of(wanted=text)
     _make(order, lambda progress: trial_of(held, progress, titles=titles))
@@ -200,7 +196,6 @@ def _make(order: _Order, prepare: "Callable[[Callable[[int, int], None]], Trial]
     from onnx_models.training import train
     from onnx_models.trial import Span
     from scoring.attention import load
-    from streams.logs import LogError
 
     with bars(order.console) as progress:
         task = progress.add_task("Applying events", total=None)
@@ -208,7 +203,7 @@ def _make(order: _Order, prepare: "Callable[[Callable[[int, int], None]], Trial]
             trial = prepare(lambda done, total: progress.update(task, completed=done, total=total))
             before = trial.before if len(trial.before) else None
             result = train(trial.learn, trial.items, order.config, _shown_in(progress), before)
-        except (LogError, ValueError) as error:
+        except ValueError as error:
             fail(error)
         ready = Ready.of(result.network, trial.items)
         said = ready.say(trial.stateful)

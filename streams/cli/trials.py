@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from streams.cli.failing import fail
 from streams.cli.options import settings_of
 from streams.cli.screen import screen
 from streams.logs import Log, LogError
@@ -78,13 +77,10 @@ def kuairand_trial(
 
 
 def titles_of(*, wanted: bool) -> "TextOf | None":
-    """What gives titles their vectors; None where they are not wanted. Ends the command where the extra is missing."""
-    from scoring.text import TextEncoderError, text_encoder
+    """What gives titles their vectors; None where they are not wanted. Raises `TextEncoderError`."""
+    from scoring.text import text_encoder
 
-    try:
-        return text_encoder().encode if wanted else None
-    except TextEncoderError as error:
-        fail(error)
+    return text_encoder().encode if wanted else None
 
 
 def require_later(spans: str, late: int, given: int, what: str) -> None:

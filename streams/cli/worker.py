@@ -5,7 +5,6 @@ from typing import Annotated
 
 import typer
 
-from streams.cli.failing import fail
 from streams.cli.options import Bootstrap, Guarantee, Home, LogJson, Model, Prefix, settings_of
 
 
@@ -40,22 +39,9 @@ def worker(
     from streams.sparing import put_off
 
     put_off()
-    from scoring.manifest import ModelError
-    from scoring.text import TextEncoderError
-    from streams.app import HomeError
-    from streams.lanes.recovery import RecoveryError
-    from streams.listening import ListenError
-    from streams.rules import RulesError
     from streams.running import run
-    from streams.topic_admin import TopicsError
-    from streams.traces import TracesError
 
-    told = (HomeError, ListenError, ModelError, RecoveryError, RulesError, TextEncoderError, TopicsError, TracesError)
-    try:
-        status = run(settings, log_json=log_json)
-    except told as error:
-        fail(error)
-    raise typer.Exit(status)
+    raise typer.Exit(run(settings, log_json=log_json))
 
 
 def _supervise() -> int:

@@ -25,6 +25,7 @@ from streams.demo.report import Report, Snapshot
 from streams.demo.shop import Event, Shoppers
 from streams.demo.stage import Stage
 from streams.demo.tally import Since, calibrations, dead_letters
+from streams.mendable import MendableError
 from streams.settings import Settings
 from streams.wire import Ad, Click, Placement, Tone
 
@@ -55,7 +56,7 @@ class NoPlacementError(RuntimeError):
     """Shoppers act, and no worker publishes a placement for them."""
 
 
-class SilentBrokerError(RuntimeError):
+class SilentBrokerError(MendableError):
     """The broker does not answer."""
 
     def __init__(self, bootstrap: str, seconds: float) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Self
 
 from deploy.brokers import process
+from streams.mendable import MendableError
 
 GRACE_S = 15.0
 """Time until the worker is killed; it has 10 s to stop by itself."""
@@ -15,7 +16,7 @@ LOG_LINES = 30
 """Lines of the worker's log that are shown when it dies."""
 
 
-class WorkerFailedError(RuntimeError):
+class WorkerFailedError(MendableError):
     """The worker ended by itself, or does not answer; the message has the end of its log."""
 
 

@@ -24,6 +24,7 @@ from streams.control_wire import (
     ModelStatus,
     PushedModel,
 )
+from streams.mendable import MendableError
 from streams.models.roles import record_of, roles_told
 from streams.settings import Settings
 
@@ -56,7 +57,7 @@ _RANKINGS = frozenset({"temperature", "explore", "ucb_alpha"})
 """What interleaved arms may change, besides the model."""
 
 
-class ExperimentError(ValueError):
+class ExperimentError(MendableError, ValueError):
     """A change that is not possible; the message says what is."""
 
 

@@ -37,6 +37,7 @@ from streams.fatal import describe
 from streams.fetching import fetch
 from streams.followed import Followed, MadeAnewError
 from streams.leaving import at_work, sending
+from streams.mendable import MendableError
 from streams.privacy.consent import Gate
 from streams.privacy.requests import Requests
 from streams.reading import Patience, groupless, log_ends, partitions_of
@@ -51,7 +52,7 @@ RECORDS_PER_READ = 5_000
 M = TypeVar("M", bound=ControlMessage)
 
 
-class RefereeError(RuntimeError):
+class RefereeError(MendableError):
     """The referee cannot go on; the message says what to do."""
 
 

@@ -22,6 +22,7 @@ from streams.experiments.people import FROM_IMPRESSIONS, FROM_ROWS
 from streams.experiments.referee import Referee
 from streams.experiments.registry import definition
 from streams.experiments.watched import NEVER_MS, Watched
+from streams.mendable import MendableError
 from streams.own_files import own_file, own_folder
 from streams.privacy.consent import Watermarks
 
@@ -65,7 +66,7 @@ Ids = dict[str, str]
 """Ids, by name, of the topics to which the offsets belong."""
 
 
-class StoreError(RuntimeError):
+class StoreError(MendableError):
     """The file is not the referee's, has another version, or cannot be written."""
 
     @classmethod

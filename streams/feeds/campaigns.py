@@ -1,7 +1,6 @@
 """The campaign-metrics topic as every worker's view of what other lanes have spent (`streams.feeds.topic`)."""
 
 from collections.abc import Sequence
-from typing import Any
 
 import msgspec
 import numpy as np
@@ -34,7 +33,7 @@ def tell(budgets: Budgets, records: Sequence[Record], tolerance_ms: int = 0) -> 
     ahead: they would begin a day in which no other lane spends, and until then no budget would stop a campaign.
     """
     refused, ahead, latest_ms = 0, 0, wall_ms() + tolerance_ms + AHEAD_MS
-    largest: dict[tuple[bytes | None, int], tuple[Any, Spending, CampaignMetrics]] = {}
+    largest: dict[tuple[bytes | None, int], tuple[Spending, CampaignMetrics]] = {}
     for record in records:
         if record.value is None:
             continue
@@ -48,10 +47,9 @@ def tell(budgets: Budgets, records: Sequence[Record], tolerance_ms: int = 0) -> 
             ahead += 1
             continue
         spent, cell = spending(told.campaign_id, told.day, told.today, told.total), (record.key, told.day)
-        age = spent.age
-        if (before := largest.get(cell)) is None or age >= before[0]:
-            largest[cell] = age, spent, told
-    for _, spent, told in largest.values():
+        if (before := largest.get(cell)) is None or spent.age >= before[0].age:
+            largest[cell] = spent, told
+    for spent, told in largest.values():
         _tell(budgets, spent, told)
     if ahead:
         log.warning("campaign metrics not counted: they are ahead of this machine's clock", records=ahead)

@@ -9,6 +9,7 @@ from streams import topic_admin, topics
 from streams.aside import aside
 from streams.lag.board import Partition
 from streams.lag.poller import ANSWER_S, Poller
+from streams.mendable import MendableError
 
 LOOK_EVERY_S = 0.02
 """Two small requests each; a slice takes longer."""
@@ -16,7 +17,7 @@ STALL_S = 60.0
 """No progress for so long means a fault: a dead lane's transaction ends within 15 s, a session within 10."""
 
 
-class StalledError(RuntimeError):
+class StalledError(MendableError):
     """The workers make no progress."""
 
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from streams.columns import Event
+from streams.mendable import MendableError
 from streams.wire import Ad, Click, Tone
 
 SHOWN_MAX = 200
@@ -29,7 +30,7 @@ EXPECTED_TIME = (
 )
 
 
-class LogError(ValueError):
+class LogError(MendableError, ValueError):
     """A log does not follow its format; the message has the file and line, the value there, and what was expected."""
 
 

@@ -16,6 +16,7 @@ from scoring.models import FORMER_MAX, Roles
 from streams.control import Control
 from streams.control_changes import Read, Write, after
 from streams.control_wire import ModelRoles, ModelStatus, PushedModel
+from streams.mendable import MendableError
 
 OUTCOMES_MIN = 1_000
 """Outcomes that a model must have had; at a click rate of 3 % its calibration is then known to within a fifth."""
@@ -31,7 +32,7 @@ _Shared = Literal["canary", "shadow"]
 """Roles that a model has for a share of people."""
 
 
-class RolesError(ValueError):
+class RolesError(MendableError, ValueError):
     """A change that is not made; the message says why, and what would help."""
 
 

@@ -26,6 +26,7 @@ from streams.fetching import Batches, fetch
 from streams.followed import Followed
 from streams.lanes.outbox import UNUSED_MAX_MS, Outbox
 from streams.leaving import at_work, leave
+from streams.mendable import MendableError
 from streams.message import Message
 from streams.reading import groupless, log_ends, partitions_of, read_topic
 from streams.reviews import REVIEWS_ID
@@ -47,7 +48,7 @@ OVERTAKEN = "reviews have left their topic before they were learnt from"
 ANOTHER = "{} is another topic of that name: start again, what was learnt begins anew"
 
 
-class ReviewError(RuntimeError):
+class ReviewError(MendableError):
     """The reader cannot go on; the message says what to do."""
 
 

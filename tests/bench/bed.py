@@ -21,6 +21,7 @@ from deploy.brokers.process import log_tail, tied_to_this
 from scoring.cleaning import COUNT_MAX
 from streams import topics
 from streams.lag.watch import Lag, LagWatch
+from streams.mendable import MendableError
 from streams.reading import log_ends
 from streams.wire import LANE_KEY, LaneRow
 from tests.bench.load import Load, fill
@@ -42,7 +43,7 @@ ENDS_WITHIN_S = 30.0
 """A worker's orderly stop: its lanes' snapshots among it."""
 
 
-class BenchError(RuntimeError):
+class BenchError(MendableError):
     """A measurement that does not count: an engine died, or left events out."""
 
 

@@ -71,11 +71,10 @@ class Revised(ControlMessage, frozen=True, kw_only=True):
         return before == msgspec.structs.replace(self, revision=before.revision)
 
 
-class Consent(ControlMessage, frozen=True, kw_only=True, tag="consent"):
-    """A person's answer on whether to be remembered; it holds until the next one. ``time_ms``: when it was given."""
+class Asked(ControlMessage, frozen=True, kw_only=True):
+    """What a person asks for. ``time_ms``: when they did, by the clock of their device."""
 
     user_id: PlainId
-    granted: bool
     time_ms: TimeMs
 
     @property
@@ -85,13 +84,14 @@ class Consent(ControlMessage, frozen=True, kw_only=True, tag="consent"):
 
     @property
     def told_ms(self) -> int:
-        """Time to compare with a refusal on an event: the message's own time, where no other is known."""
+        """Time to compare with events and their records: the message's own time, where no other is known."""
         return self.time_ms
 
 
-class HeardConsent(Consent, frozen=True, kw_only=True, tag="consent"):
-    """A consent as read. ``came_ms``: its record's time, by the clock that dates the records of events."""
+class Heard:
+    """A person's request as read. ``came_ms``: its record's time, by the clock that dates the records of events."""
 
+    __slots__ = ()
     came_ms: int
 
     @property
@@ -101,28 +101,28 @@ class HeardConsent(Consent, frozen=True, kw_only=True, tag="consent"):
 
     def repeats(self, before: ControlMessage) -> bool:
         """Whether it says the same as ``before``, record times aside."""
-        return isinstance(before, HeardConsent) and self == msgspec.structs.replace(before, came_ms=self.came_ms)
+        return isinstance(before, Heard) and self == msgspec.structs.replace(before, came_ms=self.came_ms)
 
 
-class Erasure(ControlMessage, frozen=True, kw_only=True, tag="erasure"):
+class Consent(Asked, frozen=True, kw_only=True, tag="consent"):
+    """A person's answer on whether to be remembered; it holds until the next one. ``time_ms``: when it was given."""
+
+    granted: bool
+
+
+class HeardConsent(Heard, Consent, frozen=True, kw_only=True, tag="consent"):
+    """A consent as read."""
+
+    came_ms: int
+
+
+class Erasure(Asked, frozen=True, kw_only=True, tag="erasure"):
     """A request to forget a person: everything that happened until ``time_ms``, for good.
 
     ``repeated``: written again by whoever took an older request back; skipped where a later request holds.
     """
 
-    user_id: PlainId
-    time_ms: TimeMs
     repeated: bool = False
-
-    @property
-    def name(self) -> str:
-        """The user."""
-        return self.user_id
-
-    @property
-    def told_ms(self) -> int:
-        """Time to compare with events' records: the message's own time, where no other is known."""
-        return self.time_ms
 
     @property
     def sequence(self) -> int:
@@ -134,19 +134,10 @@ class Erasure(ControlMessage, frozen=True, kw_only=True, tag="erasure"):
         return not self.repeated or self.time_ms >= before.time_ms
 
 
-class HeardErasure(Erasure, frozen=True, kw_only=True, tag="erasure"):
-    """An erasure as read. ``came_ms``: its record's time, by the clock that dates the records of events."""
+class HeardErasure(Heard, Erasure, frozen=True, kw_only=True, tag="erasure"):
+    """An erasure as read."""
 
     came_ms: int
-
-    @property
-    def told_ms(self) -> int:
-        """The record's time."""
-        return self.came_ms
-
-    def repeats(self, before: ControlMessage) -> bool:
-        """Whether it says the same as ``before``, record times aside."""
-        return isinstance(before, HeardErasure) and self == msgspec.structs.replace(before, came_ms=self.came_ms)
 
 
 END = r"$(?!\n)"

@@ -1,8 +1,10 @@
 """People that the referee watches: each one's place in its arrays, and the sums of what they did. No I/O."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from scoring.arrays import Bools, Floats, Ids, Ints
 from scoring.ids import EMPTY, MISSING, IdMap, id64s
@@ -27,6 +29,8 @@ FROM_ROWS = [SUMS.index(name) for name in _OF_ROW]
 FROM_IMPRESSIONS = [SUMS.index(name) for name in ("switches", "shown")]
 """Sums that come from the impressions themselves."""
 _SWITCHES, SHOWN = FROM_IMPRESSIONS
+ARRAYS = ("ids", "totals", "gone", "category", "seen")
+"""Of `People`, by place."""
 
 
 class People:
@@ -97,11 +101,9 @@ class People:
 
     def _grow(self) -> None:
         more = max(self.room, _FIRST_SLAB)
-        self.ids = np.concatenate([self.ids, np.zeros(more, dtype=np.uint64)])
-        self.totals = np.concatenate([self.totals, np.zeros((more, len(SUMS)))])
-        self.gone = np.concatenate([self.gone, np.zeros((more, len(FROM_ROWS)))])
-        self.category = np.concatenate([self.category, np.zeros(more, dtype=np.uint64)])
-        self.seen = np.concatenate([self.seen, np.zeros(more, dtype=np.bool_)])
+        for name in ARRAYS:
+            held = getattr(self, name)
+            setattr(self, name, np.concatenate([held, np.zeros((more, *held.shape[1:]), held.dtype)]))
 
     def show(self, place: int, category: int) -> None:
         """Count an impression, and whether its ``category`` differs from the last; 0 is an unknown category."""
@@ -133,8 +135,8 @@ class People:
         ids = np.unique(ids)
         held = self.known(ids) != MISSING
         ids, places = ids[held], self.known(ids[held])
-        for of in (self.ids, self.totals, self.gone, self.category, self.seen):
-            of[places] = 0
+        for name in ARRAYS:
+            getattr(self, name)[places] = 0
         self._free += places.tolist()
         for user in ids.tolist():
             self._places.set(user, MISSING)
@@ -142,11 +144,12 @@ class People:
             self._index()
         return places
 
-    def restore(self, ids: Ids, totals: Floats, gone: Floats, category: Ids, seen: Bools) -> None:
-        """Take back users as they were saved: ``ids, category, seen [U]``, ``totals [U, sums]``, ``gone [U, 5]``."""
-        self.ids, self.totals, self.gone, self.category, self.seen = ids, totals, gone, category, seen
-        self.number = len(ids)
-        self._free = np.flatnonzero(ids == EMPTY).tolist()
+    def restore(self, saved: Mapping[str, npt.NDArray[Any]]) -> None:
+        """Take back users as they were saved, all of `ARRAYS` by name."""
+        for name in ARRAYS:
+            setattr(self, name, saved[name])
+        self.number = len(self.ids)
+        self._free = np.flatnonzero(self.ids == EMPTY).tolist()
         self._index()
 
     def _index(self) -> None:

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 from dataclasses import asdict
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
 from msgspec import Meta, Struct
@@ -153,14 +153,9 @@ def report(
         for at, arm in enumerate(setting.arms)
     )
     return ExperimentReport(
-        experiment=setting.experiment,
-        number=setting.number,
-        status=setting.status,
-        time_ms=time_ms,
+        **_about(setting, time_ms, found),
         primary=setting.primary,
         value_per="user_day" if look.by_days else "user",
-        verdict=found.sentence,
-        finding=found,
         last_finding=trial_look(setting, look) if setting.status == "stopped" else None,
         split_p_value=look.split_p_value,
         crossed_users=look.crossed,
@@ -172,6 +167,12 @@ def report(
             for at, share in sorted(decided.items())
         ),
     )
+
+
+def _about(setting: ExperimentSetting, time_ms: int, found: Finding) -> dict[str, Any]:
+    """What reports of both kinds of experiment tell."""
+    told = {name: getattr(setting, name) for name in ("experiment", "number", "status")}
+    return told | {"time_ms": time_ms, "verdict": found.sentence, "finding": found}
 
 
 def _against(found: Difference | Preference) -> Against:
@@ -197,13 +198,8 @@ def duel_report(setting: ExperimentSetting, score: Score, time_ms: int) -> Exper
         for at, arm in enumerate(setting.arms)
     )
     return ExperimentReport(
-        experiment=setting.experiment,
-        number=setting.number,
-        status=setting.status,
-        time_ms=time_ms,
+        **_about(setting, time_ms, shown),
         primary=PREFERENCE,
-        verdict=shown.sentence,
-        finding=shown,
         last_finding=duel_look(setting, score) if setting.status == "stopped" else None,
         split_p_value=1.0,
         crossed_users=0,

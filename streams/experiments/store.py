@@ -14,13 +14,12 @@ import numpy as np
 import numpy.typing as npt
 
 from scoring.assignment import OUTSIDE
-from scoring.interleaving import Duel, Preference, Score
-from scoring.trial import SUMS, Difference, Lack, Look, Trial
+from scoring.interleaving import Preference, Score
+from scoring.trial import Difference, Lack, Look
 from streams.control_wire import ExperimentSetting
 from streams.experiments.duels import Drafted
-from streams.experiments.people import FROM_IMPRESSIONS, FROM_ROWS
+from streams.experiments.people import ARRAYS
 from streams.experiments.referee import Referee
-from streams.experiments.registry import definition
 from streams.experiments.watched import NEVER_MS, Watched
 from streams.mendable import MendableError
 from streams.own_files import own_file, own_folder
@@ -34,32 +33,7 @@ VERSION, FORMER = 5, 4
 - some of version 5: up to when was judged, who found no place meanwhile, and what a look lacked was not kept: reports
   do not tell it; nor whose the latest impressions were: these are dropped, since nobody could be forgotten there
 """
-_ONE = ()
-_PEOPLE: dict[str, tuple[str, tuple[int, ...]]] = {
-    "ids": ("u", _ONE),
-    "totals": ("f", (len(SUMS),)),
-    "gone": ("f", (len(FROM_ROWS),)),
-    "category": ("u", _ONE),
-    "seen": ("b", _ONE),
-}
-"""Arrays of as many people each: numpy's letter of what they hold, and the shape of one person's."""
-_OF_EXPERIMENT: tuple[dict[str, tuple[str, tuple[int, ...]]], ...] = (
-    {"arm": ("i", _ONE), "before": ("f", (len(SUMS),)), "crossed": ("b", _ONE), "blank": ("b", _ONE)},
-    {
-        "exposed_arm": ("i", _ONE),
-        "exposed_ms": ("i", _ONE),
-        "exposed_after": ("f", (len(FROM_IMPRESSIONS),)),
-        "other_ms": ("i", _ONE),
-    },
-    {"credit": ("f", (2,)), "shown": ("b", _ONE)},
-)
-"""Likewise, of an experiment: each of the three is of as many of its first people as it has met."""
-_BESIDE = (
-    {"pending": ("u", (4,))},
-    {"early": ("u", _ONE)},
-    {"latest": ("u", _ONE), "latest_of": ("u", _ONE)},
-    {"erased": ("u", (2,)), "erased_ms": ("i", _ONE), "no_ms": ("i", _ONE)},
-)
+Arrays = Mapping[str, npt.NDArray[Any]]
 Offsets = dict[tuple[str, int], int]
 """Next offset by topic and partition."""
 Ids = dict[str, str]
@@ -102,27 +76,11 @@ def _opened(file: Path) -> BinaryIO:
 
 def save(file: Path, referee: Referee, offsets: Mapping[tuple[str, int], int], ids: Mapping[str, str]) -> None:
     """Write the file. A crash leaves the former one; a failure leaves no other file behind. Raises `OSError`."""
-    people, users = referee.people, referee.people.number
-    arrays = {
-        "ids": people.ids[:users],
-        "totals": people.totals[:users],
-        "gone": people.gone[:users],
-        "category": people.category[:users],
-        "seen": people.seen[:users],
-    }
-    experiments = {}
+    arrays, experiments = _of_people(referee) | _beside(referee), {}
     for number, watched in referee.watched.items():
         trial = watched.trial
-        arrays |= {
-            f"{number}.arm": trial.arm[:users],
-            f"{number}.before": trial.before[:users],
-            f"{number}.crossed": trial.crossed[:users],
-            f"{number}.blank": trial.blank[:users],
-            f"{number}.exposed_arm": watched.exposed_arm[:users],
-            f"{number}.exposed_ms": watched.exposed_ms[:users],
-            f"{number}.exposed_after": watched.exposed_after[:users],
-            f"{number}.other_ms": watched.other_ms[:users],
-        }
+        for group in _of_experiment(watched):
+            arrays |= {f"{number}.{name}": array[: referee.people.number] for name, array in group.items()}
         experiments[number] = {
             "setting": json.loads(msgspec.json.encode(watched.setting)),
             "widths": [[metric, arm, width] for (metric, arm), width in trial.widths.items()],
@@ -134,24 +92,46 @@ def save(file: Path, referee: Referee, offsets: Mapping[tuple[str, int], int], i
             "unwatched": [watched.unwatched_before, watched.unwatched],
         }
         if (duel := watched.duel) is not None:
-            arrays |= {f"{number}.credit": duel.credit[:users], f"{number}.shown": duel.shown[:users]}
             experiments[number] |= {"width": duel.width, "duel_evidence": duel.evidence}
-    arrays["pending"] = np.array([(at, *one) for at, one in referee.credits.pending.items()], dtype=np.uint64)
-    arrays["early"] = np.fromiter(referee.credits.early, dtype=np.uint64)
-    arrays["latest"] = np.fromiter(referee.latest, dtype=np.uint64)
-    arrays["latest_of"] = np.fromiter(referee.latest.values(), dtype=np.uint64)
-    arrays |= _of_watermarks(referee.erased)
     about = {
         "version": VERSION,
         "offsets": [[topic, partition, offset] for (topic, partition), offset in offsets.items()],
         "topics": dict(ids),
         "experiments": experiments,
-        "unwatched_users": people.unwatched,
+        "unwatched_users": referee.people.unwatched,
         "malformed": referee.malformed,
         "settled": referee.settled,
         "now_ms": referee.now_ms,
     }
     _write(file, arrays | {"about": np.frombuffer(json.dumps(about).encode(), dtype=np.uint8)})
+
+
+def _of_people(referee: Referee) -> dict[str, npt.NDArray[Any]]:
+    return {name: getattr(referee.people, name)[: referee.people.number] for name in ARRAYS}
+
+
+def _of_experiment(watched: Watched) -> list[dict[str, npt.NDArray[Any]]]:
+    """Arrays by people's places; those of each group are of one length."""
+    trial, duel = watched.trial, watched.duel
+    return [
+        {name: getattr(trial, name) for name in ("arm", "before", "crossed", "blank")},
+        {name: getattr(watched, name) for name in ("exposed_arm", "exposed_ms", "exposed_after", "other_ms")},
+        {} if duel is None else {"credit": duel.credit, "shown": duel.shown},
+    ]
+
+
+def _beside(referee: Referee) -> dict[str, npt.NDArray[Any]]:
+    """What is known beside people and experiments; the watermarks' digests as two numbers each, -1 for no no."""
+    pending, until_ms, no_ms = referee.credits.pending, referee.erased.until_ms, referee.erased.no_ms
+    return {
+        "pending": np.array([(at, *one) for at, one in pending.items()], dtype=np.uint64).reshape(-1, 4),
+        "early": np.fromiter(referee.credits.early, dtype=np.uint64),
+        "latest": np.fromiter(referee.latest, dtype=np.uint64),
+        "latest_of": np.fromiter(referee.latest.values(), dtype=np.uint64),
+        "erased": np.frombuffer(b"".join(until_ms), dtype=np.uint64).reshape(-1, 2),
+        "erased_ms": np.fromiter(until_ms.values(), dtype=np.int64),
+        "no_ms": np.fromiter((no_ms.get(digest, -1) for digest in until_ms), dtype=np.int64),
+    }
 
 
 def _write(file: Path, arrays: Mapping[str, npt.NDArray[Any]]) -> None:
@@ -178,10 +158,13 @@ def load(file: Path, referee: Referee) -> tuple[Offsets, Ids]:
         return {}, {}
     try:
         saved, about = _read(file)
-        referee.people.restore(saved["ids"], saved["totals"], saved["gone"], saved["category"], saved["seen"])
+        _require_like(_of_people(referee), saved, len(saved["ids"]))
+        for name, array in _beside(referee).items():
+            _require_like({name: array}, saved)
+        referee.people.restore(saved)
         if "latest_of" in saved:
             referee.latest = dict(zip(saved["latest"].tolist(), saved["latest_of"].tolist(), strict=True))
-        for showing, *drafted in saved["pending"].reshape(-1, 4).tolist():
+        for showing, *drafted in saved["pending"].tolist():
             referee.credits.pending[showing] = Drafted(*drafted)
         referee.credits.early = dict.fromkeys(saved.get("early", np.empty(0, dtype=np.uint64)).tolist())
         for number, told in about["experiments"].items():
@@ -209,40 +192,23 @@ def _read(file: Path) -> tuple[dict[str, npt.NDArray[Any]], dict[str, Any]]:
         saved = dict(npz)
     if about["version"] == FORMER:
         _of_version_4(saved, about)
-    saved["pending"] = saved["pending"].reshape(-1, 4)
-    for shapes in (_PEOPLE, *_BESIDE):
-        _require_shapes(saved, shapes)
-    for number in about["experiments"]:
-        for group in _OF_EXPERIMENT:
-            _require_shapes(saved, {f"{number}.{name}": shape for name, shape in group.items()}, len(saved["ids"]))
+    saved["pending"] = saved["pending"].reshape(-1, 4)  # none were saved as [0]
     return saved, about
 
 
-def _require_shapes(
-    saved: Mapping[str, npt.NDArray[Any]], shapes: Mapping[str, tuple[str, tuple[int, ...]]], most: int | None = None
-) -> None:
-    """Raise `ValueError` where one of ``shapes`` is of another kind or shape, or they are of unequal numbers.
+def _require_like(new: Arrays, saved: Arrays, most: int | None = None) -> None:
+    """Raise `ValueError` where what was saved of arrays is of another kind or shape than the ``new`` ones.
 
-    ``most``: of how many they may be. A file of a former version lacks some.
+    Or they are not of one length, of at most ``most``. A file of a former version lacks some.
     """
-    arrays = {name: saved[name] for name in shapes if name in saved}
-    for name, array in arrays.items():
-        kind, shape = shapes[name]
-        if array.dtype.kind != kind or array.shape[1:] != shape or array.ndim != 1 + len(shape):
-            raise ValueError(f"{name} is {array.dtype.name} {array.shape}, expected {kind} of shape {(None, *shape)}")
-    lengths = {name: len(array) for name, array in arrays.items()}
+    there = {name: saved[name] for name in new if name in saved}
+    for name, array in there.items():
+        kind, shape = new[name].dtype.kind, (None, *new[name].shape[1:])
+        if (array.dtype.kind, (None, *array.shape[1:])) != (kind, shape) or array.ndim != len(shape):
+            raise ValueError(f"{name} is {array.dtype.name} {array.shape}, expected {kind} of shape {shape}")
+    lengths = {name: len(array) for name, array in there.items()}
     if len(set(lengths.values())) > 1 or (most is not None and max(lengths.values(), default=0) > most):
         raise ValueError(f"arrays of one length, and of {most or 'any'} people at most, have {lengths}")
-
-
-def _of_watermarks(erased: Watermarks) -> dict[str, npt.NDArray[Any]]:
-    """The watermarks as arrays: each digest as two numbers, and both times; -1 for a user without a no."""
-    until_ms, no_ms = erased.until_ms, erased.no_ms
-    return {
-        "erased": np.frombuffer(b"".join(until_ms), dtype=np.uint64).reshape(-1, 2),
-        "erased_ms": np.fromiter(until_ms.values(), dtype=np.int64),
-        "no_ms": np.fromiter((no_ms.get(digest, -1) for digest in until_ms), dtype=np.int64),
-    }
 
 
 def _hold(saved: Mapping[str, npt.NDArray[Any]], erased: Watermarks) -> None:
@@ -255,40 +221,30 @@ def _hold(saved: Mapping[str, npt.NDArray[Any]], erased: Watermarks) -> None:
 
 def _watched(number: str, told: dict[str, Any], saved: Mapping[str, npt.NDArray[Any]]) -> Watched:
     """The experiment as it was saved."""
-    setting = msgspec.convert(told["setting"], ExperimentSetting)
-    trial = Trial(
-        definition(setting).shares,
-        arm=saved[f"{number}.arm"],
-        before=saved[f"{number}.before"],
-        crossed=saved[f"{number}.crossed"],
-        blank=saved.get(f"{number}.blank", np.zeros(len(saved[f"{number}.crossed"]), dtype=np.bool_)),
-        widths={(metric, arm): width for metric, arm, width in told["widths"]},
-        evidence={(metric, arm): most for metric, arm, most in told["evidence"]},
-        split_evidence=told["split_evidence"],
-    )
-    for arms in (trial.arm, saved[f"{number}.exposed_arm"]):
+    watched = Watched.of(msgspec.convert(told["setting"], ExperimentSetting))
+    trial, duel = watched.trial, watched.duel
+    if f"{number}.credit" not in saved:
+        watched.duel = duel = None
+    of = {name.removeprefix(f"{number}."): array for name, array in saved.items() if name.startswith(f"{number}.")}
+    of.setdefault("blank", np.zeros(len(of["crossed"]), dtype=np.bool_))
+    of.setdefault("other_ms", np.full(len(of["exposed_ms"]), NEVER_MS))
+    for part, group in zip((trial, watched, duel), _of_experiment(watched), strict=True):
+        _require_like(group, of, len(saved["ids"]))
+        for name in group:
+            setattr(part, name, of[name])
+    for arms in (trial.arm, watched.exposed_arm):
         if len(arms) and not OUTSIDE <= arms.min() <= arms.max() < trial.arms:
             raise ValueError(f"experiment {number} has {trial.arms} arms, and people in arms up to {arms.max()}")
-    exposed_ms = saved[f"{number}.exposed_ms"]
-    before, unwatched = told.get("unwatched", (0, 0))
-    duel = None
-    if f"{number}.credit" in saved:
-        duel = Duel(credit=saved[f"{number}.credit"], shown=saved[f"{number}.shown"])
+    trial.widths = {(metric, arm): width for metric, arm, width in told["widths"]}
+    trial.evidence = {(metric, arm): most for metric, arm, most in told["evidence"]}
+    trial.split_evidence = told["split_evidence"]
+    if duel is not None:
         duel.width, duel.evidence = told["width"], told["duel_evidence"]
-    return Watched(
-        setting,
-        trial,
-        duel=duel,
-        exposed_arm=saved[f"{number}.exposed_arm"],
-        exposed_ms=exposed_ms,
-        exposed_after=saved[f"{number}.exposed_after"],
-        other_ms=saved.get(f"{number}.other_ms", np.full(len(exposed_ms), NEVER_MS)),
-        last=None if told["last"] is None else _look(told["last"]),
-        score=None if told["score"] is None else _score(**told["score"]),
-        judged_ms=told.get("judged_ms", 0),
-        unwatched_before=before,
-        unwatched=unwatched,
-    )
+    watched.last = None if told["last"] is None else _look(told["last"])
+    watched.score = None if told["score"] is None else _score(**told["score"])
+    watched.judged_ms = told.get("judged_ms", 0)
+    watched.unwatched_before, watched.unwatched = told.get("unwatched", (0, 0))
+    return watched
 
 
 def _told(look: Look) -> dict[str, Any]:

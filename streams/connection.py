@@ -219,12 +219,13 @@ class _Renewed(ssl.SSLContext):
 
     def __init__(self, secure: Security) -> None:
         self.check_hostname = secure.ssl_check_hostname
-        self._secure, self._stamps = secure, _stamps(secure)
+        self._secure = secure
+        self._stamps = self._stamped()
         self._latest = _ssl_context(secure)
 
     def wrap_bio(self, *args: Any, **kwargs: Any) -> ssl.SSLObject:
         """A connection's TLS, as asyncio asks for it; by the former files while the new ones do not fit together."""
-        if (stamps := _stamps(self._secure)) != self._stamps:
+        if (stamps := self._stamped()) != self._stamps:
             self._stamps = stamps
             try:
                 self._latest = _ssl_context(self._secure)
@@ -233,17 +234,17 @@ class _Renewed(ssl.SSLContext):
                 log.warning("certificates have changed and cannot be used, the former ones are", error=str(error))
         return self._latest.wrap_bio(*args, **kwargs)
 
+    def _stamped(self) -> list[tuple[int, ...]]:
+        return [*map(stamp, (self._secure.ssl_ca_file, self._secure.ssl_cert_file, self._secure.ssl_key_file))]
 
-def _stamps(secure: Security) -> list[tuple[int, ...]]:
-    """What changes when a file of certificates does; nothing for one that is not there."""
-    stamps: list[tuple[int, ...]] = []
-    for path in (secure.ssl_ca_file, secure.ssl_cert_file, secure.ssl_key_file):
-        try:
-            told = path.stat() if path is not None else None
-        except OSError:
-            told = None
-        stamps.append((told.st_ino, told.st_size, told.st_ctime_ns) if told else ())
-    return stamps
+
+def stamp(path: Path | None) -> tuple[int, ...]:
+    """What changes when a file does; nothing for one that is not there."""
+    try:
+        told = path.stat() if path is not None else None
+    except OSError:
+        told = None
+    return (told.st_ino, told.st_size, told.st_ctime_ns) if told else ()
 
 
 def _ssl_context(secure: Security) -> ssl.SSLContext:

@@ -8,6 +8,7 @@ import structlog
 from aiohttp import web
 from aiohttp.typedefs import Middleware
 
+from streams.connection import stamp
 from streams.settings import Settings, is_loopback
 
 log = structlog.get_logger()
@@ -27,23 +28,15 @@ class Bearer:
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        self._version = self._stat()
+        self._stamp = stamp(settings.web_token_file)
         self._token = settings.bearer_token()
 
     def __call__(self) -> str | None:
-        version = self._stat()
-        if version != self._version:  # looked at before it is read: what comes meanwhile is read next time
-            self._version = version
+        now = stamp(self._settings.web_token_file)
+        if now != self._stamp:  # looked at before it is read: what comes meanwhile is read next time
+            self._stamp = now
             self._renew()
         return self._token
-
-    def _stat(self) -> tuple[int, int, int] | None:
-        file = self._settings.web_token_file
-        try:
-            told = file.stat() if file is not None else None
-        except OSError:
-            return None
-        return None if told is None else (told.st_mtime_ns, told.st_ino, told.st_size)
 
     def _renew(self) -> None:
         try:

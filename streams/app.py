@@ -51,7 +51,7 @@ from streams.settings import Settings
 from streams.standing import standing
 from streams.step import Step
 from streams.titles import Titles
-from streams.topics import CAMPAIGN_METRICS, CLICK_LAYERS, CONTROL, TONES
+from streams.topics import CAMPAIGN_METRICS, CHANGELOG, CLICK_LAYERS, CONTROL, TONES
 from streams.traces import Traces
 from streams.vitals import Vitals
 from streams.watchdog import Watchdog
@@ -193,7 +193,7 @@ def create_app(settings: Settings, identity: TopicIdentity) -> faust.App:
     def make_shared(consumer: AIOKafkaConsumer) -> Shared:
         step = make_step(settings, engine, identity.lanes, refused, requests, budgets, pool)
         app.flow_control.resume()  # once, before the first token: a second call would empty the queue
-        snapshots = Snapshots(settings, identity.changelog)
+        snapshots = Snapshots(settings, identity.id_of(CHANGELOG))
         return Shared(settings, consumer, step, compute, identity, snapshots, metrics=metrics, traces=traces)
 
     intake = Intake(settings, make_shared, offer, lambda: app.should_stop)

@@ -248,7 +248,13 @@ class Choices:
             found.append(
                 Weighted(reward, weight, person=person)
                 if slot
-                else Logged(reward, weight, *_modelled(placed), person=person)
+                else Logged(
+                    reward,
+                    weight,
+                    np.array([one.model for _, one in placed]),
+                    np.array([one.model_asked for _, one in placed]),
+                    person=person,
+                )
             )
         return found
 
@@ -263,11 +269,6 @@ def _weights(asked: Floats, logged: Sequence[float]) -> Floats:
     if not (weights <= WEIGHT_MAX).all():  # also false for NaN
         raise ValueError(f"propensities are {logged}; expected chances of slots that may be drawn")
     return weights
-
-
-def _modelled(placed: list[tuple[str, _Placed]]) -> tuple[Floats, Floats]:
-    """The pCTR of each first slot's ad, and the mean pCTR under the target policy, ``[N]`` each."""
-    return np.array([one.model for _, one in placed]), np.array([one.model_asked for _, one in placed])
 
 
 def _judged(decision: Decision) -> tuple[Floats, Floats, Ints]:

@@ -40,20 +40,9 @@ class TopicIdentity:
         """Ids of impressions and clicks."""
         return self.found[topics.AD_IMPRESSIONS].id, self.found[topics.CLICKS].id
 
-    @property
-    def changelog(self) -> str:
-        """Its id."""
-        return self.found[topics.CHANGELOG].id
-
-    @property
-    def control(self) -> str:
-        """Its id."""
-        return self.found[topics.CONTROL].id
-
-    @property
-    def ads(self) -> str:
-        """Its id."""
-        return self.found[topics.ADS].id
+    def id_of(self, topic: str) -> str:
+        """A topic's id, by its name without prefix."""
+        return self.found[topic].id
 
     @property
     def lanes(self) -> int:

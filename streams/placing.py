@@ -1,6 +1,5 @@
 """Scores to messages: the placement that the ad server reads, and the receipt that lets anyone check it."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any
@@ -353,11 +352,7 @@ def policy_record(policy: Policy) -> dict[str, float]:
 def policy_of(decision: Decision) -> Policy:
     """The policy that a receipt records. Raises `ValueError` for an unknown exploration."""
     record = decision.policy
-    return changed(_numbers_of(record), {"explore": decision.explore})
-
-
-def _numbers_of(record: Mapping[str, float]) -> Policy:
-    return Policy(
+    numbers = Policy(
         slots=int(record["slots"]),
         shares=Shares(int(record["candidates"]), record["fresh_share"], record["random_share"]),
         temperature=record["temperature"],
@@ -365,3 +360,4 @@ def _numbers_of(record: Mapping[str, float]) -> Policy:
         control_share=record["control_share"],
         placement_ttl_ms=int(record["placement_ttl_ms"]),
     )
+    return changed(numbers, {"explore": decision.explore})

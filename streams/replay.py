@@ -98,13 +98,11 @@ async def fill(
     *,
     speed: float | None = None,
     progress: Callable[[int], None] = lambda _records: None,
-    clock: Callable[[], float] = time.monotonic,
-    sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
 ) -> Filled:
     """Produce the ads, then the events, in order within every partition; return when all are delivered.
 
     ``speed``: multiple of real time; None is as fast as the broker takes them. ``progress`` is called after every round
-    with the number of its records. ``clock`` in seconds, from any origin.
+    with the number of its records.
     """
     counts = await aside(topic_admin.partition_counts, bootstrap, [prefix + topics.CLICKS])
     if not counts:
@@ -119,21 +117,16 @@ async def fill(
         for ads in in_rounds(log.ads):
             await sender.ads(ads)
             progress(len(ads))
-        start = clock()
-        async for events in _rounds(log.events, speed, clock, sleep):
+        start = time.monotonic()
+        async for events in _rounds(log.events, speed):
             await sender.events(events)
             progress(len(events))
-        return Filled(len(log.ads), len(log.events), clock() - start)
+        return Filled(len(log.ads), len(log.events), time.monotonic() - start)
 
 
-async def _rounds(
-    events: Sequence[Event],
-    speed: float | None,
-    clock: Callable[[], float],
-    sleep: Callable[[float], Awaitable[None]],
-) -> AsyncIterator[Sequence[Event]]:
+async def _rounds(events: Sequence[Event], speed: float | None) -> AsyncIterator[Sequence[Event]]:
     if speed is not None:
-        async for due in paced(events, speed, clock, sleep):
+        async for due in paced(events, speed, time.monotonic, asyncio.sleep):
             yield due
         return
     for each in in_rounds(events):

@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 from rich.console import Console, RenderableType
@@ -88,7 +88,8 @@ def lag(
             asyncio.run(_watch(monitor, people, by, group or [], as_json))
         return
     news = asyncio.run(_after(monitor, seconds, stuck_after))
-    _tell(news, as_json)
+    if as_json:
+        answer(_object(news))
     if news.time_ms and (news.report.groups or not group):
         people.print(_table(news, by, people.width))
     if news.lacking:
@@ -208,7 +209,7 @@ async def _watch(monitor: "LagMonitor", people: Console, by: By, asked: list[str
 
     if as_json:
         async for news in told():
-            _tell(news, as_json)
+            answer(_object(news))
         return
     with _frames(people) as show:
         async for news in told():
@@ -239,12 +240,10 @@ def _absent(news: "News", asked: list[str]) -> str:
     return f"{', '.join(absent)} {why}; all groups: salience lag"
 
 
-def _tell(news: "News", as_json: bool) -> None:
-    if as_json:
-        import msgspec
+def _object(news: "News") -> dict[str, Any]:
+    import msgspec
 
-        told = {"worst": news.report.worst, **msgspec.to_builtins(news)}
-        answer(told)
+    return {"worst": news.report.worst, **msgspec.to_builtins(news)}
 
 
 def _table(news: "News", by: By, width: int) -> RenderableType:

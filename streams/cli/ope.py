@@ -1,5 +1,6 @@
 """``salience ope``: estimate what another policy would have earned, from the log of the one that ran."""
 
+import asyncio
 import math
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,7 +15,6 @@ from streams.cli.screen import Table, coloured, reading, screen
 if TYPE_CHECKING:
     from scoring.offpolicy import Estimate
     from streams.choices import Choices
-    from streams.reading import Progress
 
 Log = Annotated[
     str, typer.Option("--log", help="Source: topics (decisions and clicks on the broker), hillstrom:DIR, or obd:DIR.")
@@ -54,7 +54,7 @@ def ope(
 
     Example: salience ope --log topics --policy temperature=0.5 --slots 3
     """
-    from streams.choices import temperature_of
+    from streams.choices import read_choices, temperature_of
 
     try:
         temperature = temperature_of(policy)
@@ -68,8 +68,9 @@ def ope(
             _tell(_obd(Path(place)), as_json)
         elif log == "topics":
             settings = settings_of(bootstrap=bootstrap, topic_prefix=prefix)
+            where, window_ms = (settings.bootstrap, settings.topic_prefix), settings.click_window_ms
             with reading(as_json) as progress:
-                choices = _choices(settings, temperature, slots, progress)
+                choices = asyncio.run(read_choices(*where, temperature, slots, progress, window_ms=window_ms))
             _tell(told_of(choices, policy), as_json)
         else:
             fail(f"--log {log}: expected topics, hillstrom:DIR or obd:DIR", 2)
@@ -116,15 +117,6 @@ def _obd(directory: Path) -> dict[str, Any]:
             "estimates": _figures(found.estimates),
         }
     }
-
-
-def _choices(settings: Any, temperature: float, slots: int, progress: "Progress") -> "Choices":
-    import asyncio
-
-    from streams.choices import read_choices
-
-    where, window_ms = (settings.bootstrap, settings.topic_prefix), settings.click_window_ms
-    return asyncio.run(read_choices(*where, temperature, slots, progress, window_ms=window_ms))
 
 
 def told_of(choices: "Choices", policy: str) -> dict[str, Any]:

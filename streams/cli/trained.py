@@ -62,7 +62,8 @@ def report(out: Path, model: "AttentionModel", found: Found, trial: "Trial", con
     from onnx_models.metrics import shown
 
     if as_json:
-        answer({"model": model.version, "directory": str(out)} | _counts(trial) | _named(found))
+        counts = {"examples": len(trial.learn), "test_examples": len(trial.stateful), "left_out": trial.left._asdict()}
+        answer({"model": model.version, "directory": str(out)} | counts | _named(found))
     title = f"What came after: {len(trial.stateful):,} impressions"
     table = Table("predicted by", "AUC", "log loss", "clicks / predicted", title=title)
     for name, value in found.metrics.items():
@@ -73,14 +74,6 @@ def report(out: Path, model: "AttentionModel", found: Found, trial: "Trial", con
     for name, each in found.across.items():
         console.print(f"Over {each.folds} folds in time: {name} {each.mean:.4f}, {each.low:.4f} to {each.high:.4f}")
     console.print(f"{model.version}, learnt from {len(trial.learn):,} impressions, is in {out}")
-
-
-def _counts(trial: "Trial") -> dict[str, Any]:
-    return {
-        "examples": len(trial.learn),
-        "test_examples": len(trial.stateful),
-        "left_out": trial.left._asdict(),
-    }
 
 
 def _named(found: Found) -> dict[str, Any]:

@@ -61,7 +61,6 @@ class Tails:
         self._compute = compute
         self._followed = Followed(bootstrap, self._tails.keys())
         """Checks that the topics are those that existed when the block was entered."""
-        self._consumer: AIOKafkaConsumer | None = None
         self.skipped = 0
         self.caught_up = False
         """Whether everything that existed at the start has been read."""
@@ -76,9 +75,8 @@ class Tails:
             )
         self._followed.ids = {name: topic.id for name, topic in there.items()}
         counts = self._followed.partitions = {name: topic.partitions for name, topic in there.items()}
-        consumer = groupless(self._bootstrap, auto_offset_reset="earliest")
+        consumer = self._consumer = groupless(self._bootstrap, auto_offset_reset="earliest")
         await start_reading(consumer)
-        self._consumer = consumer
         self.task = asyncio.create_task(self._run(consumer, counts), name="tails")
         return self
 
@@ -87,27 +85,23 @@ class Tails:
         self.task.cancel()
         await asyncio.gather(self.task, return_exceptions=True)
         await self._followed.leave()
-        if self._consumer is not None:
-            await end_reading(self._consumer)  # the task does not, if it is cancelled before its first step
+        await end_reading(self._consumer)
 
     async def _run(self, consumer: AIOKafkaConsumer, counts: Mapping[str, int]) -> None:
-        try:
-            partitions = [TopicPartition(name, number) for name in self._tails for number in range(counts[name])]
-            whole = [tp for tp in partitions if self._tails[tp.topic].newest is None]
-            consumer.assign(partitions)
-            ends = await log_ends(self._bootstrap, partitions)
-            begins = await consumer.beginning_offsets(partitions)
-            for tp in partitions:
-                newest = self._tails[tp.topic].newest
-                consumer.seek(tp, begins[tp] if newest is None else max(begins[tp], ends[tp] - newest))
-            await self._read_to(consumer, whole, ends)
-            await self._read_to(consumer, partitions, ends)
-            self.caught_up = True
-            while True:
-                await self._keep_up(consumer, partitions)
-                await self._read(consumer, partitions)
-        finally:
-            await end_reading(consumer)
+        partitions = [TopicPartition(name, number) for name in self._tails for number in range(counts[name])]
+        whole = [tp for tp in partitions if self._tails[tp.topic].newest is None]
+        consumer.assign(partitions)
+        ends = await log_ends(self._bootstrap, partitions)
+        begins = await consumer.beginning_offsets(partitions)
+        for tp in partitions:
+            newest = self._tails[tp.topic].newest
+            consumer.seek(tp, begins[tp] if newest is None else max(begins[tp], ends[tp] - newest))
+        await self._read_to(consumer, whole, ends)
+        await self._read_to(consumer, partitions, ends)
+        self.caught_up = True
+        while True:
+            await self._keep_up(consumer, partitions)
+            await self._read(consumer, partitions)
 
     async def _read_to(
         self, consumer: AIOKafkaConsumer, partitions: list[TopicPartition], ends: Mapping[TopicPartition, int]

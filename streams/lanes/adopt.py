@@ -101,7 +101,7 @@ async def _adopt_lane(settings: Settings, identity: TopicIdentity, lane: int) ->
             order=b"",
             topic_ids=identity.inputs,
         )
-        await _write(outbox, changelog, [_lane_message(lane_row)])
+        await _write(outbox, changelog, [Message(LANE_KEY, msgspec.msgpack.encode(lane_row))])
         return Adopted(lane, len(recovered.store), begin)
     finally:
         await outbox.stop()
@@ -131,10 +131,6 @@ def _rows_without_offsets(store: RowStore, sources: list[Source]) -> list[Messag
     rows = store.rows.copy()
     rows["offset"][:, sources] = -1
     return [Message(user, rows[place].tobytes()) for place, user in enumerate(store.users) if user is not None]
-
-
-def _lane_message(row: LaneRow) -> Message:
-    return Message(LANE_KEY, msgspec.msgpack.encode(row))
 
 
 async def _write(outbox: Outbox, changelog: TopicPartition, messages: Sequence[Message]) -> None:

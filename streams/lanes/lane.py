@@ -39,7 +39,7 @@ from streams.privacy.guests import Guests
 from streams.reading import log_ends
 from streams.settings import Settings
 from streams.step import Effects, LaneState, Slice, Step
-from streams.topics import CHANGELOG, CONTROL, LANE_INPUTS
+from streams.topics import ADS, CHANGELOG, CONTROL, LANE_INPUTS
 from streams.traces import Traces
 from streams.vitals import LaneVitals, Stage
 from streams.wire import LANE_KEY, UNREADABLE
@@ -204,7 +204,7 @@ class Lane:
         state = await asyncio.to_thread(self._restored, recovered)
         if (budgets := self._shared.step.budgets) is not None:
             state.traffic = Traffic(budgets.traffic(self.number))
-        state.control_id, state.ads_id = identity.control, identity.ads
+        state.control_id, state.ads_id = identity.id_of(CONTROL), identity.id_of(ADS)
         row = recovered.lane_row
         if row is None:
             first = begin if settings.first_start == "earliest" else end
@@ -217,9 +217,9 @@ class Lane:
         state.stream_ms = row.stream_ms
         state.totals.update(row.totals)
         # Where the topic of ads was made anew, letters begin anew. A row of a former version does not name its topic.
-        state.ads_next = row.ads_next if row.ads_id in (identity.ads, "") else 0
+        state.ads_next = row.ads_next if row.ads_id in (state.ads_id, "") else 0
         # Where the topic was made anew, all its requests are settled again: who came back since is forgotten again.
-        state.control_next = row.control_next if row.control_id == identity.control else 0
+        state.control_next = row.control_next if row.control_id == state.control_id else 0
         return state
 
     def _restored(self, recovered: Recovered) -> LaneState:

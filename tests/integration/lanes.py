@@ -30,6 +30,7 @@ from streams.lanes.snapshots import Snapshots
 from streams.message import Message
 from streams.reading import read_topic
 from streams.settings import Settings
+from streams.topics import CHANGELOG
 from streams.wire import LANE_KEY, RESERVED, Ad, Click, Impression, LaneRow, encode_json
 from tests.builders import ad, click, impression
 from tests.integration.conserved import assert_conserved
@@ -163,7 +164,7 @@ class Owner:
         step = make_step(settings, engine, identity.lanes)
         self.consumer = group_consumer(settings)
         await self.consumer.start()
-        snapshots = Snapshots(settings, identity.changelog)
+        snapshots = Snapshots(settings, identity.id_of(CHANGELOG))
         shared = Shared(settings, self.consumer, step, self._compute, identity, snapshots, self._outbox)
         lane = self.lane = Lane(0, shared)
         self.consumer.assign(list(lane.inputs))

@@ -18,6 +18,7 @@ from streams.lanes.lane import Lane, Shared
 from streams.lanes.snapshots import Snapshots
 from streams.message import Message
 from streams.settings import Settings
+from streams.topics import CHANGELOG
 from streams.wire import LANE_KEY
 from tests.builders import START_MS, Record, impression, known_topics, record
 from tests.unit.slices import new_state, step_of
@@ -131,7 +132,9 @@ def assigned(impressions: set[int], clicks: set[int]) -> list[TopicPartition]:
 def shared_of(home: Path, group: Group, make_outbox: Callable[..., Any] = Outbox, **settings: Any) -> Shared:
     """What lanes of a worker with these settings use; bounds of the settings' own may be broken here."""
     chosen = Settings(home=home).model_copy(update=settings)
-    return Shared(chosen, group, step_of(), Compute(), IDENTITY, Snapshots(chosen, IDENTITY.changelog), make_outbox)
+    return Shared(
+        chosen, group, step_of(), Compute(), IDENTITY, Snapshots(chosen, IDENTITY.id_of(CHANGELOG)), make_outbox
+    )
 
 
 def taken_over(shared: Shared, outbox: Outbox, number: int = 0) -> Lane:

@@ -18,6 +18,7 @@ from streams.lanes.lane import Lane, Shared
 from streams.lanes.outbox import Outbox
 from streams.lanes.snapshots import Snapshots
 from streams.settings import Settings
+from streams.topics import CHANGELOG
 from tests.builders import START_MS, Record, impression, known_topics, record
 from tests.integration.chaos.mutations import MUTATIONS
 from tests.unit.slices import new_state, slice_of, step_of
@@ -111,7 +112,7 @@ async def _live(folder: Path, story: Story, stack: AsyncExitStack, *, scoring: b
         async def start(self) -> None: ...
 
     settings = Settings(home=folder)
-    snapshots = Snapshots(settings, IDENTITY.changelog)
+    snapshots = Snapshots(settings, IDENTITY.id_of(CHANGELOG))
     owner = Lane(0, Shared(settings, wire, step_of(scoring=scoring), Compute(), IDENTITY, snapshots, Box))
     owner._state, owner._outbox, owner.running = new_state(), await owner._fence(), True
     owner.seek()

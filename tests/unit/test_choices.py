@@ -5,6 +5,7 @@ import gzip
 import json
 from collections.abc import Awaitable, Callable
 from pathlib import Path
+from unittest.mock import AsyncMock
 
 import numpy as np
 import pytest
@@ -303,7 +304,7 @@ def test_a_second_slot_of_which_the_log_tells_nothing_leaves_the_first_ones_esti
     first, second = told_of(found, "greedy").values()
     assert first["estimates"]["snips"]["value"] == 0
     assert (second["estimates"], second["doubts"]) == ({}, [UNTOLD])
-    monkeypatch.setattr("streams.cli.ope._choices", lambda *_: found)
+    monkeypatch.setattr(choices, "read_choices", AsyncMock(return_value=found))
     shown = CliRunner().invoke(app, ["ope", "--log", "topics", "--slots", "2", "--policy", "greedy"])
     assert shown.exit_code == 0, shown.output
     assert UNTOLD in " ".join(shown.output.split())

@@ -23,7 +23,7 @@ from scoring.inputs import CONTEXT_DIM, RATED, REVIEWED, STATS_DIM
 from scoring.pending import keys_of
 from scoring.rates import RateTable, counts_of
 from scoring.rows import RING_SIZE, RowStore
-from scoring.runs import begins, runs
+from scoring.runs import begins, within
 from scoring.tones import NOTHING_SAID, ToneHistory
 from scoring.update import apply
 
@@ -282,9 +282,8 @@ def _slices(events: Events) -> Iterator[Ints]:
     order = np.lexsort((events["time_ms"], events["row"]))
     row, time_ms = events["row"][order], events["time_ms"][order]
     rank = np.cumsum(begins(row, time_ms))
-    start, count = runs(row)
     turn = np.empty(len(row), dtype=np.int64)
-    turn[order] = rank - np.repeat(rank[start], count)
+    turn[order] = within(rank, row)
     by_turn = np.argsort(turn, kind="stable")
     edges = np.searchsorted(turn[by_turn], np.arange(turn.max(initial=-1) + 2))
     for start, end in zip(edges[:-1].tolist(), edges[1:].tolist(), strict=True):

@@ -7,6 +7,7 @@ import numpy as np
 import numpy.typing as npt
 
 from scoring import evidence
+from scoring.runs import begins
 
 Floats = npt.NDArray[np.floating]
 
@@ -167,9 +168,7 @@ def grouped_auc(labels: Floats, predicted: Floats, group: npt.NDArray[np.integer
     order = np.lexsort((predicted, which))
     which, labels, predicted = which[order], labels[order].astype(np.float64), predicted[order]
     # Mid-ranks within a group: ties share the mean of their places.
-    new = np.ones(len(which), dtype=np.bool_)
-    new[1:] = (np.diff(which) != 0) | (np.diff(predicted) != 0)
-    tie = np.cumsum(new) - 1
+    tie = np.cumsum(begins(which, predicted)) - 1
     ties = np.bincount(tie)
     place = (np.cumsum(ties) - (ties - 1) / 2)[tie]
     count = np.bincount(which)

@@ -16,6 +16,7 @@ from onnx_models.metrics import Metrics, measure
 from onnx_models.network import Network
 from scoring.arrays import Ints, Singles
 from scoring.attention import table_rows
+from scoring.runs import within
 
 CANDIDATES_MAX = 16
 """Most candidates of one moment in a batch; a longer placement makes several moments."""
@@ -52,11 +53,8 @@ class Moments:
     def of(cls, examples: Examples) -> Self:
         shared = (examples.surface, examples.row, examples.time_ms)
         order = np.lexsort(shared)
-        new = np.ones(len(order), dtype=np.bool_)
-        new[1:] = np.any([np.diff(each[order]) != 0 for each in shared], axis=0)
-        at = np.arange(len(order))
-        within = at - np.maximum.accumulate(np.where(new, at, 0))
-        start = np.flatnonzero(within % CANDIDATES_MAX == 0)
+        nth = within(np.arange(len(order)), *(each[order] for each in shared))
+        start = np.flatnonzero(nth % CANDIDATES_MAX == 0)
         return cls(order, start, np.diff(np.append(start, len(order))))
 
     def __len__(self) -> int:

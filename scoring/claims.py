@@ -14,6 +14,7 @@ from scoring.arrays import Bools, Ids, Ints
 from scoring.events import Events, Source
 from scoring.ids import MISSING, mix64, places_in
 from scoring.rows import RING_SIZE, SHOWN_BIT, Rows
+from scoring.runs import within
 
 _NEVER = np.uint64(2**64 - 1)
 
@@ -66,7 +67,7 @@ def _before(row: npt.NDArray[np.int32], chosen: Ints) -> Ints:
     """For each chosen event, how many events of its row come before it in the batch."""
     order = np.argsort(row, kind="stable")
     place = np.empty(len(row), dtype=np.int64)
-    place[order] = np.arange(len(row)) - np.searchsorted(row[order], row[order])
+    place[order] = within(np.arange(len(row)), row[order])
     return place[chosen]
 
 

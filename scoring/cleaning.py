@@ -20,7 +20,7 @@ from scoring.claims import judge, one_by_one
 from scoring.dedup import Outcomes, mark_repeats
 from scoring.events import Events, Outcome, only
 from scoring.rows import Rows
-from scoring.runs import runs
+from scoring.runs import within
 from scoring.units import MINUTE_MS
 
 MINUTES_A_DAY = 1_440
@@ -144,7 +144,6 @@ def _by_claim(rows: Rows, events: Events, windows: _Windows, rules: Rules) -> Ou
 def _nth(group: Ints, window: Ints, before: Ints) -> Ints:
     """The place of each event ``[E]``, from 1, among those of its group and window; ``before`` came earlier."""
     order = np.argsort(group, kind="stable")
-    start, count = runs(group[order], window[order])
     nth = np.empty_like(group)
-    nth[order] = np.arange(1, len(group) + 1) - np.repeat(start, count)
-    return nth + before
+    nth[order] = within(np.arange(len(group)), group[order], window[order])
+    return nth + 1 + before

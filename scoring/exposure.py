@@ -23,7 +23,7 @@ from scoring.inputs import CONTEXT_DIM, STATS_DIM, ModelInputs, closeness_of
 from scoring.models import ModelFailure, Models, Served
 from scoring.rates import Counts, RateTable, counts_of
 from scoring.rows import Rows, RowStore
-from scoring.runs import begins, runs
+from scoring.runs import begins, within
 from scoring.update import Applied, take, turns
 
 PEOPLE_PER_RUN = 64
@@ -88,9 +88,8 @@ def _waves(events: Events) -> Ints:
     row = events["row"][by_row]
     impression, time_ms = events["source"][by_row] == Source.IMPRESSION, events["time_ms"][by_row]
     shown = np.cumsum(impression & begins(row, time_ms, impression))  # screens so far
-    starts, counts = runs(row)
     wave = np.empty(len(row), dtype=np.int64)
-    wave[by_row] = shown - np.repeat(shown[starts], counts)
+    wave[by_row] = within(shown, row)
     return wave
 
 

@@ -16,6 +16,7 @@ from scoring.arrays import Bools, Ints
 from scoring.events import Events, Kind
 from scoring.ring import entries_of, remember
 from scoring.rows import ROW, Rows
+from scoring.runs import within
 
 RING = np.dtype([each for each in ROW.descr if each[0].startswith("ring_")])
 """The part of a row that is its ring."""
@@ -63,5 +64,5 @@ def _pieces(row: npt.NDArray[np.int32], asked: Bools) -> Ints:
     by_row = np.argsort(row, kind="stable")
     before: Ints = np.cumsum(asked[by_row]) - asked[by_row]
     piece = np.empty(len(row), dtype=np.int64)
-    piece[by_row] = before - before[np.searchsorted(row[by_row], row[by_row])]
+    piece[by_row] = within(before, row[by_row])
     return piece

@@ -19,7 +19,7 @@ from scoring.catalogue import Catalogue
 from scoring.events import Events, Source
 from scoring.examination import SLOTS_MAX, assumed
 from scoring.ids import MISSING, IdMap, id64
-from scoring.runs import runs
+from scoring.runs import within
 from scoring.tones import TONES, TONES_DIM
 
 Counts = npt.NDArray[np.float64]
@@ -135,9 +135,8 @@ def _before(keys: npt.NDArray[np.integer], counts: Counts) -> Counts:
     """What earlier events of the same key have counted, ``[E, 2]``."""
     order = np.argsort(keys, kind="stable")
     run = counts[order].cumsum(axis=0) - counts[order]
-    first, count = runs(keys[order])
     out = np.empty_like(run)
-    out[order] = run - np.repeat(run[first], count, axis=0)
+    out[order] = within(run, keys[order])
     return out
 
 

@@ -1,11 +1,13 @@
 """Runs of equal values in arrays sorted by them: what is done for each user or ad of a batch without a loop."""
 
+from typing import Any
+
 import numpy as np
 import numpy.typing as npt
 
 from scoring.arrays import Bools, Ints
 
-Keys = npt.NDArray[np.integer]
+Keys = npt.NDArray[np.number]
 
 
 def begins(*keys: Keys) -> Bools:
@@ -29,3 +31,10 @@ def runs(*keys: Keys) -> tuple[Ints, Ints]:
     count[:-1] = start[1:] - start[:-1]
     count[-1:] = len(keys[0]) - start[-1:]
     return start, count
+
+
+def within(running: npt.NDArray[Any], *keys: Keys) -> npt.NDArray[Any]:
+    """``running [N, …]`` less what it is where each place's run of ``keys [N]`` begins."""
+    start, count = runs(*keys)
+    since: npt.NDArray[Any] = running - np.repeat(running[start], count, axis=0)
+    return since

@@ -11,9 +11,9 @@ from typing import NamedTuple
 import numpy as np
 
 from scoring.arrays import Bools, Ids, Ints
-from scoring.claims import pushed_out, ring_key
+from scoring.claims import pushed_out
 from scoring.events import Events, Kind
-from scoring.rows import RING_SIZE, Rows, answered
+from scoring.rows import RING_SIZE, Rows, answered, held, ring_key
 from scoring.runs import begins
 
 
@@ -31,15 +31,14 @@ def firsts(rows: Rows, events: Events) -> Firsts:
         return Firsts(place, place)
     row, ad, kind = events["row"][place].astype(np.int64), events["ad"][place], events["kind"][place]
     seconds = (events["shown_ms"][place] // 1000).astype(np.uint32)
-    same = (rows["ring_ad"][row] == ad[:, None]) & (rows["ring_s"][row] == seconds[:, None])
-    was = np.where(same, answered(rows["ring_kind"][row]), 0).max(axis=1)
+    was = np.where(held(rows, row, ad, seconds), answered(rows["ring_kind"][row]), 0).max(axis=1)
     gone = _gone(rows, events, place, ring_key(seconds, ad))
     order = np.lexsort((ad, seconds, row))  # stable: the events of one impression stay in order
-    held = order[~gone[order]]
+    left = order[~gone[order]]
 
     def first(least: Kind) -> Ints:
         """The events that take an impression to ``least``, or that are as much themselves where it is gone."""
-        does = held[(kind[held] >= least) & (was[held] < least)]
+        does = left[(kind[left] >= least) & (was[left] < least)]
         told: Ints = does[begins(row[does], seconds[does], ad[does])] if len(does) else does
         return np.concatenate([place[told], place[gone & (kind == least)]])
 

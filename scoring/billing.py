@@ -20,11 +20,10 @@ import numpy.typing as npt
 
 from scoring.arrays import Bools, Ids, Ints
 from scoring.catalogue import Catalogue
-from scoring.claims import ring_key
 from scoring.events import Events, Kind, Outcome, Source, only
 from scoring.ids import MISSING, mix64
 from scoring.ledger import charges
-from scoring.rows import SHOWN_BIT, Rows, answered
+from scoring.rows import SHOWN_BIT, Rows, answered, held, ring_key
 from scoring.seal import Seal
 
 VIEW_MS_MAX = 60_000
@@ -46,7 +45,7 @@ def look(rows: Rows, events: Events) -> Before:
     """Look up the impressions of ``events [E]`` in ``rows``, before they are applied."""
     row, ad = events["row"], events["ad"]
     seconds = (events["shown_ms"] // 1000).astype(np.uint32)
-    same = (rows["ring_ad"][row] == ad[:, None]) & (rows["ring_s"][row] == seconds[:, None])
+    same = held(rows, row, ad, seconds)
     place = same.argmax(axis=1)
     found = same[np.arange(len(events)), place]
     # In a ring that is not full the first place is empty: no key is below its key.

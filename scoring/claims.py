@@ -10,18 +10,13 @@ from collections import Counter
 import numpy as np
 import numpy.typing as npt
 
-from scoring.arrays import Bools, Ids, Ints
+from scoring.arrays import Bools, Ints
 from scoring.events import Events, Source
 from scoring.ids import MISSING, mix64, places_in
-from scoring.rows import RING_SIZE, SHOWN_BIT, Rows
+from scoring.rows import RING_SIZE, SHOWN_BIT, Rows, held, ring_key
 from scoring.runs import within
 
 _NEVER = np.uint64(2**64 - 1)
-
-
-def ring_key(seconds: npt.NDArray[np.uint32], ad: Ids) -> Ids:
-    """What a ring is sorted by: seconds, then the id's high half. Any shape."""
-    return (seconds.astype(np.uint64) << np.uint64(32)) | (ad >> np.uint64(32))
 
 
 def judge(rows: Rows, events: Events) -> tuple[Bools, Bools]:
@@ -33,8 +28,7 @@ def judge(rows: Rows, events: Events) -> tuple[Bools, Bools]:
     claims = np.flatnonzero(events["answers"])
     row, ad = events["row"][claims], events["ad"][claims]
     seconds = (events["shown_ms"][claims] // 1000).astype(np.uint32)
-    same = (rows["ring_ad"][row] == ad[:, None]) & (rows["ring_s"][row] == seconds[:, None])
-    proven = (same & (rows["ring_kind"][row] >= SHOWN_BIT)).any(axis=1)
+    proven = (held(rows, row, ad, seconds) & (rows["ring_kind"][row] >= SHOWN_BIT)).any(axis=1)
     if proven.all():
         return unproven, undecided
     proven |= _shown_before(events, claims)

@@ -25,9 +25,11 @@ from scoring.rows import (
     RING_SIZE,
     SHOWN_BIT,
     Rows,
+    held,
     packed,
     place_of,
     places_of,
+    ring_key,
 )
 from scoring.runs import begins, runs
 
@@ -90,7 +92,7 @@ def remember(rows: Rows, entries: Entries) -> None:
 
 def _join(rows: Rows, row: Ints, ad: Ids, seconds: Seconds, told: Told) -> Bools:
     """Join entries with those that rings hold already; true where a ring held one."""
-    same = (rows["ring_ad"][row] == ad[:, None]) & (rows["ring_s"][row] == seconds[:, None])
+    same = held(rows, row, ad, seconds)
     place = same.argmax(axis=1)
     joined: Bools = same[np.arange(len(row)), place]
     if joined.any():
@@ -136,8 +138,6 @@ def _merge(rows: Rows, row: Ints, column: Ints, width: int, ad: Ids, seconds: Se
     tell[:, :RING_SIZE] = _told(rows, users)
     at = user, RING_SIZE + column
     ads[at], times[at], tell[at] = ad, seconds, told
-    # Ties in seconds are ordered by the id's high half; empty places (0, 0) sort first and fall off.
-    key = (times.astype(np.uint64) << np.uint64(32)) | (ads >> np.uint64(32))
-    newest = np.arange(len(users))[:, None], np.argsort(key, axis=1, kind="stable")[:, width:]
+    newest = np.arange(len(users))[:, None], np.argsort(ring_key(times, ads), axis=1, kind="stable")[:, width:]
     rows["ring_ad"][users], rows["ring_s"][users] = ads[newest], times[newest]
     _tell(rows, users, tell[newest])

@@ -10,7 +10,7 @@ from typing import Any, Self
 import numpy as np
 import numpy.typing as npt
 
-from scoring.arrays import Ints
+from scoring.arrays import Bools, Ids, Ints
 from scoring.events import TIME_MS_MAX, Kind
 from scoring.features import FEATURE_DIM
 
@@ -72,32 +72,12 @@ ROW = np.dtype(
 ROW_BYTES = ROW.itemsize
 """1,539 bytes: 512 of interest, 675 of ring, 240 of event ids and showings."""
 
-_LAYOUT_1 = np.dtype(
-    [
-        ("version", "<u2"),
-        ("surface", "<u2"),
-        ("seen_next", "u1", (2,)),
-        ("free", "<u2"),
-        ("time_ms", "<i8"),
-        ("interest_ms", "<i8"),
-        ("viewed_ms", "<i8"),
-        ("value_micros", "<i8"),
-        ("offset", "<i8", (2,)),
-        ("impressions", "<u4"),
-        ("views", "<u4"),
-        ("clicks", "<u4"),
-        ("carts", "<u4"),
-        ("purchases", "<u4"),
-        ("long_views", "<u4"),
-        ("interest", "<f4", (2, 64)),
-        ("seen", "<u8", (2, 12)),
-        ("ring_ad", "<u8", (50,)),
-        ("ring_s", "<u4", (50,)),
-        ("ring_kind", "u1", (50,)),
-    ]
-)
 _LAYOUT_4 = np.dtype([field for field in ROW.descr if not field[0].startswith("answered")])
 _LAYOUT_3 = np.dtype(_LAYOUT_4.descr[:-1])
+_SINCE_2 = "showings", "rate_minute", "minute_count", "day_count"
+_LAYOUT_1 = np.dtype(
+    [("free" if name == "unshown" else name, *of) for name, *of in _LAYOUT_3.descr if name not in _SINCE_2]
+)
 _LAYOUTS = {
     _LAYOUT_1.itemsize: (_LAYOUT_1, (1,)),
     _LAYOUT_3.itemsize: (_LAYOUT_3, (2, 3)),
@@ -117,6 +97,17 @@ def answered(ring_kind: Kinds) -> Kinds:
     """The strongest `Kind` that answered each entry's impression, from ``ring_kind`` of any shape."""
     kind: Kinds = np.right_shift(ring_kind & ANSWER_MASK, ANSWER_SHIFT, dtype=np.uint8)
     return kind
+
+
+def ring_key(seconds: npt.NDArray[np.uint32], ad: Ids) -> Ids:
+    """What a ring is sorted by: seconds, then the id's high half. Empty places come first. Any shape."""
+    return (seconds.astype(np.uint64) << np.uint64(32)) | (ad >> np.uint64(32))
+
+
+def held(rows: Rows, row: npt.NDArray[np.integer], ad: Ids, seconds: npt.NDArray[np.uint32]) -> Bools:
+    """Which place of its row's ring holds each of the entries ``row, ad, seconds [N]``, ``[N, RING_SIZE]``."""
+    same: Bools = (rows["ring_ad"][row] == ad[:, None]) & (rows["ring_s"][row] == seconds[:, None])
+    return same
 
 
 def place_of(surface: npt.NDArray[np.uint16]) -> Kinds:

@@ -10,11 +10,11 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from scoring.claims import one_by_one, ring_key
+from scoring.claims import one_by_one
 from scoring.cleaning import Rules
 from scoring.events import EVENT, Events, Kind, Outcome, Source
 from scoring.ids import id64
-from scoring.rows import RING_SIZE, SEEN_SIZE, SHOWN_BIT, RowStore
+from scoring.rows import RING_SIZE, SEEN_SIZE, SHOWN_BIT, RowStore, ring_key
 from scoring.units import MINUTE_MS
 from scoring.update import apply
 from tests.builders import START_MS, catalogue, click, columns_of, impression

@@ -10,13 +10,11 @@ from dataclasses import dataclass, fields
 import numpy as np
 
 from onnx_models.probes import attention_feed, encoder_feed
-from scoring.attention import OUTCOMES, Arrays, AttentionModel
+from scoring.attention import GOLDEN_TOLERANCE, OUTCOMES, Arrays, AttentionModel
 from scoring.inputs import ModelInputs
 from scoring.manifest import ATTENTION, ENCODER
 from scoring.rows import RING_SIZE
 
-TOLERANCE = 1e-4
-"""A difference below this passes; float32 sums in another order differ by about 1e-6."""
 SHAPES = ((1, 1), (1, 2), (1, 100), (1, 500), (3, 7), (8, 100), (32, 100), (64, 1), (64, 33))
 """People and candidates of the cases against PyTorch."""
 ITEMS = (1, 2, 64, 500)
@@ -37,8 +35,8 @@ class Case:
 
     @property
     def passed(self) -> bool:
-        """Below `TOLERANCE`."""
-        return self.max_abs_diff < TOLERANCE
+        """Below `GOLDEN_TOLERANCE`."""
+        return self.max_abs_diff < GOLDEN_TOLERANCE
 
 
 def verify(model: AttentionModel, golden: Arrays, reference: Reference | None = None) -> list[Case]:
@@ -84,7 +82,7 @@ def _case(model: AttentionModel, graph: str, feed: Arrays, wanted: Arrays, again
 def _run(model: AttentionModel, graph: str, feed: Arrays) -> Arrays:
     if graph == ENCODER:
         return {"vector": model.encode(feed["tokens"], feed["dense"])}
-    inputs = ModelInputs(**{field.name: feed[field.name] for field in fields(ModelInputs)})
+    inputs = ModelInputs.of(feed)
     logit, attention = model.score(inputs)
     return {"logit": logit, "attention": attention, **model.outcomes(inputs)}
 

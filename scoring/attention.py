@@ -287,7 +287,7 @@ def golden_difference(model: AttentionModel, golden: Arrays) -> float:
     """
     try:
         vector = model.encode(golden["tokens"], golden["dense"])
-        logit, attention = model.score(ModelInputs(**{field.name: golden[field.name] for field in fields(ModelInputs)}))
+        logit, attention = model.score(ModelInputs.of(golden))
     except Exception as error:  # onnxruntime's errors share no base class of their own
         raise ModelError(f"the graphs do not run ({error})", "that they run on the golden inputs", _FIX) from error
     largest = 0.0

@@ -5,7 +5,6 @@ Through dictionaries, as the layer learns, 500 candidates would take 10 ms.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Self
 
 import numpy as np
 
@@ -57,13 +56,6 @@ class Calibration:
     lift: Singles
     evidence: Singles
     examined: Floats | None = None
-
-    @classmethod
-    def none(cls, people: int, candidates: int) -> Self:
-        """The attention model's own click rates."""
-        weights = np.tile(np.append(START_WEIGHTS[: len(PERSONAL) - 1], 0.0), (people, 1))
-        weights[:, _AT["person_lift"]] = 0.0
-        return cls(weights, np.zeros((people, candidates), dtype=np.float32), no_evidence((people, candidates)))
 
     @property
     def lift_weights(self) -> Floats:

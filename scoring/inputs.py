@@ -4,8 +4,10 @@ Names and shapes are the model's contract (B users, H = `RING_SIZE` past items, 
 width, K = `FEATURE_DIM`, S = `STATS_DIM`, X = `CONTEXT_DIM`). A change here is a change of `INPUTS_SPECIFICATION`.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from enum import IntEnum
+from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -102,9 +104,10 @@ class ModelInputs:
         """The tensors by name, as onnxruntime takes them."""
         return {field.name: getattr(self, field.name) for field in fields(self)}
 
-    def part(self, people: slice) -> "ModelInputs":
-        """The tensors of some of the people: views."""
-        return ModelInputs(*(getattr(self, field.name)[people] for field in fields(self)))
+    @classmethod
+    def of(cls, tensors: Mapping[str, npt.NDArray[Any]]) -> Self:
+        """Those that are among the ``tensors`` by name, as `feed` gives them."""
+        return cls(**{field.name: tensors[field.name] for field in fields(cls)})
 
 
 @dataclass(frozen=True, slots=True)

@@ -122,8 +122,8 @@ def _self_normalised(log: Weighted, plain: Floats, numerator: Floats) -> tuple[f
 MODELLED: dict[str, Callable[[Logged], Floats]] = {"dm": direct, "dr": doubly_robust, "switch_dr": switch_doubly_robust}
 
 
-def evaluate(log: Weighted, confidence: float = 0.95) -> dict[str, Estimate]:
-    """Every estimator's value with a normal interval at ``confidence``; those by a reward model, where there is one."""
+def evaluate(log: Weighted) -> dict[str, Estimate]:
+    """Every estimator's value with its 95 % normal interval; those by a reward model, where there is one."""
     terms = {"ips": ips(log)}
     normalised = {"snips": _self_normalised(log, np.zeros_like(log.reward), terms["ips"])}
     if isinstance(log, Logged):
@@ -131,15 +131,15 @@ def evaluate(log: Weighted, confidence: float = 0.95) -> dict[str, Estimate]:
         residuals = log.weight * (log.reward - log.model_chosen)
         normalised["sndr"] = _self_normalised(log, log.model_policy, residuals)
     influences = {name: (float(each.mean()), each) for name, each in terms.items()} | normalised
-    return {name: _estimate(log, *each, confidence) for name, each in influences.items()}
+    return {name: _estimate(log, *each) for name, each in influences.items()}
 
 
-def _estimate(log: Weighted, value: float, influence: Floats, confidence: float) -> Estimate:
+def _estimate(log: Weighted, value: float, influence: Floats) -> Estimate:
     """The interval is unbounded where the spread is unknown: for one person, or where all terms are equal."""
     off, terms = log.of_people(influence - value), log.of_people(np.abs(influence))
     known = len(off) > 1 and (np.abs(off) > ROUNDING * terms).any()
     spread = float(np.sqrt(len(off) / (len(off) - 1) * (off**2).sum()) / len(influence)) if known else np.inf
-    reach = NormalDist().inv_cdf(0.5 + confidence / 2) * spread
+    reach = NormalDist().inv_cdf(0.975) * spread
     return Estimate(value, value - reach, value + reach, spread)
 
 

@@ -56,8 +56,8 @@ class Slate:
 class _Exploration(Protocol):
     """What a ranking draws its slots by."""
 
-    def utilities(self, open_: Bools, cost: Floats | None, slot: int) -> Floats:
-        """Utilities ``[B, C]`` of candidates ``open_`` to ``slot``, less ``cost`` on log values; -inf for others."""
+    def utilities(self, open_: Bools, cost: Floats | None) -> Floats:
+        """Utilities ``[B, C]`` of candidates ``open_`` to a slot, less ``cost`` on log values; -inf for others."""
 
 
 class _PlackettLuce:
@@ -67,7 +67,7 @@ class _PlackettLuce:
         self._heat = np.where(temperatures != 0, np.maximum(temperatures, TEMPERATURE_MIN), 1.0)[:, None]
         self._utility = utility_of(value, self._heat)
 
-    def utilities(self, open_: Bools, cost: Floats | None, _slot: int) -> Floats:
+    def utilities(self, open_: Bools, cost: Floats | None) -> Floats:
         """Log values over temperatures, less the cost over the same."""
         utility = self._utility if cost is None else self._utility - cost / self._heat
         return np.where(open_, utility, -np.inf)
@@ -105,7 +105,7 @@ class _Ranking:
     def pick(self, open_: Bools, slot: int) -> tuple[Ints, Floats]:
         """Place ``[B]`` of its pick among the candidates that may stand in ``slot``, and utilities ``[B, C]``."""
         cost = None if self._variety is None else self._variety.cost
-        utility, warm = self._by.utilities(open_, cost, slot), self._warm
+        utility, warm = self._by.utilities(open_, cost), self._warm
         key = utility.copy() if len(warm) else utility
         key[warm] += _gumbel(self._ads[warm], self._seeds[warm], slot)
         return _best(key, self._ads), utility

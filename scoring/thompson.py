@@ -56,7 +56,7 @@ class Thompson:
         mean = utility_of(value, np.array(1.0)) - spread**2 / 2
         self._contests = [None if at else _Contest(*of) for at, *of in zip(even.tolist(), mean, spread, strict=True)]
 
-    def utilities(self, open_: Bools, cost: Floats | None, _slot: int) -> Floats:
+    def utilities(self, open_: Bools, cost: Floats | None) -> Floats:
         """Logarithms of the next slot's chances ``[B, C]``; 0 where all are equally likely, -inf where not ``open_``.
 
         ``cost [B, C]`` is subtracted from log values; where there is one it changes from slot to slot.
@@ -75,7 +75,7 @@ class Thompson:
 def chances_of_most(value: Floats, spread: Floats) -> Floats:
     """Chance of each candidate in the first slot, ``[C]``; ``value, spread [C]`` as of `Thompson`."""
     by = Thompson(value[None], spread[None], np.zeros(1, dtype=np.bool_))
-    chances: Floats = np.exp(by.utilities(np.ones((1, len(value)), dtype=np.bool_), None, 0)[0])
+    chances: Floats = np.exp(by.utilities(np.ones((1, len(value)), dtype=np.bool_), None)[0])
     return chances
 
 

@@ -37,9 +37,8 @@ def verify(model: ModelOption = None, as_json: Json = False) -> None:
     Example: salience verify --model ./my-model --json
     """
     from onnx_models import DEMO_MODEL
-    from onnx_models.verify import TOLERANCE
     from onnx_models.verify import verify as compare
-    from scoring.attention import golden_difference, open_unproven
+    from scoring.attention import GOLDEN_TOLERANCE, golden_difference, open_unproven
 
     directory = model or DEMO_MODEL
     out = screen(stderr=as_json, soft_wrap=True)
@@ -54,7 +53,9 @@ def verify(model: ModelOption = None, as_json: Json = False) -> None:
         out.print(_table(loaded.version, cases))
     verdict = coloured("below", "green") if passed else coloured("not below", "red")
     out.print(
-        f"Largest difference {largest:.2e},", verdict, f"{TOLERANCE:g}, over {len(cases)} cases of {loaded.version}."
+        f"Largest difference {largest:.2e},",
+        verdict,
+        f"{GOLDEN_TOLERANCE:g}, over {len(cases)} cases of {loaded.version}.",
     )
     if not passed:
         raise typer.Exit(1)

@@ -28,7 +28,7 @@ def arrays(known: list[tuple[float, float]]) -> tuple[Floats, Floats, Floats]:
 def slots_of(value: Floats, spread: Floats, *opens: Bools) -> list[Floats]:
     """Chances of one person's candidates, slot after slot, of whom these are open."""
     by = Thompson(value[None], spread[None], np.zeros(1, dtype=np.bool_))
-    return [np.exp(by.utilities(open_[None], None, slot)[0]) for slot, open_ in enumerate(opens)]
+    return [np.exp(by.utilities(open_[None], None)[0]) for open_ in opens]
 
 
 @given(KNOWN)
@@ -113,10 +113,10 @@ def test_a_person_has_the_same_in_any_batch(seed: int) -> None:
     draw = np.random.default_rng(seed)
     value, spread = np.exp(draw.normal(0, 1, (5, 30))), draw.uniform(0.0, 0.5, (5, 30))
     open_, even = draw.random((5, 30)) < 0.7, np.arange(5) == 3
-    together = Thompson(value, spread, even).utilities(open_, None, 0)
+    together = Thompson(value, spread, even).utilities(open_, None)
     for person in range(5):
         one = slice(person, person + 1)
-        alone = Thompson(value[one], spread[one], even[one]).utilities(open_[one], None, 0)
+        alone = Thompson(value[one], spread[one], even[one]).utilities(open_[one], None)
         np.testing.assert_array_equal(alone[0], together[person])
     assert set(together[3, open_[3]].tolist()) == {0.0}  # all as likely
 
@@ -133,9 +133,9 @@ def test_where_all_is_known_the_best_has_the_slot(logs: list[float]) -> None:
 def test_an_ad_that_is_like_those_above_has_less_of_a_chance_and_none_may_be_open() -> None:
     value, spread = np.ones((1, 3)), np.full((1, 3), 0.3)
     by, open_ = Thompson(value, spread, np.zeros(1, dtype=np.bool_)), np.ones((1, 3), dtype=np.bool_)
-    first = np.exp(by.utilities(open_, np.zeros((1, 3)), 0)[0])
-    later = np.exp(by.utilities(open_, np.array([[0.5, 0.0, 0.0]]), 1)[0])
+    first = np.exp(by.utilities(open_, np.zeros((1, 3)))[0])
+    later = np.exp(by.utilities(open_, np.array([[0.5, 0.0, 0.0]]))[0])
     assert first == pytest.approx(np.full(3, 1 / 3))
     assert later[0] < 0.1
     assert later[1] == pytest.approx(later[2])
-    assert np.isneginf(by.utilities(~open_, None, 2)).all()
+    assert np.isneginf(by.utilities(~open_, None)).all()

@@ -14,8 +14,7 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner, Result
 
-from onnx_models.verify import TOLERANCE
-from scoring.attention import OUTCOMES, load
+from scoring.attention import GOLDEN_TOLERANCE, OUTCOMES, load
 from scoring.text import TEXT_ENCODER, WIDE_DIM
 from streams.cli import app
 from streams.cli.train import _git_revision
@@ -78,7 +77,7 @@ def test_the_packaged_model_says_the_same_in_onnxruntime_and_pytorch() -> None:
     assert result.exit_code == 0, result.stderr
     found = only_object(result)
     assert found["against"] == ["golden", "pytorch"]
-    assert 0 < found["max_abs_diff"] < TOLERANCE / 4  # logits of drawn inputs go to ten, of which float32 keeps 1e-6
+    assert 0 < found["max_abs_diff"] < GOLDEN_TOLERANCE / 4  # of logits up to ten, float32 keeps 1e-6
     assert found["cases"] > 10
     assert found["model"] == load().version
 
@@ -355,4 +354,4 @@ def test_a_model_may_ask_for_vectors_of_titles_and_says_so(tmp_path: Path) -> No
     assert model.manifest.text == TEXT_ENCODER
     assert model.dense_dim == WIDE_DIM
     assert TEXT_ENCODER in (out / "MODEL_CARD.md").read_text()
-    assert only_object(salience("verify", "--model", str(out), "--json"))["max_abs_diff"] < TOLERANCE / 4  # as above
+    assert only_object(salience("verify", "--model", str(out), "--json"))["max_abs_diff"] < GOLDEN_TOLERANCE / 4

@@ -1,7 +1,5 @@
 """The measurements measure what they say, and the fast ways of choosing, ranking and explaining are the plain ones."""
 
-from dataclasses import fields
-
 import numpy as np
 import pytest
 from hypothesis import given
@@ -16,7 +14,6 @@ from scoring.rows import ROW_BYTES
 from streams.placing import REASONS_MAX, _most_attended
 from tests.bench import score, state
 from tests.bench.goals import GOALS
-from tests.models import drawn_inputs
 
 
 @pytest.fixture(scope="module")
@@ -87,15 +84,6 @@ def test_an_items_appearances_are_added_up_and_the_unknown_counts_nothing(seed: 
         known = weights[person, slot] > 0
         assert items[person, slot, known].tolist() == [item for item, _ in best]
         assert weights[person, slot, known].tolist() == pytest.approx([weight for _, weight in best], rel=1e-5)
-
-
-def test_the_model_gives_people_the_same_alone_and_in_any_part_of_a_batch(model: AttentionModel) -> None:
-    inputs = drawn_inputs(np.random.default_rng(1), 6, 20, model.dim)
-
-    part = inputs.part(slice(2, 5))
-
-    assert all((getattr(part, field.name) == getattr(inputs, field.name)[2:5]).all() for field in fields(part))
-    np.testing.assert_allclose(model.score(part)[0], model.score(inputs)[0][2:5], atol=1e-5)
 
 
 def test_a_batch_scored_in_several_runs_of_the_model_is_each_person_scored_alone(model: AttentionModel) -> None:

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from scoring.calibration import PERSONAL, Calibration, Calibrator, chance_of
+from scoring.calibration import PERSONAL, Calibrator, chance_of
 from scoring.clicks import LIFT_PRIOR, MARGIN, START_WEIGHTS, AdLifts, probability
 from scoring.examination import over
 from scoring.feedback import ClickLayer, Learning
@@ -71,7 +71,6 @@ def test_while_no_ad_is_known_candidates_have_no_lift() -> None:
     assert found.lift.tolist() == [[0.0] * 3] * 2
     assert found.evidence.tolist() == [[LIFT_PRIOR] * 3] * 2
     assert found.examined is None
-    assert Calibration.none(2, 3).evidence.tolist() == found.evidence.tolist()
 
 
 def test_slots_are_served_as_the_layer_says_that_they_are_looked_at() -> None:

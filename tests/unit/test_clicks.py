@@ -39,6 +39,11 @@ NOBODY = Pool().others(0)
 PEOPLE = np.array([11, 12, 13, 14], dtype=np.uint64)
 
 
+def untaught(context: np.ndarray, candidates: int) -> Calibration:
+    """What a lane that has learned nothing serves with."""
+    return Calibrator().calibration(PEOPLE[: len(context)], context, np.zeros((len(context), candidates), np.int64))
+
+
 def contexts(count: int, seed: int = 3) -> np.ndarray:
     rng = np.random.default_rng(seed)
     out = rng.random((count, CONTEXT_DIM)).astype(np.float32)
@@ -131,7 +136,7 @@ def test_lifts_follow_a_catalogue_that_grows_and_ads_that_learn() -> None:
 
 def test_without_a_layer_the_click_rates_are_the_attention_models_own() -> None:
     logit, context = np.array([[0.5, -2.0]], dtype=np.float32), contexts(1)
-    odds = Calibration.none(1, 2).log_odds(logit, context, np.array([False]))
+    odds = untaught(context, 2).log_odds(logit, context, np.array([False]))
     assert odds == pytest.approx(logit)
 
 
@@ -275,13 +280,13 @@ def test_a_person_beyond_all_that_was_learnt_from_turns_nobody_elses_weights(rat
     assert layer.learned == 1
     assert np.abs(layer.model.array - ClickModel().array).max() <= RATE
     assert layer.model.caution.max() <= CAUTION + 10.0**2
-    served = Calibration.none(1, 1).log_odds(np.array([[logit]], dtype=np.float32), context[:1], nobody)
+    served = untaught(context[:1], 1).log_odds(np.array([[logit]], dtype=np.float32), context[:1], nobody)
     assert chance_of(served)[0] == pytest.approx(told, abs=1e-4)
 
 
 def test_log_odds_beyond_what_is_learnt_from_keep_their_order_and_come_as_the_attention_model_has_them() -> None:
     logit, none = np.array([[-10.5, -12.5, -14.0, 11.0, 3.0]], dtype=np.float32), np.zeros(1, dtype=np.bool_)
-    calibration = Calibration.none(1, 5)
+    calibration = untaught(contexts(1), 5)
     assert calibration.log_odds(logit, contexts(1), none) == pytest.approx(logit.astype(np.float64))
     calibration.weights[:, PERSONAL.index("logit")] = 0.5
     halved = calibration.log_odds(logit, contexts(1), none)

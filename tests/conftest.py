@@ -1,6 +1,8 @@
 """Settings for all tests."""
 
+import asyncio
 import gc
+import inspect
 import os
 
 # As in every command (`streams.cli`): with several processes, OpenBLAS threads would busy-wait for each other.
@@ -34,3 +36,13 @@ def pytest_collection_finish() -> None:
     """Tests run with Python's own collection of garbage."""
     gc.freeze()
     gc.enable()
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
+    """A test that awaits runs in an event loop of its own."""
+    if not inspect.iscoroutinefunction(pyfuncitem.obj):
+        return None
+    asked = inspect.signature(pyfuncitem.obj).parameters
+    asyncio.run(pyfuncitem.obj(**{name: pyfuncitem.funcargs[name] for name in asked}))
+    return True

@@ -1,6 +1,5 @@
 """The worker's app: tokens of lanes pass through Faust's channel, whose silences are made loud."""
 
-import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
 from unittest.mock import AsyncMock
@@ -34,15 +33,12 @@ def test_a_home_that_cannot_be_made_is_told_with_what_to_do(tmp_path: Path) -> N
         create_app(Settings(home=tmp_path / "file" / "home"), IDENTITY)
 
 
-def test_every_token_reaches_the_agent_since_the_channel_is_opened_once(tmp_path: Path) -> None:
-    async def scenario() -> list[int]:
-        _, agent, intake = started(tmp_path)
-        reader = agent.channel.clone(is_iterator=True)
-        for lane in LANES:
-            await intake._offer(lane)
-        return [reader.queue.get_nowait() for _ in range(reader.queue.qsize())]
-
-    assert asyncio.run(scenario()) == list(LANES)
+async def test_every_token_reaches_the_agent_since_the_channel_is_opened_once(tmp_path: Path) -> None:
+    _, agent, intake = started(tmp_path)
+    reader = agent.channel.clone(is_iterator=True)
+    for lane in LANES:
+        await intake._offer(lane)
+    assert [reader.queue.get_nowait() for _ in range(reader.queue.qsize())] == list(LANES)
 
 
 @pytest.mark.parametrize(
@@ -68,18 +64,15 @@ def test_what_counts_as_interest_is_as_the_settings_say(name: str) -> None:
 
 
 @pytest.mark.parametrize("readers", [0, 2])
-def test_a_token_that_nobody_or_more_than_one_would_read_is_refused(readers: int, tmp_path: Path) -> None:
-    async def scenario() -> None:
-        _, agent, intake = started(tmp_path)
-        _alive = [agent.channel.clone(is_iterator=True) for _ in range(readers)]
-        with pytest.raises(AssertionError, match=f"lane tokens have {readers} readers, expected one"):
-            await intake._offer(LANES[0])
-
-    asyncio.run(scenario())
+async def test_a_token_that_nobody_or_more_than_one_would_read_is_refused(readers: int, tmp_path: Path) -> None:
+    _, agent, intake = started(tmp_path)
+    _alive = [agent.channel.clone(is_iterator=True) for _ in range(readers)]
+    with pytest.raises(AssertionError, match=f"lane tokens have {readers} readers, expected one"):
+        await intake._offer(LANES[0])
 
 
 @pytest.mark.parametrize("told", [True, False])
-def test_an_agent_that_ends_ends_the_worker_unless_it_was_told_to_stop(
+async def test_an_agent_that_ends_ends_the_worker_unless_it_was_told_to_stop(
     told: bool, reasons: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     step = AsyncMock()
@@ -89,13 +82,10 @@ def test_an_agent_that_ends_ends_the_worker_unless_it_was_told_to_stop(
         for lane in LANES:
             yield lane
 
-    async def scenario() -> None:
-        app, agent, _ = started(tmp_path)
-        if told:
-            app._stopped.set()
-        await agent.fun(tokens())
-
-    asyncio.run(scenario())
+    app, agent, _ = started(tmp_path)
+    if told:
+        app._stopped.set()
+    await agent.fun(tokens())
     assert [call.args for call in step.await_args_list] == [(lane,) for lane in LANES]
     assert reasons == ([] if told else ["RuntimeError: an agent ended"])
 

@@ -183,17 +183,14 @@ def test_a_view_that_is_not_open_says_so() -> None:
         PlacementView().get("u")
 
 
-def test_a_view_is_entered_once_also_where_no_broker_was_there_and_another_one_is_opened() -> None:
-    async def scenario() -> None:
-        view = PlacementView("127.0.0.1:1")
-        with pytest.raises(KafkaError):
-            await view.__aenter__()
-        with pytest.raises(ViewError, match=r"entered once.*open a new one"):
-            await view.__aenter__()
-        with pytest.raises(KafkaError):
-            await PlacementView("127.0.0.1:1").__aenter__()
-
-    asyncio.run(scenario())
+async def test_a_view_is_entered_once_also_where_no_broker_was_there_and_another_one_is_opened() -> None:
+    view = PlacementView("127.0.0.1:1")
+    with pytest.raises(KafkaError):
+        await view.__aenter__()
+    with pytest.raises(ViewError, match=r"entered once.*open a new one"):
+        await view.__aenter__()
+    with pytest.raises(KafkaError):
+        await PlacementView("127.0.0.1:1").__aenter__()
 
 
 def test_a_broker_that_takes_connections_and_never_answers_is_given_up_within_the_view_s_time() -> None:

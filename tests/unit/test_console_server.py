@@ -79,30 +79,25 @@ def test_a_container_may_ask_whether_it_lives_and_learns_nothing_else() -> None:
     assert (status, json.loads(body)) == (200, {"healthy": True})
 
 
-def test_a_console_that_makes_no_snapshots_is_not_healthy_whatever_its_clock_is_set_to_meanwhile(
+async def test_a_console_that_makes_no_snapshots_is_not_healthy_whatever_its_clock_is_set_to_meanwhile(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     ticks_ms, now_ms = 5_000, START_MS
     monkeypatch.setattr("streams.console.serve.tick_ms", lambda: ticks_ms, raising=False)
     monkeypatch.setattr("streams.console.serve.wall_ms", lambda: now_ms)
-
-    async def statuses() -> list[int]:
-        nonlocal ticks_ms, now_ms
-        given, compute, request = Settings(), Compute(), make_mocked_request("GET", "/healthz")
-        desk = Desk(given, 2)
-        monitor, tails = LagMonitor(Poller("127.0.0.1:1")), Tails("127.0.0.1:1", desk.tails(), compute)
-        live = Live(given, monitor, desk, tails, compute)
-        found = [(await _healthz(live)(request)).status]
-        running = asyncio.create_task(live.run())
-        await live.next()
-        running.cancel()
-        compute.stop()
-        for passed_ms, set_by_ms in ((0, 3_600_000), (9_999, 0), (1, -7_200_000)):
-            ticks_ms, now_ms = ticks_ms + passed_ms, now_ms + passed_ms + set_by_ms
-            found.append((await _healthz(live)(request)).status)
-        return found
-
-    assert asyncio.run(statuses()) == [503, 200, 200, 503]
+    given, compute, request = Settings(), Compute(), make_mocked_request("GET", "/healthz")
+    desk = Desk(given, 2)
+    monitor, tails = LagMonitor(Poller("127.0.0.1:1")), Tails("127.0.0.1:1", desk.tails(), compute)
+    live = Live(given, monitor, desk, tails, compute)
+    found = [(await _healthz(live)(request)).status]
+    running = asyncio.create_task(live.run())
+    await live.next()
+    running.cancel()
+    compute.stop()
+    for passed_ms, set_by_ms in ((0, 3_600_000), (9_999, 0), (1, -7_200_000)):
+        ticks_ms, now_ms = ticks_ms + passed_ms, now_ms + passed_ms + set_by_ms
+        found.append((await _healthz(live)(request)).status)
+    assert found == [503, 200, 200, 503]
 
 
 @pytest.mark.parametrize("path", ["/", "/console.js", "/i18n/zh.json", "/vendor/uPlot.iife.min.js", "/icon.svg"])
@@ -215,21 +210,19 @@ class Slow:
 
 
 @pytest.mark.parametrize("began", [False, True])
-def test_a_console_that_cannot_listen_leaves_no_consumer_open(began: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_console_that_cannot_listen_leaves_no_consumer_open(
+    began: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     Slow.made, Slow.began = [], asyncio.Event()
     monkeypatch.setattr("streams.reading.AIOKafkaConsumer", Slow)
     monkeypatch.setattr("streams.console.tails.found", lambda _, names: dict.fromkeys(names, Found("an-id", 1)))
-
-    async def scenario() -> None:
-        compute = Compute()
-        with contextlib.suppress(OSError):
-            async with Tails("127.0.0.1:1", Desk(Settings(), 2).tails(), compute):
-                if began:
-                    await Slow.began.wait()
-                raise OSError("the port is taken")
-        compute.stop()
-
-    asyncio.run(scenario())
+    compute = Compute()
+    with contextlib.suppress(OSError):
+        async with Tails("127.0.0.1:1", Desk(Settings(), 2).tails(), compute):
+            if began:
+                await Slow.began.wait()
+            raise OSError("the port is taken")
+    compute.stop()
     assert [one.stopped for one in Slow.made] == [True] * (1 + began)
 
 
@@ -250,18 +243,16 @@ def test_a_console_that_is_told_to_end_while_it_starts_waits_for_no_broker(
     assert (told.exit_code, told.stdout) == (0, "")
 
 
-def test_a_console_whose_reader_is_cancelled_in_its_start_leaves_none_open(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_console_whose_reader_is_cancelled_in_its_start_leaves_none_open(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     Slow.made, Slow.began = [Slow.__new__(Slow)], asyncio.Event()
     monkeypatch.setattr("streams.reading.AIOKafkaConsumer", Slow)
     monkeypatch.setattr("streams.console.tails.found", lambda _, names: dict.fromkeys(names, Found("an-id", 1)))
-
-    async def scenario() -> None:
-        compute = Compute()
-        entering = asyncio.create_task(Tails("127.0.0.1:1", Desk(Settings(), 2).tails(), compute).__aenter__())
-        await Slow.began.wait()
-        entering.cancel()
-        await asyncio.wait([entering])
-        compute.stop()
-
-    asyncio.run(scenario())
+    compute = Compute()
+    entering = asyncio.create_task(Tails("127.0.0.1:1", Desk(Settings(), 2).tails(), compute).__aenter__())
+    await Slow.began.wait()
+    entering.cancel()
+    await asyncio.wait([entering])
+    compute.stop()
     assert [one.stopped for one in Slow.made[1:]] == [True]

@@ -63,20 +63,17 @@ def test_where_no_lane_has_room_or_runs_nothing_is_asked_since_that_would_mean_e
     assert group.asked == []
 
 
-def test_records_that_come_for_a_lane_revoked_meanwhile_are_dropped(lane: Lane, group: Group) -> None:
-    async def scenario() -> None:
-        intake = intake_of(lane._shared, lane)
+async def test_records_that_come_for_a_lane_revoked_meanwhile_are_dropped(lane: Lane, group: Group) -> None:
+    intake = intake_of(lane._shared, lane)
 
-        def revoked() -> dict[TopicPartition, list[object]]:
-            intake.on_partitions_revoked(assigned({0}, {0}))
-            return {lane.inputs[0]: [SHOWN]}
+    def revoked() -> dict[TopicPartition, list[object]]:
+        intake.on_partitions_revoked(assigned({0}, {0}))
+        return {lane.inputs[0]: [SHOWN]}
 
-        group.fetch = revoked
-        await intake._fetch()
-        assert len(lane.queues) == 0
-        await asyncio.gather(*intake._closing)
-
-    asyncio.run(scenario())
+    group.fetch = revoked
+    await intake._fetch()
+    assert len(lane.queues) == 0
+    await asyncio.gather(*intake._closing)
 
 
 @pytest.mark.parametrize(
@@ -107,44 +104,37 @@ def test_of_a_topic_that_was_revoked_meanwhile_nothing_is_known(
     assert [queue.caught_up for queue in lane.queues.sources] == [False, False]
 
 
-def test_a_lane_is_offered_again_once_its_step_is_done(lane: Lane, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_lane_is_offered_again_once_its_step_is_done(lane: Lane, monkeypatch: pytest.MonkeyPatch) -> None:
     tokens: list[int] = []
 
     async def offer(number: int) -> None:
         tokens.append(number)
 
-    async def scenario() -> list[int]:
-        intake = intake_of(lane._shared, lane)
-        monkeypatch.setattr(intake, "_offer", offer)
-        lane.queues.put(Source.IMPRESSION, [SHOWN])
-        offered = []
+    intake = intake_of(lane._shared, lane)
+    monkeypatch.setattr(intake, "_offer", offer)
+    lane.queues.put(Source.IMPRESSION, [SHOWN])
+    offered = []
+    for _ in range(2):
         for _ in range(2):
-            for _ in range(2):
-                await intake._offer_if_ready(lane)
-            offered.append(len(tokens))
-            await intake.step(lane.number)  # nothing yet: the clicks are not caught up
-        return offered
-
-    assert asyncio.run(scenario()) == [1, 2]
+            await intake._offer_if_ready(lane)
+        offered.append(len(tokens))
+        await intake.step(lane.number)  # nothing yet: the clicks are not caught up
+    assert offered == [1, 2]
 
 
-def test_a_lane_in_step_is_not_offered_however_much_is_queued_until_that_step_is_done(
+async def test_a_lane_in_step_is_not_offered_however_much_is_queued_until_that_step_is_done(
     lane: Lane, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Else every agent would come to wait for this one lane, and the others would stand still."""
     offer = AsyncMock()
-
-    async def scenario() -> list[int]:
-        intake = intake_of(lane._shared, lane)
-        monkeypatch.setattr(intake, "_offer", offer)
-        queue_one(lane)
-        await intake._offer_if_ready(lane)
-        step = await stepping(intake, lane, lane._outbox)
-        queue_one(lane, 1)
-        await intake._offer_if_ready(lane)
-        offered = [offer.await_count]
-        lane._outbox.answers.set()
-        await step
-        return [*offered, offer.await_count]
-
-    assert asyncio.run(scenario()) == [1, 2]
+    intake = intake_of(lane._shared, lane)
+    monkeypatch.setattr(intake, "_offer", offer)
+    queue_one(lane)
+    await intake._offer_if_ready(lane)
+    step = await stepping(intake, lane, lane._outbox)
+    queue_one(lane, 1)
+    await intake._offer_if_ready(lane)
+    offered = [offer.await_count]
+    lane._outbox.answers.set()
+    await step
+    assert [*offered, offer.await_count] == [1, 2]

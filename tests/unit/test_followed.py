@@ -153,18 +153,14 @@ def test_a_look_waits_for_no_answer_and_tells_what_an_earlier_check_has_found(mo
     assert asked == [["ads"]]
 
 
-def test_who_leaves_waits_for_no_check_that_is_under_way(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_who_leaves_waits_for_no_check_that_is_under_way(monkeypatch: pytest.MonkeyPatch) -> None:
     answers = threading.Event()
     monkeypatch.setattr("streams.topic_admin.found", lambda *_: answers.wait(10))
-
-    async def scenario() -> set[asyncio.Task[object]]:
-        followed = Followed("b", ["ads"])
-        followed.look(Reader(), HELD)
-        await asyncio.sleep(0)
-        await followed.leave()
-        return {task for task in asyncio.all_tasks() if task is not asyncio.current_task()}
-
-    assert asyncio.run(scenario()) == set()
+    followed = Followed("b", ["ads"])
+    followed.look(Reader(), HELD)
+    await asyncio.sleep(0)
+    await followed.leave()
+    assert ({task for task in asyncio.all_tasks() if task is not asyncio.current_task()}) == set()
     answers.set()
 
 

@@ -67,7 +67,7 @@ def test_workers_on_one_host_are_told_apart_in_their_group_by_legal_names(monkey
 @pytest.mark.parametrize(
     ("scoring", "setting"), [(True, "SALIENCE_SLICE_RECORDS"), (False, "SALIENCE_SLICE_RECORDS_UNSCORED")]
 )
-def test_a_slice_that_brokers_do_not_answer_ends_the_worker_with_where_and_how_long_and_what_it_may_be(
+async def test_a_slice_that_brokers_do_not_answer_ends_the_worker_with_where_and_how_long_and_what_it_may_be(
     scoring: bool, setting: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     class Silent:
@@ -78,16 +78,12 @@ def test_a_slice_that_brokers_do_not_answer_ends_the_worker_with_where_and_how_l
 
     said: list[str] = []
     monkeypatch.setattr("streams.intake.arm_exit", lambda error: said.append(describe(error)))
-
-    async def scenario() -> None:
-        settings = Settings(bootstrap="broker:9092", scoring=scoring)
-        intake = Intake(settings, lambda _: pytest.fail("not started"), AsyncMock())
-        intake._lanes[3] = Silent()  # type: ignore[assignment]  # stands in for a lane
-        monkeypatch.setattr(intake, "crash", AsyncMock())
-        with pytest.raises(SilenceError):
-            await intake.step(3)
-
-    asyncio.run(scenario())
+    settings = Settings(bootstrap="broker:9092", scoring=scoring)
+    intake = Intake(settings, lambda _: pytest.fail("not started"), AsyncMock())
+    intake._lanes[3] = Silent()  # type: ignore[assignment]  # stands in for a lane
+    monkeypatch.setattr(intake, "crash", AsyncMock())
+    with pytest.raises(SilenceError):
+        await intake.step(3)
     (reason,) = said
     assert reason == (
         "SilenceError: no answer from broker:9092 to a slice of lane 3 within 12 s (SALIENCE_SLICE_DEADLINE_MS): they "
@@ -117,7 +113,7 @@ def test_a_broker_that_never_had_transactions_keeps_a_worker_from_starting(monke
     assert said == [(status, "no transactions") for status in (CANNOT_START, EXIT_STATUS, EXIT_STATUS)]
 
 
-def test_a_lanes_work_that_ends_cancelled_by_nobody_ends_the_worker_and_by_a_rebalance_does_not(
+async def test_a_lanes_work_that_ends_cancelled_by_nobody_ends_the_worker_and_by_a_rebalance_does_not(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     said: list[str] = []
@@ -126,30 +122,23 @@ def test_a_lanes_work_that_ends_cancelled_by_nobody_ends_the_worker_and_by_a_reb
     async def by_nobody() -> None:
         raise asyncio.CancelledError
 
-    async def scenario() -> None:
-        intake = Intake(Settings(), lambda _: pytest.fail("not started"), AsyncMock())
-        monkeypatch.setattr(intake, "crash", AsyncMock())
-        task = asyncio.create_task(intake._guarded(asyncio.Event().wait()))
-        assert await cancelled_after(1, task)
-        assert said == []
-        await intake._guarded(by_nobody())
-
-    asyncio.run(scenario())
+    intake = Intake(Settings(), lambda _: pytest.fail("not started"), AsyncMock())
+    monkeypatch.setattr(intake, "crash", AsyncMock())
+    task = asyncio.create_task(intake._guarded(asyncio.Event().wait()))
+    assert await cancelled_after(1, task)
+    assert said == []
+    await intake._guarded(by_nobody())
     assert said == ["a lane's work was cancelled by nobody"]
 
 
-def test_what_ends_once_the_worker_has_been_told_to_stop_is_no_failure(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_what_ends_once_the_worker_has_been_told_to_stop_is_no_failure(monkeypatch: pytest.MonkeyPatch) -> None:
     said: list[BaseException] = []
     monkeypatch.setattr("streams.intake.arm_exit", said.append)
-
-    async def scenario() -> None:
-        intake = Intake(Settings(), lambda _: pytest.fail("it joins"), AsyncMock(), stops=lambda: True)
-        monkeypatch.setattr(intake, "crash", AsyncMock())
-        await intake.on_started()
-        intake.ended("the pump")
-        intake.fail(ConsumerStoppedError())
-
-    asyncio.run(scenario())
+    intake = Intake(Settings(), lambda _: pytest.fail("it joins"), AsyncMock(), stops=lambda: True)
+    monkeypatch.setattr(intake, "crash", AsyncMock())
+    await intake.on_started()
+    intake.ended("the pump")
+    intake.fail(ConsumerStoppedError())
     assert said == []
 
 

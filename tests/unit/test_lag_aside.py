@@ -35,20 +35,16 @@ def test_who_is_interrupted_does_not_wait_for_a_poll_that_no_broker_answers(monk
     assert answered.wait(DEADLINE_S)
 
 
-def test_pages_are_answered_while_what_was_seen_is_reckoned_with(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_pages_are_answered_while_what_was_seen_is_reckoned_with(monkeypatch: pytest.MonkeyPatch) -> None:
     monitor, _ = monitor_of(100)
     reckon = monitor._board.observe
+    loop, answered = asyncio.get_running_loop(), Event()
 
-    async def run() -> None:
-        loop, answered = asyncio.get_running_loop(), Event()
+    def observe(seen: Observation) -> Report:
+        loop.call_soon_threadsafe(answered.set)
+        assert answered.wait(DEADLINE_S), "the loop stands still"
+        return reckon(seen)
 
-        def observe(seen: Observation) -> Report:
-            loop.call_soon_threadsafe(answered.set)
-            assert answered.wait(DEADLINE_S), "the loop stands still"
-            return reckon(seen)
-
-        monkeypatch.setattr(monitor._board, "observe", observe)
-        await monitor.poll()
-
-    asyncio.run(run())
+    monkeypatch.setattr(monitor._board, "observe", observe)
+    await monitor.poll()
     assert monitor.latest.report.groups

@@ -375,11 +375,7 @@ def test_a_report_that_has_grown_old_without_an_error_is_a_failed_check(monkeypa
     assert (result.exit_code, result.stderr) == (1, "Error: the lag is not told for 60 s\n")
 
 
-def test_whoever_is_cancelled_while_a_monitor_ends_is_cancelled() -> None:
+async def test_whoever_is_cancelled_while_a_monitor_ends_is_cancelled() -> None:
     monitor, _ = monitor_of(90)
-
-    async def scenario() -> bool | None:
-        await monitor.__aenter__()
-        return await cancelled_after(1, asyncio.create_task(monitor.__aexit__(None, None, None)))
-
-    assert asyncio.run(scenario())
+    await monitor.__aenter__()
+    assert await cancelled_after(1, asyncio.create_task(monitor.__aexit__(None, None, None)))

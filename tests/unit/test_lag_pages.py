@@ -64,28 +64,24 @@ def test_whoever_waits_for_news_learns_at_once_that_polling_has_ended(monkeypatc
         asyncio.run(run())
 
 
-def test_news_end_with_the_monitor_for_whoever_still_listens() -> None:
+async def test_news_end_with_the_monitor_for_whoever_still_listens() -> None:
     monitor, _ = monitor_of(90)
     monitor.every_s = 3_600.0
+    heard, polled = list[int](), asyncio.Event()
 
-    async def run() -> list[int]:
-        heard, polled = list[int](), asyncio.Event()
+    async def listen() -> None:
+        async for news in monitor.news():
+            heard.append(news.polls)
+            assert len(heard) <= 2, "the same news again and again, without a pause"
+            if news.polls:
+                polled.set()
 
-        async def listen() -> None:
-            async for news in monitor.news():
-                heard.append(news.polls)
-                assert len(heard) <= 2, "the same news again and again, without a pause"
-                if news.polls:
-                    polled.set()
-
-        async with asyncio.timeout(60):
-            async with monitor:
-                listening = asyncio.create_task(listen())
-                await polled.wait()
-            await listening
-        return heard
-
-    assert asyncio.run(run()) == [0, 1]
+    async with asyncio.timeout(60):
+        async with monitor:
+            listening = asyncio.create_task(listen())
+            await polled.wait()
+        await listening
+    assert heard == [0, 1]
 
 
 def test_the_exporter_ends_with_what_ended_the_polling() -> None:

@@ -39,40 +39,30 @@ def test_a_record_dated_in_the_future_moves_its_lanes_time_no_further_than_the_t
     assert lane.state.watermarks_ms[Source.IMPRESSION] == START_MS + 5_000
 
 
-def test_a_slice_takes_the_records_of_the_settings_and_leaves_the_rest(tmp_path: Path) -> None:
+async def test_a_slice_takes_the_records_of_the_settings_and_leaves_the_rest(tmp_path: Path) -> None:
     lane = taken_over(shared_of(tmp_path, Group(), slice_records=2), Outbox())
     for number in range(5):
         queue_one(lane, number)
-
-    async def left() -> list[int]:
-        return [len(lane.queues) for _ in range(3) if await lane.step()]
-
-    assert asyncio.run(left()) == [3, 1, 0]
+    assert [len(lane.queues) for _ in range(3) if await lane.step()] == [3, 1, 0]
 
 
-def test_a_slice_whose_deliveries_get_no_answer_is_given_up_at_its_deadline_and_not_committed(tmp_path: Path) -> None:
+async def test_a_slice_whose_deliveries_get_no_answer_is_given_up_at_its_deadline_and_not_committed(
+    tmp_path: Path,
+) -> None:
     lane = taken_over(shared_of(tmp_path, Group(), slice_deadline_ms=0), Outbox())
     lane._outbox.answers.clear()
-
-    async def hang() -> None:
-        with pytest.raises(TimeoutError):
-            await within_deadline(step(lane))
-
-    asyncio.run(hang())
+    with pytest.raises(TimeoutError):
+        await within_deadline(step(lane))
     assert "commit" not in lane._outbox.did
 
 
-def test_a_lane_left_in_mid_slice_is_given_up_at_its_deadline_with_its_producer_closed(tmp_path: Path) -> None:
+async def test_a_lane_left_in_mid_slice_is_given_up_at_its_deadline_with_its_producer_closed(tmp_path: Path) -> None:
     lane = taken_over(shared_of(tmp_path, Group(), slice_deadline_ms=DEADLINE_MS), Outbox())
     lane._outbox.answers.clear()
-
-    async def leave() -> None:
-        stepping = asyncio.create_task(step(lane))
-        await within_deadline(lane._outbox.begun.wait())
-        await within_deadline(lane.close(deadline_ms=0))
-        stepping.cancel()
-
-    asyncio.run(leave())
+    stepping = asyncio.create_task(step(lane))
+    await within_deadline(lane._outbox.begun.wait())
+    await within_deadline(lane.close(deadline_ms=0))
+    stepping.cancel()
     assert "commit" not in lane._outbox.did
     assert lane._outbox.did[-1] == "stop"
     assert lane.held is None
@@ -100,7 +90,7 @@ def test_a_snapshot_between_two_slices_holds_up_to_the_batch_of_the_last_which_i
     assert (loaded.offset, len(loaded.store)) == (CHANGELOG_OFFSET, 1)
 
 
-def test_the_groups_offsets_are_those_of_what_is_committed_and_are_written_no_sooner(tmp_path: Path) -> None:
+async def test_the_groups_offsets_are_those_of_what_is_committed_and_are_written_no_sooner(tmp_path: Path) -> None:
     """Lag tools read them: one that is ahead of a commit that fails would hide records that nobody has taken."""
     did: list[str] = []
 
@@ -109,16 +99,13 @@ def test_the_groups_offsets_are_those_of_what_is_committed_and_are_written_no_so
             await turns()
             await super().commit()
 
-    async def live() -> None:
-        assert await step(lane)
-        await lane.close(DEADLINE_MS)
-
     lane = taken_over(shared_of(tmp_path, Group(did)), Slow(did))
-    asyncio.run(live())
+    assert await step(lane)
+    await lane.close(DEADLINE_MS)
     assert [each for each in did if each in ("commit", "write offsets")] == ["commit", "write offsets"]
 
 
-def test_slices_are_computed_one_after_the_other_and_never_on_the_loop_that_sends_heartbeats(
+async def test_slices_are_computed_one_after_the_other_and_never_on_the_loop_that_sends_heartbeats(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Two at once would see half of what the other makes of catalogue and pool; on the loop, a member would be lost."""
@@ -133,16 +120,13 @@ def test_slices_are_computed_one_after_the_other_and_never_on_the_loop_that_send
         at_once -= 1
         return effects
 
-    async def live() -> None:
-        shared = shared_of(tmp_path, Group())
-        lanes = [taken_over(shared, Outbox(), number) for number in range(4)]
-        await asyncio.gather(*(step(lane) for lane in lanes), *(shared.compute.run(run_alone) for _ in range(4)))
-
     def run_alone() -> None:
         threads.add(threading.get_ident())
 
     monkeypatch.setattr(Step, "run", run)
-    asyncio.run(live())
+    shared = shared_of(tmp_path, Group())
+    lanes = [taken_over(shared, Outbox(), number) for number in range(4)]
+    await asyncio.gather(*(step(lane) for lane in lanes), *(shared.compute.run(run_alone) for _ in range(4)))
     assert most == [1] * 4
     assert len(threads) == 1
     assert threading.get_ident() not in threads

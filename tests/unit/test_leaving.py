@@ -40,18 +40,14 @@ def test_a_stop_that_ends_cancelled_by_nobody_is_done_to_its_end() -> None:
     assert consumer.closed
 
 
-def test_whoever_is_cancelled_while_a_reader_stops_is_cancelled() -> None:
+async def test_whoever_is_cancelled_while_a_reader_stops_is_cancelled() -> None:
     consumer = Consumer(asyncio.Event().wait)
-
-    async def scenario() -> None:
-        task = asyncio.create_task(end_reading(consumer))
-        await asyncio.sleep(0)
-        await asyncio.sleep(0)
-        task.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await task
-
-    asyncio.run(scenario())
+    task = asyncio.create_task(end_reading(consumer))
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
     assert consumer.closed
 
 
@@ -77,11 +73,8 @@ async def takes_a_cancellation_for_its_own() -> None:
     await asyncio.sleep(0)
 
 
-def test_whoever_is_cancelled_during_a_farewell_that_takes_it_for_its_own_is_cancelled() -> None:
-    async def scenario() -> bool | None:
-        return await cancelled_after(2, asyncio.create_task(leave("a producer", takes_a_cancellation_for_its_own())))
-
-    assert asyncio.run(scenario())
+async def test_whoever_is_cancelled_during_a_farewell_that_takes_it_for_its_own_is_cancelled() -> None:
+    assert await cancelled_after(2, asyncio.create_task(leave("a producer", takes_a_cancellation_for_its_own())))
 
 
 def test_a_farewell_that_is_late_is_ended_and_one_that_fails_then_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -103,25 +96,21 @@ def test_a_farewell_that_is_late_is_ended_and_one_that_fails_then_says_so(monkey
 
 
 @pytest.mark.parametrize("answered", [True, False])
-def test_a_reader_of_reviews_told_to_end_while_it_writes_waits_for_a_broker_that_answers_and_for_no_other(
+async def test_a_reader_of_reviews_told_to_end_while_it_writes_waits_for_a_broker_that_answers_and_for_no_other(
     answered: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if not answered:
         monkeypatch.setattr("streams.leaving.FAREWELL_S", 0.0)
-
-    async def scenario() -> list[str]:
-        feed, outbox = ReviewFeed(Settings(), lambda _: None), Outbox()
-        feed._outbox = outbox  # type: ignore[assignment]  # stands in for one on a broker
-        outbox.answers.clear()
-        task = asyncio.create_task(_whole(feed._write({DEAD_LETTERS: [Message(b"shoe", b"{")]})))
-        await within_deadline(outbox.begun.wait())
-        task.cancel()
-        if answered:
-            await turns()
-            assert not task.done()
-            outbox.answers.set()
-        with pytest.raises(asyncio.CancelledError):
-            await within_deadline(task)
-        return outbox.did
-
-    assert asyncio.run(scenario())[2:] == (["delivered", "commit"] if answered else [])
+    feed, outbox = ReviewFeed(Settings(), lambda _: None), Outbox()
+    feed._outbox = outbox  # type: ignore[assignment]  # stands in for one on a broker
+    outbox.answers.clear()
+    task = asyncio.create_task(_whole(feed._write({DEAD_LETTERS: [Message(b"shoe", b"{")]})))
+    await within_deadline(outbox.begun.wait())
+    task.cancel()
+    if answered:
+        await turns()
+        assert not task.done()
+        outbox.answers.set()
+    with pytest.raises(asyncio.CancelledError):
+        await within_deadline(task)
+    assert outbox.did[2:] == (["delivered", "commit"] if answered else [])

@@ -133,163 +133,133 @@ def three(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("said", [b"", b"GET / HT", HEAD])
 @pytest.mark.parametrize("before", [b"", PAGE])
-def test_who_does_not_end_the_head_of_a_request_in_time_is_closed(before: bytes, said: bytes) -> None:
-    async def scenario() -> None:
-        async with serving(idle_s=0.05) as (_, port):
-            reader, writer = await asked(port, before + said)
-            assert bool(await answer(reader)) == bool(before)
-            assert not await answer(reader)
-            await left((reader, writer))
-
-    asyncio.run(scenario())
+async def test_who_does_not_end_the_head_of_a_request_in_time_is_closed(before: bytes, said: bytes) -> None:
+    async with serving(idle_s=0.05) as (_, port):
+        reader, writer = await asked(port, before + said)
+        assert bool(await answer(reader)) == bool(before)
+        assert not await answer(reader)
+        await left((reader, writer))
 
 
 @pytest.mark.parametrize("last", [b"", LAST])
 @pytest.mark.parametrize("asks", [LARGE, FULL])
-def test_who_does_not_read_what_is_answered_in_time_is_closed(asks: bytes, last: bytes) -> None:
-    async def scenario() -> None:
-        async with serving(idle_s=0.05) as (pages, port):
-            connection = deaf(port, asks.replace(b"\r\n", b"\r\n" + last, 1))
-            await pages.over.acquire()
-            reader, writer = await asyncio.open_connection(sock=connection)
-            got = b"here"
-            with suppress(ConnectionResetError):
-                got = await reader.read()
-            assert b"here" not in got
-            await left((reader, writer))
-
-    asyncio.run(scenario())
+async def test_who_does_not_read_what_is_answered_in_time_is_closed(asks: bytes, last: bytes) -> None:
+    async with serving(idle_s=0.05) as (pages, port):
+        connection = deaf(port, asks.replace(b"\r\n", b"\r\n" + last, 1))
+        await pages.over.acquire()
+        reader, writer = await asyncio.open_connection(sock=connection)
+        got = b"here"
+        with suppress(ConnectionResetError):
+            got = await reader.read()
+        assert b"here" not in got
+        await left((reader, writer))
 
 
-def test_a_stream_that_was_not_read_for_a_while_and_then_is_stays(monkeypatch: pytest.MonkeyPatch) -> None:
-    async def scenario() -> None:
-        async with serving(idle_s=DEADLINE_S / 3) as (pages, port):
-            watching = await asked(port, STREAM)
-            assert await answer(watching[0])
-            pages.streams[0].put_nowait(bytes(LARGE_BYTES) + b"here")
-            assert await probed(port), "a few turns of the loop, in which the stream has got stuck"
-            await watching[0].readexactly(LARGE_BYTES)
-            assert await answer(watching[0])
-            loop = asyncio.get_running_loop()
-            now_s = loop.time
-            monkeypatch.setattr(loop, "time", lambda: now_s() + DEADLINE_S / 2)
-            assert await probed(port), "in which it would have been closed"
-            pages.streams[0].put_nowait(b"here")
-            assert await answer(watching[0])
-            await left(watching)
-
-    asyncio.run(scenario())
+async def test_a_stream_that_was_not_read_for_a_while_and_then_is_stays(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with serving(idle_s=DEADLINE_S / 3) as (pages, port):
+        watching = await asked(port, STREAM)
+        assert await answer(watching[0])
+        pages.streams[0].put_nowait(bytes(LARGE_BYTES) + b"here")
+        assert await probed(port), "a few turns of the loop, in which the stream has got stuck"
+        await watching[0].readexactly(LARGE_BYTES)
+        assert await answer(watching[0])
+        loop = asyncio.get_running_loop()
+        now_s = loop.time
+        monkeypatch.setattr(loop, "time", lambda: now_s() + DEADLINE_S / 2)
+        assert await probed(port), "in which it would have been closed"
+        pages.streams[0].put_nowait(b"here")
+        assert await answer(watching[0])
+        await left(watching)
 
 
 @pytest.mark.usefixtures("three")
-def test_who_comes_where_all_have_said_half_a_head_is_answered_and_the_longest_awaited_is_closed() -> None:
-    async def scenario() -> None:
-        async with serving() as (_, port):
-            halves = [await asked(port, HEAD) for _ in range(3)]
-            assert await probed(port)
-            assert [await stays(half, b"\r\n") for half in halves] == [False, True, True]
-            await left(*halves)
-
-    asyncio.run(scenario())
+async def test_who_comes_where_all_have_said_half_a_head_is_answered_and_the_longest_awaited_is_closed() -> None:
+    async with serving() as (_, port):
+        halves = [await asked(port, HEAD) for _ in range(3)]
+        assert await probed(port)
+        assert [await stays(half, b"\r\n") for half in halves] == [False, True, True]
+        await left(*halves)
 
 
 @pytest.mark.usefixtures("three")
-def test_of_whom_is_awaited_as_many_are_closed_as_come_at_once() -> None:
-    async def scenario() -> None:
-        async with serving() as (_, port):
-            halves = [await asked(port, HEAD) for _ in range(3)]
-            came = await asyncio.gather(*(asked(port) for _ in range(3)))
-            assert all([await answer(reader) for reader, _ in came])
-            assert not any([await stays(half, b"\r\n") for half in halves])
-            await left(*halves, *came)
-
-    asyncio.run(scenario())
+async def test_of_whom_is_awaited_as_many_are_closed_as_come_at_once() -> None:
+    async with serving() as (_, port):
+        halves = [await asked(port, HEAD) for _ in range(3)]
+        came = await asyncio.gather(*(asked(port) for _ in range(3)))
+        assert all([await answer(reader) for reader, _ in came])
+        assert not any([await stays(half, b"\r\n") for half in halves])
+        await left(*halves, *came)
 
 
 @pytest.mark.usefixtures("three")
 @pytest.mark.parametrize("asks", [LARGE, FULL])
-def test_who_comes_where_nobody_reads_what_is_answered_is_answered(asks: bytes) -> None:
-    async def scenario() -> None:
-        async with serving() as (pages, port):
-            full = [deaf(port, asks) for _ in range(3)]
-            for _ in full:
-                await pages.stuck.acquire()
-            assert await probed(port)
-            await pages.over.acquire()
-            assert pages.over.locked(), "one of three"
-            for connection in full:
-                connection.close()
-
-    asyncio.run(scenario())
+async def test_who_comes_where_nobody_reads_what_is_answered_is_answered(asks: bytes) -> None:
+    async with serving() as (pages, port):
+        full = [deaf(port, asks) for _ in range(3)]
+        for _ in full:
+            await pages.stuck.acquire()
+        assert await probed(port)
+        await pages.over.acquire()
+        assert pages.over.locked(), "one of three"
+        for connection in full:
+            connection.close()
 
 
 @pytest.mark.usefixtures("three")
-def test_a_stream_that_is_read_and_a_connection_that_asks_again_stay_whoever_comes() -> None:
-    async def scenario() -> None:
-        async with serving() as (pages, port):
-            watching = await asked(port, STREAM)
+async def test_a_stream_that_is_read_and_a_connection_that_asks_again_stay_whoever_comes() -> None:
+    async with serving() as (pages, port):
+        watching = await asked(port, STREAM)
+        assert await answer(watching[0])
+        asking = await asked(port)
+        assert await answer(asking[0])
+        for _ in range(5):
+            half = await asked(port, HEAD)
+            assert await stays(asking)
+            assert await probed(port)
+            pages.streams[0].put_nowait(b"here")
             assert await answer(watching[0])
-            asking = await asked(port)
-            assert await answer(asking[0])
-            for _ in range(5):
-                half = await asked(port, HEAD)
-                assert await stays(asking)
-                assert await probed(port)
-                pages.streams[0].put_nowait(b"here")
-                assert await answer(watching[0])
-                await left(half)
-            await left(watching, asking)
-
-    asyncio.run(scenario())
+            await left(half)
+        await left(watching, asking)
 
 
 @pytest.mark.usefixtures("three")
-def test_a_stream_that_is_not_read_yet_stays_before_who_was_awaited_longer() -> None:
-    async def scenario() -> None:
-        async with serving() as (pages, port):
-            watching = await asked(port, STREAM)
-            assert await answer(watching[0])
-            half, asking = await asked(port, HEAD), await asked(port)
-            assert await answer(asking[0])
-            pages.streams[0].put_nowait(bytes(LARGE_BYTES) + b"here")
-            assert await stays(asking), "a few turns of the loop, in which the stream has got stuck"
-            assert await probed(port)
-            assert not await stays(half, b"\r\n")
-            await watching[0].readexactly(LARGE_BYTES)
-            assert await answer(watching[0])
-            await left(watching, half, asking)
-
-    asyncio.run(scenario())
+async def test_a_stream_that_is_not_read_yet_stays_before_who_was_awaited_longer() -> None:
+    async with serving() as (pages, port):
+        watching = await asked(port, STREAM)
+        assert await answer(watching[0])
+        half, asking = await asked(port, HEAD), await asked(port)
+        assert await answer(asking[0])
+        pages.streams[0].put_nowait(bytes(LARGE_BYTES) + b"here")
+        assert await stays(asking), "a few turns of the loop, in which the stream has got stuck"
+        assert await probed(port)
+        assert not await stays(half, b"\r\n")
+        await watching[0].readexactly(LARGE_BYTES)
+        assert await answer(watching[0])
+        await left(watching, half, asking)
 
 
 @pytest.mark.usefixtures("three")
-def test_who_asks_for_much_at_once_is_awaited_since_it_asked_and_not_since_each_answer() -> None:
-    async def scenario() -> None:
-        async with serving() as (pages, port):
-            greedy = await asked(port, STREAM + PAGE)
-            assert await answer(greedy[0])
-            others = [await asked(port) for _ in range(2)]
-            assert all([await answer(reader) for reader, _ in others])
-            pages.streams[0].put_nowait(b"")
-            assert await answer(greedy[0])
-            assert await probed(port)
-            assert [await stays(connection) for connection in (greedy, *others)] == [False, True, True]
-            await left(greedy, *others)
-
-    asyncio.run(scenario())
+async def test_who_asks_for_much_at_once_is_awaited_since_it_asked_and_not_since_each_answer() -> None:
+    async with serving() as (pages, port):
+        greedy = await asked(port, STREAM + PAGE)
+        assert await answer(greedy[0])
+        others = [await asked(port) for _ in range(2)]
+        assert all([await answer(reader) for reader, _ in others])
+        pages.streams[0].put_nowait(b"")
+        assert await answer(greedy[0])
+        assert await probed(port)
+        assert [await stays(connection) for connection in (greedy, *others)] == [False, True, True]
+        await left(greedy, *others)
 
 
 @pytest.mark.usefixtures("three")
-def test_where_all_are_being_answered_whoever_comes_is_closed_at_once_until_one_goes() -> None:
-    async def scenario() -> None:
-        async with serving() as (pages, port):
-            watching = [await asked(port, STREAM) for _ in range(3)]
-            assert all([await answer(reader) for reader, _ in watching])
-            for _ in range(5):
-                assert not await probed(port)
-            await left(watching.pop())
-            await pages.over.acquire()
-            assert await probed(port)
-            await left(*watching)
-
-    asyncio.run(scenario())
+async def test_where_all_are_being_answered_whoever_comes_is_closed_at_once_until_one_goes() -> None:
+    async with serving() as (pages, port):
+        watching = [await asked(port, STREAM) for _ in range(3)]
+        assert all([await answer(reader) for reader, _ in watching])
+        for _ in range(5):
+            assert not await probed(port)
+        await left(watching.pop())
+        await pages.over.acquire()
+        assert await probed(port)
+        await left(*watching)

@@ -64,7 +64,7 @@ class Counted(ModelSwitch):
         return self.rounds > ROUNDS_MAX
 
 
-def test_roles_told_and_taken_while_others_are_settled_leave_the_event_loop_free() -> None:
+async def test_roles_told_and_taken_while_others_are_settled_leave_the_event_loop_free() -> None:
     control, models = Control(), Held()
     failures: list[BaseException] = []
 
@@ -72,56 +72,46 @@ def test_roles_told_and_taken_while_others_are_settled_leave_the_event_loop_free
         roles = ModelRoles(shadow=f"m-{number:08x}", shadow_share=0.1)
         assert control.take([told(roles, control.next_offset)]) == 0
 
-    async def follow() -> None:
-        switch = Counted(Settings(home=Path()), control, models, AtOnce(), failures.append)
-        await switch.on_start()
-        models.on_play = lambda roles: tell(2) if roles.shadow == "m-00000001" else None
-        tell(1)
-        beats = 0
-        while models.roles.shadow != "m-00000002" or beats < ROUNDS_MAX:
-            await asyncio.sleep(0)
-            beats += 1
-        assert switch.rounds < ROUNDS_MAX
-        for task in asyncio.all_tasks() - {asyncio.current_task()}:
-            task.cancel()
-
-    asyncio.run(follow())
+    switch = Counted(Settings(home=Path()), control, models, AtOnce(), failures.append)
+    await switch.on_start()
+    models.on_play = lambda roles: tell(2) if roles.shadow == "m-00000001" else None
+    tell(1)
+    beats = 0
+    while models.roles.shadow != "m-00000002" or beats < ROUNDS_MAX:
+        await asyncio.sleep(0)
+        beats += 1
+    assert switch.rounds < ROUNDS_MAX
+    for task in asyncio.all_tasks() - {asyncio.current_task()}:
+        task.cancel()
     assert not failures
 
 
-def test_a_switch_that_is_cancelled_by_nobody_ends_the_worker(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_switch_that_is_cancelled_by_nobody_ends_the_worker(monkeypatch: pytest.MonkeyPatch) -> None:
     failures: list[BaseException] = []
 
     async def cancelled() -> Never:  # as a part of aiokafka's ends that it cancels itself
         raise asyncio.CancelledError
 
-    async def scenario() -> None:
-        switch = ModelSwitch(Settings(home=Path()), Control(), Held(), AtOnce(), failures.append)
-        monkeypatch.setattr(switch, "_follow", cancelled)
-        await switch.on_start()
-        await turns()
-
-    asyncio.run(scenario())
+    switch = ModelSwitch(Settings(home=Path()), Control(), Held(), AtOnce(), failures.append)
+    monkeypatch.setattr(switch, "_follow", cancelled)
+    await switch.on_start()
+    await turns()
     assert [str(error) for error in failures] == ["the switch of models was cancelled by nobody"]
 
 
-def test_models_that_arms_of_experiments_name_are_played_and_other_news_of_experiments_are_none() -> None:
+async def test_models_that_arms_of_experiments_name_are_played_and_other_news_of_experiments_are_none() -> None:
     control, models, played = Control(), Held(), list[tuple[str, ...]]()
     arms = (ArmSetting(arm="as-is", share=0.5), ArmSetting(arm="newer", share=0.5, model="m-00000001"))
     draft = create({}, "newer", arms=arms, layer="ranking", width=1.0, primary="ctr", guardrails=(), time_ms=1)
     running = start(draft, 0.1, 2)
-
-    async def follow() -> None:
-        await Counted(Settings(home=Path()), control, models, AtOnce(), _ends).on_start()
-        models.on_play = lambda roles: played.append(roles.arms)
-        for news in (running, ramp_to(running, 0.5, 3), stop(ramp_to(running, 0.5, 3), "enough", 4)):
-            assert control.take([told(news, control.next_offset)]) == 0
-            for _ in range(ROUNDS_MAX):
-                await asyncio.sleep(0)
-        for task in asyncio.all_tasks() - {asyncio.current_task()}:
-            task.cancel()
-
-    asyncio.run(follow())
+    await Counted(Settings(home=Path()), control, models, AtOnce(), _ends).on_start()
+    models.on_play = lambda roles: played.append(roles.arms)
+    for news in (running, ramp_to(running, 0.5, 3), stop(ramp_to(running, 0.5, 3), "enough", 4)):
+        assert control.take([told(news, control.next_offset)]) == 0
+        for _ in range(ROUNDS_MAX):
+            await asyncio.sleep(0)
+    for task in asyncio.all_tasks() - {asyncio.current_task()}:
+        task.cancel()
     assert played == [("m-00000001",), ()]
 
 

@@ -80,53 +80,43 @@ def test_the_reason_of_a_refusal_is_bounded(old: AttentionModel, new: AttentionM
     assert models.refused == {new.version: "x" * REASON_MAX}
 
 
-def test_roles_that_stand_when_a_worker_starts_are_taken_before_it_is_started() -> None:
+async def test_roles_that_stand_when_a_worker_starts_are_taken_before_it_is_started() -> None:
     control, models = Control(), Held()
     assert control.take([told(ModelRoles(shadow="m-00000001", shadow_share=0.1), 0)]) == 0
-
-    async def start() -> None:
-        await Counted(Settings(home=Path()), control, models, AtOnce(), _ends).on_start()
-        assert models.roles.shadow == "m-00000001"
-        await end()
-
-    asyncio.run(start())
+    await Counted(Settings(home=Path()), control, models, AtOnce(), _ends).on_start()
+    assert models.roles.shadow == "m-00000001"
+    await end()
 
 
-def test_a_switch_that_cannot_follow_any_more_ends_the_worker() -> None:
+async def test_a_switch_that_cannot_follow_any_more_ends_the_worker() -> None:
     control, models, failures = Control(), Held(), list[BaseException]()
     models.on_play = lambda _: 1 / 0  # type: ignore[assignment, return-value]  # stands in for a defect
-
-    async def follow() -> None:
-        await Counted(Settings(home=Path()), control, models, AtOnce(), failures.append).on_start()
-        assert control.take([told(ModelRoles(shadow="m-00000001", shadow_share=0.1), 0)]) == 0
-        await until(lambda: failures)
-        await end()
-
-    asyncio.run(follow())
+    await Counted(Settings(home=Path()), control, models, AtOnce(), failures.append).on_start()
+    assert control.take([told(ModelRoles(shadow="m-00000001", shadow_share=0.1), 0)]) == 0
+    await until(lambda: failures)
+    await end()
     assert [type(error) for error in failures] == [ZeroDivisionError]
 
 
-def test_the_wait_for_a_model_begins_anew_after_all_that_was_wanted_was_got(
+async def test_the_wait_for_a_model_begins_anew_after_all_that_was_wanted_was_got(
     old: AttentionModel, new: AttentionModel
 ) -> None:
     models = engine_of(old).models
     switch = Failing(models, new, [])
-
-    async def follow() -> None:
-        await switch.on_start()
-        for failures, version in ((3, new.version), (0, ""), (2, new.version)):
-            switch.failures = [ConnectionError("no broker")] * failures
-            assert switch.control.take([told(ModelRoles(live=version), switch.control.next_offset)]) == 0
-            live = version or old.version
-            await until(lambda: models.live.version == live)  # noqa: B023 - called here alone
-        await end()
-
-    asyncio.run(follow())
+    await switch.on_start()
+    for failures, version in ((3, new.version), (0, ""), (2, new.version)):
+        switch.failures = [ConnectionError("no broker")] * failures
+        assert switch.control.take([told(ModelRoles(live=version), switch.control.next_offset)]) == 0
+        live = version or old.version
+        await until(lambda: models.live.version == live)  # noqa: B023 - called here alone
+    await end()
     assert [pause_s for pause_s, _ in switch.pauses] == [1.0, 2.0, 4.0, 1.0, 2.0]
     assert models.live.version == new.version
 
 
-def test_a_model_that_is_refused_is_not_got_again_when_roles_change(old: AttentionModel, new: AttentionModel) -> None:
+async def test_a_model_that_is_refused_is_not_got_again_when_roles_change(
+    old: AttentionModel, new: AttentionModel
+) -> None:
     models = engine_of(old).models
     switch, tries = Failing(models, new, [ModelError("it is slow", "a faster one", "train it")]), list[str]()
     load = switch._load
@@ -136,21 +126,17 @@ def test_a_model_that_is_refused_is_not_got_again_when_roles_change(old: Attenti
         return await load(version)
 
     switch._load = counted  # type: ignore[method-assign]  # counts the calls
-
-    async def follow() -> None:
-        await switch.on_start()
-        for share in (0.1, 0.2, 0.3):
-            roles = ModelRoles(canary=new.version, canary_share=share)
-            assert switch.control.take([told(roles, switch.control.next_offset)]) == 0
-            await until(lambda: models.roles.canary_share == share)  # noqa: B023 - called here alone
-        await end()
-
-    asyncio.run(follow())
+    await switch.on_start()
+    for share in (0.1, 0.2, 0.3):
+        roles = ModelRoles(canary=new.version, canary_share=share)
+        assert switch.control.take([told(roles, switch.control.next_offset)]) == 0
+        await until(lambda: models.roles.canary_share == share)  # noqa: B023 - called here alone
+    await end()
     assert tries == [new.version]
     assert models.roles.canary_share == 0.3
 
 
-def test_a_model_is_unpacked_in_the_workers_home_which_is_made_for_it(
+async def test_a_model_is_unpacked_in_the_workers_home_which_is_made_for_it(
     old: AttentionModel, new: AttentionModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     got: list[tuple[str, Path | None]] = []
@@ -163,19 +149,17 @@ def test_a_model_is_unpacked_in_the_workers_home_which_is_made_for_it(
     control, models, home = Control(), engine_of(old).models, tmp_path / "a" / "home"
     pushed = PushedModel(model=new.version, manifest="{}", bytes=1, parity=0, score_ms=1, time_ms=1)
     assert control.take([told(pushed, 0), told(ModelRoles(live=new.version, former=("",)), 1)]) == 0
-
-    async def start() -> None:
-        await ModelSwitch(Settings(home=home), control, models, AtOnce(), _ends).on_start()
-        await end()
-
-    asyncio.run(start())
+    await ModelSwitch(Settings(home=home), control, models, AtOnce(), _ends).on_start()
+    await end()
     assert got == [(new.version, home)]
     assert home.is_dir()
     assert isinstance(models, Models)
     assert models.live.version == new.version
 
 
-def test_who_gives_a_model_its_role_once_more_has_it_tried_at_once(old: AttentionModel, new: AttentionModel) -> None:
+async def test_who_gives_a_model_its_role_once_more_has_it_tried_at_once(
+    old: AttentionModel, new: AttentionModel
+) -> None:
     class Waits(Failing):
         async def _paused(self, pause_s: float) -> None:
             await super()._paused(pause_s)
@@ -183,19 +167,15 @@ def test_who_gives_a_model_its_role_once_more_has_it_tried_at_once(old: Attentio
 
     models = engine_of(old).models
     switch = Waits(models, new, [ConnectionError("no broker")])
-
-    async def follow() -> None:
-        await switch.on_start()
-        for live in (old.version, new.version):
-            assert switch.control.take([told(ModelRoles(live=new.version), switch.control.next_offset)]) == 0
-            await until(lambda: len(switch.pauses) == 1 and models.live.version == live)  # noqa: B023 - called here alone
-        await end()
-
-    asyncio.run(follow())
+    await switch.on_start()
+    for live in (old.version, new.version):
+        assert switch.control.take([told(ModelRoles(live=new.version), switch.control.next_offset)]) == 0
+        await until(lambda: len(switch.pauses) == 1 and models.live.version == live)  # noqa: B023 - called here alone
+    await end()
     assert len(switch.pauses) == 1
 
 
-def test_a_model_that_cannot_be_got_is_tried_again_by_one_however_often_it_is_wanted_and_by_none_once_it_is_not(
+async def test_a_model_that_cannot_be_got_is_tried_again_by_one_however_often_it_is_wanted_and_by_none_once_it_is_not(
     old: AttentionModel, new: AttentionModel
 ) -> None:
     woken = asyncio.Semaphore(0)
@@ -214,53 +194,44 @@ def test_a_model_that_cannot_be_got_is_tried_again_by_one_however_often_it_is_wa
         await until(lambda: len(switch.failures) == left and switch._settled is switch._wanted)
         await turns()
 
-    async def follow() -> None:
-        await switch.on_start()
-        for _ in range(3):
-            await wanted(new.version)
-        assert [pause_s for pause_s, _ in switch.pauses] == [1.0]
-        woken.release()
-        await until(lambda: len(switch.pauses) == 2)
-        assert switch.failures == []
-        await wanted("")
-        woken.release()
-        await turns()
-        await end()
-
-    asyncio.run(follow())
+    await switch.on_start()
+    for _ in range(3):
+        await wanted(new.version)
+    assert [pause_s for pause_s, _ in switch.pauses] == [1.0]
+    woken.release()
+    await until(lambda: len(switch.pauses) == 2)
+    assert switch.failures == []
+    await wanted("")
+    woken.release()
+    await turns()
+    await end()
     assert len(switch.pauses) == 2
 
 
-def test_a_model_that_is_refused_at_the_second_try_is_not_tried_a_third_time(
+async def test_a_model_that_is_refused_at_the_second_try_is_not_tried_a_third_time(
     old: AttentionModel, new: AttentionModel
 ) -> None:
     models = engine_of(old).models
     unlike_golden = ModelError("it differs", "the golden outputs", "train it")
     switch = Failing(models, new, [ConnectionError("no broker"), unlike_golden])
-
-    async def follow() -> None:
-        await switch.on_start()
-        assert switch.control.take([told(ModelRoles(live=new.version), 0)]) == 0
-        await until(lambda: models.refused.get(new.version) == str(unlike_golden))
-        await turns()
-        await end()
-
-    asyncio.run(follow())
+    await switch.on_start()
+    assert switch.control.take([told(ModelRoles(live=new.version), 0)]) == 0
+    await until(lambda: models.refused.get(new.version) == str(unlike_golden))
+    await turns()
+    await end()
     assert [pause_s for pause_s, _ in switch.pauses] == [1.0]
     assert models.live.version == old.version
 
 
-def test_a_worker_that_starts_removes_what_one_that_was_killed_while_it_got_a_model_has_left(tmp_path: Path) -> None:
+async def test_a_worker_that_starts_removes_what_one_that_was_killed_while_it_got_a_model_has_left(
+    tmp_path: Path,
+) -> None:
     left, at_work = ".salience-model-got-left", ".salience-model-got-at-work"
     for name, age_s in ((left, 3_700), (at_work, 60), ("salience-model-mine", 3_700)):
         (tmp_path / name).mkdir()
         (tmp_path / name / "attention.onnx").write_bytes(b"some")
         written_s = wall_ms() / 1_000 - age_s
         os.utime(tmp_path / name, (written_s, written_s))
-
-    async def start() -> None:
-        await Counted(Settings(home=tmp_path), Control(), Held(), AtOnce(), _ends).on_start()
-        await end()
-
-    asyncio.run(start())
-    assert {folder.name for folder in tmp_path.iterdir()} == {at_work, "salience-model-mine"}
+    await Counted(Settings(home=tmp_path), Control(), Held(), AtOnce(), _ends).on_start()
+    await end()
+    assert {folder.name for folder in tmp_path.iterdir()} == {at_work, "salience-model-mine"}  # noqa: ASYNC240 - nothing waits

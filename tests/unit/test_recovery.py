@@ -152,22 +152,18 @@ class Busy(Changelog):
         return {tp: given}
 
 
-def test_lanes_at_work_wait_for_a_thousand_rows_at_most_of_one_that_is_recovered(
+async def test_lanes_at_work_wait_for_a_thousand_rows_at_most_of_one_that_is_recovered(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     log: list[Record | None] = [Record("state-changelog", 0, n, 0, person_key(b"p%d" % n), b"x") for n in range(3_000)]
     changelog, base = TopicPartition("state-changelog", 0), Recovered(RowStore())
     monkeypatch.setattr("streams.reading.AIOKafkaConsumer", lambda **_: Busy(log))
     monkeypatch.setattr("streams.lanes.recovery.log_ends", AsyncMock(return_value={changelog: len(log)}))
-
-    async def scenario() -> int:
-        recovery, held = asyncio.create_task(recover(Settings(), changelog, base)), [0]
-        while not recovery.done():
-            await asyncio.sleep(0)
-            held.append(len(base.parts))
-        return max(after - before for before, after in pairwise(held))
-
-    assert asyncio.run(scenario()) <= 1_000
+    recovery, held = asyncio.create_task(recover(Settings(), changelog, base)), [0]
+    while not recovery.done():
+        await asyncio.sleep(0)
+        held.append(len(base.parts))
+    assert max(after - before for before, after in pairwise(held)) <= 1_000
     assert len(base.parts) == 3_000
 
 
@@ -212,19 +208,15 @@ def recovering(monkeypatch: pytest.MonkeyPatch, reader: Changelog) -> asyncio.Ta
     return asyncio.create_task(recover(Settings(), changelog, Recovered(RowStore())))
 
 
-def test_a_recovery_that_is_cancelled_while_its_reader_closes_is_cancelled(monkeypatch: pytest.MonkeyPatch) -> None:
-    async def scenario() -> bool | None:
-        return await cancelled_after(20, recovering(monkeypatch, Closing([None], by_itself=False)))
+async def test_a_recovery_that_is_cancelled_while_its_reader_closes_is_cancelled(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    assert await cancelled_after(20, recovering(monkeypatch, Closing([None], by_itself=False)))
 
-    assert asyncio.run(scenario())
 
-
-def test_a_recovery_whose_reader_ends_cancelled_by_nobody_has_recovered(monkeypatch: pytest.MonkeyPatch) -> None:
-    async def scenario() -> Recovered:
-        return await recovering(monkeypatch, reader)
-
+async def test_a_recovery_whose_reader_ends_cancelled_by_nobody_has_recovered(monkeypatch: pytest.MonkeyPatch) -> None:
     reader = Closing([None], by_itself=True)
-    assert asyncio.run(scenario()).offset == 1
+    assert (await recovering(monkeypatch, reader)).offset == 1
     assert reader.closed
 
 

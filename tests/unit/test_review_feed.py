@@ -306,25 +306,20 @@ class Silent(Busy):
         return {}
 
 
-def test_a_reader_whom_no_broker_answers_says_so_though_its_clock_was_set_back(
+async def test_a_reader_whom_no_broker_answers_says_so_though_its_clock_was_set_back(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     now_ms, partitions = START_MS, [TopicPartition("reviews", 0)]
     for clock in ("tick_ms", "wall_ms"):
         monkeypatch.setattr(f"streams.reviews.feed.{clock}", lambda: now_ms, raising=False)
-
-    async def scenario() -> tuple[str, str]:
-        nonlocal now_ms
-        feed, consumer = ReviewFeed(Settings(), lambda _: None), Silent()
-        monkeypatch.setattr(feed._followed, "look", lambda *_: None)
-        consumer.assign(partitions)
-        await feed._read(consumer, partitions, follow=True)
-        at_first = feed.unwell()
-        now_ms += SILENT_MS + 1
-        await feed._read(consumer, partitions, follow=True)
-        return at_first, feed.unwell()
-
-    assert asyncio.run(scenario()) == ("", "no broker has answered for 30 s")
+    feed, consumer = ReviewFeed(Settings(), lambda _: None), Silent()
+    monkeypatch.setattr(feed._followed, "look", lambda *_: None)
+    consumer.assign(partitions)
+    await feed._read(consumer, partitions, follow=True)
+    at_first = feed.unwell()
+    now_ms += SILENT_MS + 1
+    await feed._read(consumer, partitions, follow=True)
+    assert (at_first, feed.unwell()) == ("", "no broker has answered for 30 s")
 
 
 class Waiting(Busy):

@@ -219,7 +219,7 @@ def test_a_topic_made_anew_since_the_worker_started_is_found_though_the_lane_nev
     assert not lane.running
 
 
-def test_a_lane_that_is_taken_over_tells_its_group_where_it_stands_for_whom_its_former_owner_did_not(
+async def test_a_lane_that_is_taken_over_tells_its_group_where_it_stands_for_whom_its_former_owner_did_not(
     did: list[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     async def recover(_settings: object, _changelog: object, base: Recovered) -> Recovered:
@@ -229,12 +229,8 @@ def test_a_lane_that_is_taken_over_tells_its_group_where_it_stands_for_whom_its_
     monkeypatch.setattr("streams.lanes.lane.recover", recover)
     group = Member(did)
     lane = lane_of(tmp_path, group)
-
-    async def taken() -> None:
-        await lane.take_over()
-        await lane.close(DEADLINE_MS)
-
-    asyncio.run(taken())
+    await lane.take_over()
+    await lane.close(DEADLINE_MS)
     assert group.written[-1] == dict(zip(lane.inputs, ROW.next_offsets, strict=True))
 
 

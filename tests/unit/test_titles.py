@@ -1,6 +1,5 @@
 """Vectors of titles: each encoded once, kept for the next worker, and given to models that ask for them."""
 
-import asyncio
 import resource
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -278,26 +277,22 @@ def records(*titles: str) -> list[Record]:
     ]
 
 
-def test_titles_are_encoded_before_the_compute_thread_takes_the_ads(opened: Open) -> None:
+async def test_titles_are_encoded_before_the_compute_thread_takes_the_ads(opened: Open) -> None:
     titles, encoder = opened()
     catalogue, compute = Catalogue(titles=titles), Compute()
     feed = CatalogueFeed(Settings(), compute, lambda _: None, catalogue, RefusedAds())
-
-    async def scenario() -> set[int]:
-        batch = records("Red shoes", "Blue lamp")
-        await feed.prepare(batch)
-        encoded_on = set(encoder.threads)
-        assert await compute.run(feed.take, batch) == 0
-        return encoded_on | {await compute.run(threading.get_ident)}
-
-    threads = asyncio.run(scenario())
+    batch = records("Red shoes", "Blue lamp")
+    await feed.prepare(batch)
+    encoded_on = set(encoder.threads)
+    assert await compute.run(feed.take, batch) == 0
+    threads = encoded_on | {await compute.run(threading.get_ident)}
     compute.stop()
     assert encoder.asked == ["Red shoes", "Blue lamp"]
     assert len(threads | {threading.get_ident()}) == 3  # neither the event loop's nor the compute thread
     assert len(catalogue) == 2
 
 
-def test_the_console_has_titles_encoded_off_the_compute_thread_and_a_read_of_ads_in_parts(opened: Open) -> None:
+async def test_the_console_has_titles_encoded_off_the_compute_thread_and_a_read_of_ads_in_parts(opened: Open) -> None:
     titles, encoder = opened()
     engine: Any = SimpleNamespace(catalogue=Catalogue(titles=titles))
     desk, compute = Desk(Settings(), 1, engine), Compute()
@@ -310,12 +305,8 @@ def test_the_console_has_titles_encoded_off_the_compute_thread_and_a_read_of_ads
         learn(told)
 
     titles.learn = watched  # type: ignore[method-assign]  # told of each call
-
-    async def scenario() -> int:
-        await tails._give("ads", records(*(f"title {at}" for at in range(2 * TITLES_PER_READ + 1))))
-        return await compute.run(threading.get_ident)
-
-    computes = asyncio.run(scenario())
+    await tails._give("ads", records(*(f"title {at}" for at in range(2 * TITLES_PER_READ + 1))))
+    computes = await compute.run(threading.get_ident)
     compute.stop()
     assert known == [0, TITLES_PER_READ, 2 * TITLES_PER_READ]
     assert len(desk.catalogue) == len(encoder.asked) == 2 * TITLES_PER_READ + 1

@@ -31,38 +31,29 @@ def test_the_longer_a_step_takes_the_longer_lanes_in_step_are_left_alone() -> No
     assert Tokens().patience_ms == BUSY_MIN_MS
 
 
-def test_the_pump_waits_only_while_every_lane_has_a_token_out() -> None:
-    async def scenario() -> None:
-        tokens = stepped(60_000)
-        assert not await waits(tokens, range(0))
-        tokens.put(0)
-        assert not await waits(tokens, range(2))
-        tokens.put(1)
-        assert await waits(tokens, range(2))
-        assert await waits(tokens, range(1))  # one that was revoked may still be in step
-
-    asyncio.run(scenario())
+async def test_the_pump_waits_only_while_every_lane_has_a_token_out() -> None:
+    tokens = stepped(60_000)
+    assert not await waits(tokens, range(0))
+    tokens.put(0)
+    assert not await waits(tokens, range(2))
+    tokens.put(1)
+    assert await waits(tokens, range(2))
+    assert await waits(tokens, range(1))  # one that was revoked may still be in step
 
 
-def test_the_pump_goes_on_as_soon_as_a_lane_has_ended_its_step() -> None:
-    async def scenario() -> None:
-        tokens = stepped(60_000)
-        tokens.put(0)
-        tokens.put(1)
-        pump = asyncio.ensure_future(tokens.wait_for_one(range(2)))
-        await asyncio.sleep(0)
-        tokens.end(1)
-        await pump
-        assert 0 in tokens
-        assert 1 not in tokens
-
-    asyncio.run(scenario())
+async def test_the_pump_goes_on_as_soon_as_a_lane_has_ended_its_step() -> None:
+    tokens = stepped(60_000)
+    tokens.put(0)
+    tokens.put(1)
+    pump = asyncio.ensure_future(tokens.wait_for_one(range(2)))
+    await asyncio.sleep(0)
+    tokens.end(1)
+    await pump
+    assert 0 in tokens
+    assert 1 not in tokens
 
 
-def test_lanes_that_never_end_their_step_are_looked_at_all_the_same() -> None:
-    async def scenario() -> None:
-        tokens = Tokens()
-        tokens.put(0)
-        await tokens.wait_for_one(range(1))
-
-    asyncio.run(scenario())
+async def test_lanes_that_never_end_their_step_are_looked_at_all_the_same() -> None:
+    tokens = Tokens()
+    tokens.put(0)
+    await tokens.wait_for_one(range(1))

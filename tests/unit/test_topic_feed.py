@@ -49,7 +49,7 @@ def test_a_start_that_is_cancelled_though_nobody_stops_the_feed_fails(compute: C
         asyncio.run(Feed(compute, cancelled).on_start())
 
 
-def test_a_feed_that_is_stopped_closes_its_reader_once_its_start_has_ended(
+async def test_a_feed_that_is_stopped_closes_its_reader_once_its_start_has_ended(
     compute: Compute, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     did: list[str] = []
@@ -64,49 +64,42 @@ def test_a_feed_that_is_stopped_closes_its_reader_once_its_start_has_ended(
     async def closed(_: object) -> None:
         did.append("reader closed")
 
-    async def scenario() -> None:
-        feed = Feed(compute, catch_up)
-        monkeypatch.setattr(feed, "_consumer", object())
-        starting = asyncio.create_task(feed.on_start())
-        await turns()
-        await feed.stop()
-        await starting
-        assert not feed.caught_up
-
     monkeypatch.setattr(topic, "end_reading", closed)
-    asyncio.run(scenario())
+    feed = Feed(compute, catch_up)
+    monkeypatch.setattr(feed, "_consumer", object())
+    starting = asyncio.create_task(feed.on_start())
+    await turns()
+    await feed.stop()
+    await starting
+    assert not feed.caught_up
     assert did == ["start ended", "reader closed"]
 
 
-def test_a_feed_that_is_stopped_does_not_wait_for_a_broker_that_does_not_answer(
+async def test_a_feed_that_is_stopped_does_not_wait_for_a_broker_that_does_not_answer(
     compute: Compute, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     answer, answered = threading.Event(), threading.Event()
+    loop, asked = asyncio.get_running_loop(), asyncio.Event()
 
-    async def scenario() -> None:
-        loop, asked = asyncio.get_running_loop(), asyncio.Event()
+    def silent(*_: object) -> dict[str, int]:
+        loop.call_soon_threadsafe(asked.set)
+        answer.wait(LONG_S)
+        answered.set()
+        return {"ads": 1}
 
-        def silent(*_: object) -> dict[str, int]:
-            loop.call_soon_threadsafe(asked.set)
-            answer.wait(LONG_S)
-            answered.set()
-            return {"ads": 1}
-
-        monkeypatch.setattr("streams.reading.partition_counts", silent)
-        feed = Feed(compute)
-        starting = asyncio.create_task(feed.on_start())
-        await asked.wait()
-        await feed.stop()
-        await starting
-
-    asyncio.run(scenario())  # and the end of the loop, which waits for threads of its own
+    monkeypatch.setattr("streams.reading.partition_counts", silent)
+    feed = Feed(compute)
+    starting = asyncio.create_task(feed.on_start())
+    await asked.wait()
+    await feed.stop()
+    await starting
     assert not answered.is_set()
     answer.set()
     assert answered.wait(LONG_S)
 
 
 @pytest.mark.parametrize("stopped", [False, True])
-def test_a_feed_whose_reading_is_cancelled_ends_the_worker_unless_it_was_told_to_stop(
+async def test_a_feed_whose_reading_is_cancelled_ends_the_worker_unless_it_was_told_to_stop(
     stopped: bool, compute: Compute, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     failures: list[BaseException] = []
@@ -120,17 +113,14 @@ def test_a_feed_whose_reading_is_cancelled_ends_the_worker_unless_it_was_told_to
         await go_on.wait()
         raise asyncio.CancelledError
 
-    async def scenario() -> None:
-        feed = Feed(compute, caught_up, failures.append)
-        monkeypatch.setattr(feed, "_read", cancelled)
-        await feed.on_start()
-        await reading.wait()
-        if stopped:
-            feed._stopped.set()
-        go_on.set()
-        await turns()
-
-    asyncio.run(scenario())
+    feed = Feed(compute, caught_up, failures.append)
+    monkeypatch.setattr(feed, "_read", cancelled)
+    await feed.on_start()
+    await reading.wait()
+    if stopped:
+        feed._stopped.set()
+    go_on.set()
+    await turns()
     assert [str(error) for error in failures] == ([] if stopped else ["the reading of ads was cancelled by nobody"])
 
 
@@ -157,7 +147,7 @@ class Reader:
         return {partitions[0]: [self._at]} if self._at < 4 else {}
 
 
-def test_a_feed_has_caught_up_once_it_has_taken_all_that_was_there_and_not_before(
+async def test_a_feed_has_caught_up_once_it_has_taken_all_that_was_there_and_not_before(
     compute: Compute, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A worker that is ready with half of its ads would place people by that half."""
@@ -165,21 +155,17 @@ def test_a_feed_has_caught_up_once_it_has_taken_all_that_was_there_and_not_befor
     monkeypatch.setattr("streams.reading.AIOKafkaConsumer", Reader)
     monkeypatch.setattr(topic, "partitions_of", lambda *_: [ads])
     monkeypatch.setattr(topic, "log_ends", AsyncMock(return_value={ads: 3}))
+    feed = Feed(compute)
 
-    async def scenario() -> None:
-        feed = Feed(compute)
+    def take(records: Sequence[object]) -> int:
+        taken.extend((each, feed.caught_up) for each in records)
+        return 0
 
-        def take(records: Sequence[object]) -> int:
-            taken.extend((each, feed.caught_up) for each in records)
-            return 0
-
-        feed.take = take
-        await feed.on_start()
-        assert taken == [(1, False), (2, False), (3, False)]
-        assert feed.caught_up
-        await feed.stop()
-
-    asyncio.run(scenario())
+    feed.take = take
+    await feed.on_start()
+    assert taken == [(1, False), (2, False), (3, False)]
+    assert feed.caught_up
+    await feed.stop()
 
 
 def test_reports_that_lanes_tell_over_and_over_are_compacted_within_minutes_so_that_whoever_starts_reads_few() -> None:

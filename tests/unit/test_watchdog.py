@@ -108,19 +108,16 @@ def watchdog(monkeypatch: pytest.MonkeyPatch) -> Watchdog:
     return out
 
 
-def test_a_watchdog_that_is_cancelled_by_nobody_ends_the_worker(
+async def test_a_watchdog_that_is_cancelled_by_nobody_ends_the_worker(
     watchdog: Watchdog, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def cancelled() -> Never:  # as a part of aiokafka's ends that it cancels itself
         raise asyncio.CancelledError
 
-    async def scenario() -> None:
-        await watchdog.on_start()
-        await turns()
-
     monkeypatch.setattr(watchdog, "_pulse", Mock())
     monkeypatch.setattr(watchdog, "_watch", cancelled)
-    asyncio.run(scenario())
+    await watchdog.on_start()
+    await turns()
     fail = watchdog._fail
     assert isinstance(fail, Mock)
     assert str(fail.call_args.args[0]) == "the watchdog was cancelled by nobody"
@@ -191,18 +188,14 @@ class Stale:
         return dict.fromkeys(partitions, 7)
 
 
-def test_lanes_are_judged_again_where_brokers_let_in_only_clients_that_begin_now(
+async def test_lanes_are_judged_again_where_brokers_let_in_only_clients_that_begin_now(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     clicks = TopicPartition("clicks", 0)
     out = Watchdog(Settings(), IDENTITY, lambda _: Vitals(), lambda: [clicks], Mock())
     monkeypatch.setattr("streams.reading.AIOKafkaConsumer", Stale)
     monkeypatch.setattr(Stale, "made", 0)
-
-    async def scenario() -> list[dict[TopicPartition, int]]:
-        return [await out._log_ends() for _ in range(3)]
-
-    assert asyncio.run(scenario()) == [{}, {clicks: 7}, {clicks: 7}]
+    assert [await out._log_ends() for _ in range(3)] == [{}, {clicks: 7}, {clicks: 7}]
     assert Stale.made == 2
 
 

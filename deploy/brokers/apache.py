@@ -2,11 +2,14 @@
 
 Ready in 2.5 s with one node (2 cores, Java 17): 0.6 s to format, 1.7 s to start. The JVM uses only its
 first compiler tier (``-XX:TieredStopAtLevel=1``): it then starts in three quarters of the time, and takes
-as many messages/s for two thirds of the processor time. Data and logs stay in the directory: a later
-start finds the topics again, on other ports if need be.
+as many messages/s for two thirds of the processor time. The first format leaves the classes that it loaded
+beside the jars; with them a start takes 3.5 s of processor time instead of 5. Data and logs stay in the
+directory: a later start finds the topics again, on other ports if need be.
 """
 
 import base64
+import os
+import re
 import shlex
 import shutil
 import subprocess
@@ -18,7 +21,7 @@ from types import MappingProxyType
 from typing import Literal
 
 from deploy.brokers import Broker, BrokerError
-from deploy.brokers.jars import default_cache, fetch
+from deploy.brokers.jars import class_archive, default_cache, fetch
 from deploy.brokers.java import java_command
 from deploy.brokers.kraft import Ports, node_properties, stop_grace_s, write_properties
 from deploy.brokers.process import Process, end, kill, log_tail, spawn
@@ -81,7 +84,7 @@ class ApacheKafka(Broker):
         self._say = say
         self._ports: list[Ports] = []
         self._children: dict[int, subprocess.Popen[bytes]] = {}
-        self._jars = Path()
+        self._jars = self._archive = Path()
         self._java: list[str] = []
 
     @property
@@ -109,6 +112,7 @@ class ApacheKafka(Broker):
         self._java = [java_command(), f"-Xmx{self._heap_mb}m", f"-Xms{self._heap_mb}m"]
         self._java += ["-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC", "-XX:+ExitOnOutOfMemoryError"]
         self._jars = fetch(self._cache or default_cache(), self._say)
+        self._archive = class_archive(self._jars, self._java[0])
         # Kafka spells names of its own by the locale's letters: a Turkish one has another i.
         self._java += ["-Duser.language=en", "-Djava.awt.headless=true", "-cp", f"{self._jars}/*"]
         self.directory.mkdir(parents=True, exist_ok=True)
@@ -207,6 +211,10 @@ class ApacheKafka(Broker):
     def _format(self) -> None:
         """Write every node's configuration, and format the new ones, all at once."""
         cluster = self._cluster_id()
+        left = self._archive.with_suffix(f".{uuid.uuid4().hex}")
+        classes = self._shared()
+        if not classes and os.access(self._jars, os.W_OK):
+            classes = [f"-XX:ArchiveClassesAtExit={left}", "-Xlog:cds*=off"]
         formatting: dict[int, subprocess.Popen[bytes]] = {}
         try:
             for node in range(self._nodes):
@@ -216,11 +224,16 @@ class ApacheKafka(Broker):
                 of_node = dict(self._properties_of(node, self._ports[node]))
                 write_properties(folder / "server.properties", ours | self._properties | of_node)
                 if not (folder / "data" / "meta.properties").exists():
-                    command = [*self._java, "kafka.tools.StorageTool", "format", "--cluster-id", cluster]
+                    command = [*self._java, *classes, "kafka.tools.StorageTool", "format", "--cluster-id", cluster]
                     command += ["--config", str(folder / "server.properties"), *self._format_options]
                     formatting[node] = spawn(command, folder / "console.log", detached=False)
+                    classes = self._shared()  # one of them leaves an archive
             for node, child in formatting.items():
                 self._hear_formatted(node, child)
+            if left.exists():
+                with left.open("rb") as written:
+                    os.fsync(written.fileno())  # a torn one would end every node
+                left.replace(self._archive)
         except BaseException:
             # If some are formatted and others not, a later start would take them for a cluster of another size.
             for node, child in formatting.items():
@@ -230,6 +243,11 @@ class ApacheKafka(Broker):
         finally:
             for child in formatting.values():
                 kill(child)
+            left.unlink(missing_ok=True)
+
+    def _shared(self) -> list[str]:
+        """Java's options for classes that an earlier format has left, if one has."""
+        return [f"-XX:SharedArchiveFile={self._archive}"] if self._archive.exists() else []
 
     def _hear_formatted(self, node: int, formatter: subprocess.Popen[bytes]) -> None:
         try:
@@ -252,7 +270,7 @@ class ApacheKafka(Broker):
         folder = self._folder(node)
         log4j = Path(__file__).with_name("log4j2.properties")
         options = [f"-Dsalience.log={self.node_log(node)}", f"-Dlog4j2.configurationFile={log4j}"]
-        command = [*self._java, *options, "kafka.Kafka", str(folder / "server.properties")]
+        command = [*self._java, *self._shared(), *options, "kafka.Kafka", str(folder / "server.properties")]
         self._children[node] = spawn(command, folder / "console.log", detached=self._detached)
 
     def _end(self, nodes: list[int]) -> None:
@@ -263,8 +281,8 @@ class ApacheKafka(Broker):
             self._children.pop(node).wait()
 
     def _console(self, node: int) -> str:
-        """The last lines of a node's console, and what helps if classes are missing."""
+        """The last lines of a node's console, and what helps if classes are missing or Java itself has failed."""
         said = log_tail(self._folder(node) / "console.log")
-        if "ClassNotFoundException" in said or "NoClassDefFoundError" in said:
+        if re.search("ClassNotFoundException|NoClassDefFoundError|hs_err_pid", said):
             said += f"\nThe jars are not whole; have them fetched anew: rm -r {shlex.quote(str(self._jars))}"
         return said

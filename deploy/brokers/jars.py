@@ -76,6 +76,15 @@ def fetch(cache: Path, say: Callable[[str], None]) -> Path:
     return jars
 
 
+def class_archive(jars: Path, java: str) -> Path:
+    """Where formats leave the classes that they loaded, for this Java to share (class data sharing).
+
+    Java leaves aside an archive of other jars or of another Java, which is of no use to it. A torn one ends it.
+    """
+    program = Path(java).resolve()
+    return jars / f"classes-{zlib.crc32(f'{program} {program.stat().st_mtime_ns}'.encode()):08x}.jsa"
+
+
 def _copy_dependencies(maven: str, scratch: Path, into: Path) -> None:
     shutil.copy(POM, scratch / "pom.xml")  # the package's own folder may be read-only
     log = scratch / "maven.log"

@@ -106,6 +106,28 @@ def test_where_jars_are_not_whole_the_folder_to_remove_is_named(tmp_path: Path) 
 
 
 @pytest.mark.usefixtures("_java")
+def test_a_node_shares_the_classes_that_the_first_format_has_left_unless_they_are_torn(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    jars = fetch(default_cache(), lambda _: None)
+    ours = tmp_path / jars.name
+    ours.mkdir()
+    for jar in jars.glob("*.jar"):
+        (ours / jar.name).symlink_to(jar)
+
+    with ApacheKafka(tmp_path / "first", cache=tmp_path) as broker:
+        (archive,) = ours.glob("classes-*")
+        assert str(archive) in Path(f"/proc/{broker.pids[0]}/maps").read_text()
+
+    torn = archive.read_bytes()[: archive.stat().st_size // 10]
+    archive.unlink()
+    archive.write_bytes(torn)
+    monkeypatch.chdir(tmp_path)  # where Java reports its own end
+    with pytest.raises(BrokerError, match=f"have them fetched anew: rm -r {ours}"):
+        ApacheKafka(tmp_path / "second", cache=tmp_path).start()
+
+
+@pytest.mark.usefixtures("_java")
 def test_a_format_that_takes_too_long_is_ended_and_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     formatters: list[subprocess.Popen[bytes]] = []
     spawn = apache.spawn

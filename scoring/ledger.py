@@ -92,6 +92,11 @@ class Ledger:
     def __len__(self) -> int:
         return len(self.names)
 
+    @property
+    def full_share(self) -> float:
+        """How full it is; from 1 on, new arms are not told apart."""
+        return len(self) / CELLS_MAX
+
     def __contains__(self, name: tuple[str, str]) -> bool:
         return name in self._cells
 

@@ -28,6 +28,7 @@ def standing(lanes: Collection[Lane], engine: Engine, budgets: Budgets, *, ready
         shown=engine.shown,
         pacing_error=pacing_error,
         unbilled_share=unbilled_share,
+        ledger_share=max((state.ledger.ledger.full_share for state in held), default=0.0),
         ready=ready,
         models_refused=len(engine.models.refused),
         examined=tuple(np.mean(curves, axis=0).tolist()) if curves else (),

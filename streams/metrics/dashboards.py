@@ -131,8 +131,12 @@ WORKERS = (
         "percentunit",
     ),
     Panel(
-        "Distance from the pacing plan, unbilled delivery",
-        {"pacing error": "max(salience_pacing_error_ratio)", "unbilled": "max(salience_unbilled_ratio)"},
+        "Distance from the pacing plan, unbilled delivery, fullest ledger",
+        {
+            "pacing error": "max(salience_pacing_error_ratio)",
+            "unbilled": "max(salience_unbilled_ratio)",
+            "fullest ledger": "max(salience_ledger_full_ratio)",
+        },
         "percentunit",
     ),
     Panel("Users forgotten", {"{{instance}}": "increase(salience_expired_users_total[$__rate_interval])"}),

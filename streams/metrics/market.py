@@ -36,6 +36,11 @@ class MarketMetrics:
             "salience_unbilled_ratio",
             "Delivery beyond budgets, today and on the day before while a lane is still in it, as a share of budgets.",
         )
+        self._ledger = gauge(
+            "salience_ledger_full_ratio",
+            "Campaigns and their arms in this worker's fullest ledger, relative to its bound; from 1 on, what new arms "
+            "spend counts for their campaign alone.",
+        )
         self._told = Shown()
         for reason in self._told.losers():
             self._losers.labels(reason)
@@ -60,7 +65,8 @@ class MarketMetrics:
         """Count ``ads`` more that became dead letters."""
         self._refused.inc(ads)
 
-    def pace(self, error: float, unbilled_share: float) -> None:
-        """Set the pacing error and the share of unbilled delivery (`Budgets.standing`)."""
+    def charge(self, error: float, unbilled_share: float, ledger_share: float) -> None:
+        """Set the pacing error, the share of unbilled delivery (`Budgets.standing`), and how full the ledger is."""
+        self._ledger.set(ledger_share)
         self._pacing_error.set(error)
         self._unbilled.set(unbilled_share)

@@ -101,6 +101,7 @@ class Standing:
     shown: Shown | None = None
     pacing_error: float = 0.0
     unbilled_share: float = 0.0
+    ledger_share: float = 0.0
     ready: bool = False
     models_refused: int = 0
     examined: tuple[float, ...] = ()
@@ -244,4 +245,4 @@ class Metrics:
         self._clicks.stand(now.examined)
         if now.shown is not None:
             self._market.stand(now.shown)
-        self._market.pace(now.pacing_error, now.unbilled_share)
+        self._market.charge(now.pacing_error, now.unbilled_share, now.ledger_share)

@@ -225,6 +225,7 @@ def test_a_ledger_that_is_full_is_restored_whole_in_whatever_order_its_changelog
         figures[0, FIGURES.index("charged")] = charged
         full.ledger.add(5, [name], figures)
     assert full.ledger.names == [("x", "1"), ("x", "2"), ("x", "3"), ("x", ""), ("y", "")]  # "4" is not apart
+    assert (LaneLedger().ledger.full_share, full.ledger.full_share) == (0, 5 / 3)  # campaigns are let in beyond it
     parts = full.parts()
     for order in (parts, dict(reversed(parts.items()))):
         assert LaneLedger.restore(order).parts() == parts

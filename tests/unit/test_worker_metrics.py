@@ -149,12 +149,21 @@ def test_gauges_of_the_market_and_of_models_are_set() -> None:
     metrics = Metrics()
     shown = Shown(empty_slots=3, filled_slots=5)
     metrics.stands(
-        Standing(unaccounted=2, models_refused=1, shown=shown, pacing_error=0.25, unbilled_share=0.125, ready=True)
+        Standing(
+            unaccounted=2,
+            models_refused=1,
+            shown=shown,
+            ready=True,
+            pacing_error=0.25,
+            unbilled_share=0.125,
+            ledger_share=0.5,
+        )
     )
     metrics.describe_model("net-01234567", "abc", 7)
     told = told_by(metrics.registry)
     assert (told["salience_unaccounted_records"], told["salience_models_refused"]) == (2, 1)
     assert (told["salience_pacing_error_ratio"], told["salience_unbilled_ratio"]) == (0.25, 0.125)
+    assert told["salience_ledger_full_ratio"] == 0.5
     assert (told["salience_empty_slots_total"], told["salience_filled_slots_total"]) == (3, 5)
     assert told['salience_model_info{layout="7",specification="abc",version="net-01234567"}'] == 1
     metrics.stands(Standing())

@@ -33,7 +33,7 @@ STEPS, CLOSING_STEPS = 30, 3
 """Steps of the event loop: more than a client's closing takes, and some that it does at least."""
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="package")
 def shop(embedded: Broker) -> Broker:
     """Clicks of two lanes, and a control message that is none."""
     topic_admin.create(embedded.bootstrap, 2, prefix=PREFIX)

@@ -6,8 +6,8 @@ topic an id, which aiokafka does not expose. A broker before Kafka 2.8 has no id
 there, which is logged once. The log's end is no sign: it may go back in the same topic, too, as when another replica
 leads.
 
-Nor does a reader notice that it is shut out: aiokafka tries for ever with the password that it was given, and says so
-in its log alone. A check asks by a connection of its own, with the password that is there by then.
+Nor does a reader notice that it is shut out (`streams.hearing`). A check asks by a connection of its own, with the
+password that is there by then.
 """
 
 import asyncio
@@ -19,6 +19,7 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 
 from streams.aside import aside
 from streams.connection import ConnectionSettingsError, security
+from streams.hearing import Hearing
 from streams.mendable import MendableError
 
 log = structlog.get_logger()
@@ -27,10 +28,6 @@ NO_ID = 22 * "A"
 """Sixteen bytes of 0, as `streams.topic_admin.found` tells ids."""
 LOOK_S = 5.0
 """Seconds between two checks, of one metadata request each."""
-DEAF_S = 15.0
-"""A reader that brokers have let in hears from them twice a second, even where there is nothing new."""
-PAUSE_S = 1.0
-"""A longer time between two looks counts as this: a reader that is busy, or was stopped, asks for nothing."""
 GONE_LOOKS = 2
 """Checks in a row that must miss a topic: a broker that has just started may not know every topic yet."""
 
@@ -70,8 +67,7 @@ class Followed:
         self._gone = 0
         self._said = False
         self._password: str | None = None
-        self._answers: dict[TopicPartition, int | None] = {}
-        self._silent_s, self._looked_s = 0.0, clock()
+        self._hearing = Hearing(clock)
         self._due_s = 0.0
         self._checking: asyncio.Task[None] | None = None
 
@@ -82,19 +78,12 @@ class Followed:
         partitions may answer. Before anything is read, `check`; at the end, `leave`. ``consumer``: the reader's, which
         asks about ``partitions`` after each look.
         """
-        self._listen(consumer, partitions)
+        self._hearing.listen(consumer, partitions)
         if self._checking is not None and self._checking.done():
             ended, self._checking = self._checking, None
             ended.result()
         if self._checking is None and self._clock() >= self._due_s:
             self._checking = asyncio.ensure_future(self.check())
-
-    def _listen(self, consumer: AIOKafkaConsumer, partitions: Collection[TopicPartition]) -> None:
-        """Add up for how long nothing was heard: what changes what aiokafka calls its answers' times is an answer."""
-        now_s, answers = self._clock(), {tp: consumer.last_poll_timestamp(tp) for tp in partitions}
-        heard = any(answers[tp] != self._answers.get(tp) for tp in answers)
-        self._silent_s = 0.0 if heard else self._silent_s + min(now_s - self._looked_s, PAUSE_S)
-        self._answers, self._looked_s = self._answers | answers, now_s
 
     async def leave(self) -> None:
         """Wait for no check that is under way."""
@@ -117,18 +106,18 @@ class Followed:
             password = security().password
             there = await aside(topic_admin.found, self._bootstrap, self._topics)
         except ShutOutError as error:
-            if self._silent_s >= DEAF_S:
+            if self._hearing.is_deaf:
                 raise
             log.warning("nobody new is let in, the reader goes on by the connections that it has", error=str(error))
             return
         except TopicsError:  # the reader waits for the broker, too
-            self._silent_s = 0.0
+            self._hearing.excuse()
             return
         except ConnectionSettingsError as error:
             log.warning("whether topics are made anew is not looked at", error=str(error))
             return
         self._password = password if self._password is None else self._password
-        if self._silent_s >= DEAF_S and password != self._password:
+        if self._hearing.is_deaf and password != self._password:
             raise ShutOutError("the password was changed since this process began: start it again")
         unknown = sorted(name for name, topic in there.items() if topic.id == NO_ID)
         if unknown and not self._said:

@@ -10,7 +10,8 @@ from confluent_kafka import Uuid
 from structlog.testing import capture_logs
 
 from streams.connection import ConnectionSettingsError
-from streams.followed import DEAF_S, GONE_LOOKS, NO_ID, PAUSE_S, Followed, MadeAnewError, MorePartitionsError
+from streams.followed import GONE_LOOKS, NO_ID, Followed, MadeAnewError, MorePartitionsError
+from streams.hearing import DEAF_S, PAUSE_S
 from streams.topic_admin import Found, ShutOutError, TopicsError
 
 HERE = {"ads": Found("id-1", 1), "clicks": Found("id-2", 1)}

@@ -1,4 +1,7 @@
-"""The command ``salience``. Commands import what they need when they run, so that ``--help`` answers at once."""
+"""The command ``salience``. ``--help`` answers at once: only messages and names of topics are imported by then.
+
+All else, from numpy to Kafka's clients, commands import when they run.
+"""
 
 import os
 from importlib.metadata import version

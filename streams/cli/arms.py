@@ -4,10 +4,10 @@ import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, get_args
 
+from streams.control_wire import EXPERIMENT_NAME, ArmSetting, Guardrail, Metric, ModelOrNone
 from streams.mendable import MendableError
 
 if TYPE_CHECKING:
-    from streams.control_wire import ArmSetting, Guardrail, Metric
     from streams.experiments.registry import Bandit
 
 MINIMUM, EPOCH_S = 0.1, 3_600
@@ -24,17 +24,13 @@ class OptionError(MendableError, ValueError):
 
 def named(option: str, name: str) -> str:
     """A valid name of an experiment, a layer or an arm."""
-    from streams.control_wire import EXPERIMENT_NAME
-
     if not re.fullmatch(EXPERIMENT_NAME, name):
         raise OptionError(f"{option}: the name {name!r}; expected lower-case letters, digits and dashes, 32 at most")
     return name
 
 
-def metric(option: str, name: str) -> "Metric":
+def metric(option: str, name: str) -> Metric:
     """A metric that the referee judges."""
-    from streams.control_wire import Metric
-
     known: tuple[Metric, ...] = get_args(Metric)
     for one in known:
         if one == name:
@@ -42,7 +38,7 @@ def metric(option: str, name: str) -> "Metric":
     raise OptionError(f"{option}: the metric {name!r}; expected one of {', '.join(known)}")
 
 
-def arms(texts: Sequence[str]) -> "list[ArmSetting]":
+def arms(texts: Sequence[str]) -> list[ArmSetting]:
     """Parse every ``--arm``: two or more, of different names, whose shares are all there is."""
     found = [arm(text) for text in texts]
     names = [one.arm for one in found]
@@ -55,10 +51,8 @@ def arms(texts: Sequence[str]) -> "list[ArmSetting]":
     return found
 
 
-def arm(text: str) -> "ArmSetting":
+def arm(text: str) -> ArmSetting:
     """Parse ``--arm``; the experiment checks the changes' values."""
-    from streams.control_wire import ArmSetting, ModelOrNone
-
     option = f"--arm {text}"
     head, _, rest = text.partition(":")
     name, _, share = head.partition("=")
@@ -81,10 +75,8 @@ def arm(text: str) -> "ArmSetting":
     return ArmSetting(arm=named(option, name), share=_share(option, share, ARM), changes=values, model=model)
 
 
-def guardrail(text: str) -> "Guardrail":
+def guardrail(text: str) -> Guardrail:
     """Parse ``--guardrail``."""
-    from streams.control_wire import Guardrail
-
     option = f"--guardrail {text}"
     name, _, loss = text.partition("=")
     found, most = metric(option, name), _share(option, loss, "METRIC=LOSS, such as ctr=0.05", "a loss of ")

@@ -3,14 +3,17 @@
 import asyncio
 from typing import TYPE_CHECKING, Annotated
 
+import msgspec
 import typer
 
+from scoring.units import DAY_MS
 from streams.cli.options import Bootstrap, Json, Prefix, answer, settings_of
 from streams.cli.screen import Table, left_out, moment, screen
+from streams.topics import CAMPAIGN_METRICS
+from streams.wire import UNREADABLE, CampaignMetrics
 
 if TYPE_CHECKING:
     from streams.campaigns import Campaign
-    from streams.wire import CampaignMetrics
 
 COLUMNS_MAX = 1_000
 
@@ -34,7 +37,6 @@ def campaigns(
     Example: salience campaigns --by-arm --json
     """
     from streams.campaigns import campaigns as summed
-    from streams.topics import CAMPAIGN_METRICS
 
     settings = settings_of(bootstrap=bootstrap, topic_prefix=prefix)
     told, unreadable = asyncio.run(_read(settings.bootstrap, settings.topic_prefix))
@@ -52,13 +54,9 @@ def campaigns(
     screen(highlight=True, width=max(here.width, needed)).print(table)
 
 
-async def _read(bootstrap: str, prefix: str) -> "tuple[list[CampaignMetrics], int]":
+async def _read(bootstrap: str, prefix: str) -> tuple[list[CampaignMetrics], int]:
     """The last readable record of each key, and how many records are unreadable."""
-    import msgspec
-
     from streams.reading import read_topic
-    from streams.topics import CAMPAIGN_METRICS
-    from streams.wire import UNREADABLE, CampaignMetrics
 
     decode = msgspec.json.Decoder(CampaignMetrics).decode
     newest: dict[bytes | None, CampaignMetrics] = {}
@@ -76,7 +74,6 @@ async def _read(bootstrap: str, prefix: str) -> "tuple[list[CampaignMetrics], in
 
 
 def _table(found: "list[Campaign]", by_arm: bool) -> Table:
-    from scoring.units import DAY_MS
 
     arm, day = ["arm"] if by_arm else [], moment(found[0].day * DAY_MS, "%Y-%m-%d")
     table = Table(

@@ -16,6 +16,7 @@ from streams.cli.evaluated import Beside, report
 from streams.cli.failing import fail
 from streams.cli.options import Hours, Json, LogFolder, Users, answer
 from streams.cli.screen import Table, bars, screen
+from streams.wire import Impression
 
 if TYPE_CHECKING:
     from onnx_models.comparison import Outcome
@@ -136,7 +137,6 @@ def log(
     from streams.cli.trials import TRAIN_SHARE, titles_of, trial_of
     from streams.logs import LogError
     from streams.logs.parquet import read
-    from streams.wire import Impression
 
     titles = titles_of(wanted=text)
 

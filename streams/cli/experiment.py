@@ -13,9 +13,9 @@ from streams.cli.failing import fail
 from streams.cli.options import Bootstrap, Json, LogJson, PagesPort, Prefix, answer, control_of, settings_of
 from streams.cli.screen import Table, percent, screen
 from streams.clock import wall_ms
+from streams.control_wire import Allocation, ExperimentSetting
 
 if TYPE_CHECKING:
-    from streams.control_wire import Allocation, ExperimentSetting
     from streams.experiments.changes import Known
     from streams.experiments.report import ExperimentReport
     from streams.settings import Settings
@@ -98,7 +98,6 @@ def create(
     in one placement, and the report says whose picks are clicked.
     """
     from streams.cli import arms
-    from streams.control_wire import ExperimentSetting
     from streams.experiments import registry
     from streams.experiments.registry import models_of
     from streams.models.desk import begin_anew, tried
@@ -132,7 +131,6 @@ def start(
     A worker that lacks or refuses an arm's model lets nobody take part: see
     salience model list.
     """
-    from streams.control_wire import ExperimentSetting
     from streams.experiments import registry
 
     settings = settings_of(bootstrap=bootstrap, topic_prefix=prefix)
@@ -184,7 +182,6 @@ def stop(
 def list_(bootstrap: Bootstrap = None, prefix: Prefix = None, as_json: Json = False) -> None:
     """List the experiments; a bandit with the share of users admitted so far and the newest cohort's shares."""
     from streams.control_checkup import without_people
-    from streams.control_wire import Allocation, ExperimentSetting
 
     control = control_of(settings_of(bootstrap=bootstrap, topic_prefix=prefix))
     known, refused = control.all(ExperimentSetting), without_people(control)
@@ -200,7 +197,7 @@ def list_(bootstrap: Bootstrap = None, prefix: Prefix = None, as_json: Json = Fa
     screen().print(table if known else "There is no experiment yet; one begins with: salience experiment create")
 
 
-def _as_it_runs(setting: "ExperimentSetting", allocation: "Allocation | None") -> tuple[str, str]:
+def _as_it_runs(setting: ExperimentSetting, allocation: Allocation | None) -> tuple[str, str]:
     """An experiment's ramp and arms; or why workers refuse a setting that another program or version wrote."""
     from streams.control_checkup import as_run
     from streams.experiments.registry import definition
@@ -215,7 +212,7 @@ def _as_it_runs(setting: "ExperimentSetting", allocation: "Allocation | None") -
     return percent(runs.later[-1].upto if runs.later else runs.ramp), arms
 
 
-def _reserved(setting: "ExperimentSetting") -> str:
+def _reserved(setting: ExperimentSetting) -> str:
     """The experiment's range of the layer."""
     return f"{setting.low:.4g} to {setting.high:.4g}"
 
@@ -223,8 +220,6 @@ def _reserved(setting: "ExperimentSetting") -> str:
 @app.command(epilog="Example: salience experiment report warmth")
 def report(name: Name, bootstrap: Bootstrap = None, prefix: Prefix = None, as_json: Json = False) -> None:
     """Show an experiment's latest report by the referee. Its intervals hold however often you look."""
-    from streams.control_wire import ExperimentSetting
-
     settings = settings_of(bootstrap=bootstrap, topic_prefix=prefix)
     found = newest(settings).get(name)
     if found is None:
@@ -292,7 +287,7 @@ def referee(
 
 def _written(
     settings: "Settings", draft: "Callable[[Known], ExperimentSetting]", made: "ExperimentSetting"
-) -> "ExperimentSetting":
+) -> ExperimentSetting:
     """Write a draft; return it as settled beside those that others wrote meanwhile."""
     from streams.experiments.changes import settled
     from streams.experiments.registry import absences
@@ -304,14 +299,14 @@ def _written(
     return stands
 
 
-def _check_models(setting: "ExperimentSetting", found: Sequence[str]) -> None:
+def _check_models(setting: ExperimentSetting, found: Sequence[str]) -> None:
     if found:
         fail(f"{setting.experiment}: {'; '.join(found)}")
 
 
 def _alter(
-    settings: "Settings", name: str, change: Callable[["ExperimentSetting"], "ExperimentSetting"], as_json: bool
-) -> "ExperimentSetting":
+    settings: "Settings", name: str, change: Callable[[ExperimentSetting], ExperimentSetting], as_json: bool
+) -> ExperimentSetting:
     """Change an experiment, and tell what stands now."""
     from streams.experiments.changes import alter
 
@@ -320,15 +315,13 @@ def _alter(
     return stands
 
 
-def _write(
-    settings: "Settings", messages: "Sequence[ExperimentSetting]", gone: "Sequence[ExperimentSetting]" = ()
-) -> None:
+def _write(settings: "Settings", messages: Sequence[ExperimentSetting], gone: Sequence[ExperimentSetting] = ()) -> None:
     from streams.control import publish
 
     asyncio.run(publish(settings, messages, gone))
 
 
-def _tell(setting: "ExperimentSetting", as_json: bool) -> None:
+def _tell(setting: ExperimentSetting, as_json: bool) -> None:
 
     if as_json:
         answer(setting)

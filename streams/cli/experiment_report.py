@@ -5,10 +5,13 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from streams.cli.screen import Table, coloured, moment, percent, screen
+from streams.control_wire import ExperimentSetting
+from streams.mendable import MendableError
+from streams.topics import EXPERIMENT_REPORTS
+from streams.wire import UNREADABLE
 
 if TYPE_CHECKING:
     from streams.control import Control
-    from streams.control_wire import ExperimentSetting
     from streams.experiments.report import ExperimentReport
     from streams.settings import Settings
 
@@ -19,8 +22,6 @@ def newest(settings: "Settings") -> "dict[str, ExperimentReport]":
     """The newest report of each experiment, by name; what cannot be read is told, and hides no other."""
     from streams.experiments.report import decode_report
     from streams.reading import read_topic
-    from streams.topics import EXPERIMENT_REPORTS
-    from streams.wire import UNREADABLE
 
     async def read() -> "dict[str, ExperimentReport]":
         found = {}
@@ -39,7 +40,7 @@ def newest(settings: "Settings") -> "dict[str, ExperimentReport]":
     return asyncio.run(read())
 
 
-def warn_unjudged(settings: "Settings", over: "ExperimentSetting") -> None:
+def warn_unjudged(settings: "Settings", over: ExperimentSetting) -> None:
     """Tell where the referee did not judge lately what is now ``over``: it heeds a stop before all else that came.
 
     Whether the reports can be read hinders no stop.
@@ -47,7 +48,6 @@ def warn_unjudged(settings: "Settings", over: "ExperimentSetting") -> None:
     from aiokafka.errors import KafkaError
 
     from streams.experiments.report import SILENT_MS
-    from streams.mendable import MendableError
 
     try:
         found = newest(settings).get(over.experiment)
@@ -70,7 +70,6 @@ def warn_silent(settings: "Settings", found: "ExperimentReport", now_ms: int) ->
     from aiokafka.errors import KafkaError
 
     from streams.control import read_control
-    from streams.mendable import MendableError
 
     try:
         control = asyncio.run(read_control(settings))

@@ -5,19 +5,22 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any
 
+import msgspec
 import typer
 from rich.console import Console
 
 from streams.cli.failing import fail
 from streams.cli.options import Bootstrap, Json, Model, Prefix, answer, as_text, settings_of
 from streams.cli.screen import Table, coloured, reading, screen
+from streams.control_wire import PushedModel
+from streams.topics import DECISIONS
+from streams.wire import UNREADABLE, Decision, Placement
 
 if TYPE_CHECKING:
     from scoring.attention import AttentionModel
     from scoring.engine import Engine
     from streams.explain import Recomputed
     from streams.settings import Settings
-    from streams.wire import Decision, Placement
 
 
 def explain(
@@ -41,7 +44,6 @@ def explain(
     from streams.explain import recompute
     from streams.receipt_search import find_receipt
     from streams.receipts import check_receipt
-    from streams.topics import DECISIONS
 
     settings = settings_of(bootstrap=bootstrap, topic_prefix=prefix, model=model)
     with reading(as_json) as progress:
@@ -91,7 +93,6 @@ async def _engine(settings: "Settings", version: str, other: str | None) -> "Eng
     from scoring.catalogue import learned_column
     from streams.app import make_engine
     from streams.control import read_control
-    from streams.control_wire import PushedModel
     from streams.feeds.catalogue import apply_ads
     from streams.models.store import obtain
     from streams.reading import read_topic
@@ -125,12 +126,9 @@ class _Told:
     """The slots, for people."""
 
     @classmethod
-    def of(cls, decision: "Decision") -> "_Told":
+    def of(cls, decision: Decision) -> "_Told":
         """Raises `ValueError`, `OverflowError` or `IndexError` if the receipt holds no valid placement."""
-        import msgspec
         import numpy as np
-
-        from streams.wire import Placement
 
         placement, looked_at = msgspec.json.decode(decision.placement, type=Placement), np.frombuffer(decision.examined)
         examined = [float(looked_at[slot.slot]) if len(looked_at) else None for slot in placement.slots]
@@ -138,8 +136,7 @@ class _Told:
         return cls(placement, examined, losers, _slots(placement, examined))
 
 
-def _told(decision: "Decision") -> _Told:
-    from streams.wire import UNREADABLE
+def _told(decision: Decision) -> _Told:
 
     try:
         return _Told.of(decision)
@@ -147,10 +144,8 @@ def _told(decision: "Decision") -> _Told:
         fail(f"The receipt {decision.placement_id!r} holds no placement that can be told: {error}")
 
 
-def _answer(decision: "Decision", told: _Told, result: "Recomputed") -> dict[str, Any]:
+def _answer(decision: Decision, told: _Told, result: "Recomputed") -> dict[str, Any]:
     """The same for machines: each slot with what earned it, and why other candidates were not placed."""
-    import msgspec
-
     placement = told.placement
     return {
         "placement_id": placement.placement_id,
@@ -170,7 +165,7 @@ def _answer(decision: "Decision", told: _Told, result: "Recomputed") -> dict[str
     }
 
 
-def _show(console: Console, decision: "Decision", told: _Told, result: "Recomputed") -> None:
+def _show(console: Console, decision: Decision, told: _Told, result: "Recomputed") -> None:
     placement = told.placement
     verdict = coloured("the same, byte for byte", "green") if result.identical else coloured("not the same", "red")
     console.print(f"Placement {placement.placement_id} for {placement.user_id}, arm {placement.arm}:", verdict)
@@ -188,7 +183,7 @@ def _show(console: Console, decision: "Decision", told: _Told, result: "Recomput
         console.print(f"The others: {others}.")
 
 
-def _slots(placement: "Placement", examined: list[float | None]) -> Table:
+def _slots(placement: Placement, examined: list[float | None]) -> Table:
     table = Table("slot", "ad", "looked at", "pCTR", "eCPM", "price", "propensity", "earned by")
     for slot, seen in zip(placement.slots, examined, strict=True):
         reasons = ", ".join(f"{item.ad_id} {item.weight:.0%}" for item in slot.attention) or "no past item"

@@ -12,6 +12,8 @@ from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from streams.cli.failing import fail
 from streams.cli.options import Bootstrap, Json, Prefix, a_folder, answer, settings_of
 from streams.cli.screen import screen
+from streams.clock import wall_ms
+from streams.wire import Tone
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
@@ -22,7 +24,6 @@ if TYPE_CHECKING:
     from streams.logs.parquet import Writer
     from streams.reviews.reviewer import Reviewer
     from streams.settings import Settings
-    from streams.wire import Tone
 
 OutOption = Annotated[
     Path, typer.Option("--out", parser=a_folder, metavar="<folder>", help="Folder for the files; created if missing.")
@@ -104,7 +105,6 @@ async def _events(
     """
     from scoring.events import Source
     from streams import topics
-    from streams.clock import wall_ms
     from streams.learnable import Learnable
 
     inputs = dict(zip(topics.LANE_INPUTS, Source, strict=True))

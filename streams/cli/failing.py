@@ -15,6 +15,7 @@ import typer
 from typer.core import TyperGroup
 
 from streams.cli.screen import screen
+from streams.mendable import MendableError
 
 T = TypeVar("T")
 
@@ -105,7 +106,6 @@ def _tell(error: Exception) -> None:
         fail(f"{error.filename or 'what was to be printed'} could not be written: {error.strerror}")
 
     from streams.connection import ConnectionSettingsError
-    from streams.mendable import MendableError
 
     if isinstance(error, ConnectionSettingsError):
         fail(error, 2)

@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
+import msgspec
 import typer
 from rich.console import Console, RenderableType
 from rich.text import Text
@@ -241,7 +242,6 @@ def _absent(news: "News", asked: list[str]) -> str:
 
 
 def _object(news: "News") -> dict[str, Any]:
-    import msgspec
 
     return {"worst": news.report.worst, **msgspec.to_builtins(news)}
 

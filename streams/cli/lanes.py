@@ -3,16 +3,18 @@
 import asyncio
 from typing import TYPE_CHECKING, Annotated
 
+import msgspec
 import typer
 from rich.console import RenderableType
 
 from streams.cli.failing import fail
 from streams.cli.options import Bootstrap, Json, Prefix, answer, named, settings_of
 from streams.cli.screen import Table, coloured, screen
+from streams.topics import CHANGELOG
+from streams.wire import LANE_KEY, UNREADABLE, LaneRow
 
 if TYPE_CHECKING:
     from streams.decode import Record
-    from streams.wire import LaneRow
 
 app = typer.Typer(help="Show what the lanes hold, and adopt recreated topics.", no_args_is_help=True)
 
@@ -27,12 +29,10 @@ def show(bootstrap: Bootstrap = None, prefix: Prefix = None, as_json: Json = Fal
     """
     from streams.conservation import unaccounted
     from streams.reading import newest
-    from streams.topics import CHANGELOG
-    from streams.wire import LANE_KEY
 
     settings = settings_of(bootstrap=bootstrap, topic_prefix=prefix)
 
-    async def read() -> "dict[int, LaneRow]":
+    async def read() -> dict[int, LaneRow]:
         last = await newest(settings.bootstrap, settings.topic_prefix + CHANGELOG, LANE_KEY)
         return {lane: _row(record) for lane, record in sorted(last.items())}
 
@@ -46,12 +46,8 @@ def show(bootstrap: Bootstrap = None, prefix: Prefix = None, as_json: Json = Fal
         raise typer.Exit(1)
 
 
-def _row(record: "Record") -> "LaneRow":
+def _row(record: "Record") -> LaneRow:
     """A lane's row. An unreadable one ends the command: the other lanes must not look like all of them."""
-    import msgspec
-
-    from streams.wire import UNREADABLE, LaneRow
-
     try:
         return msgspec.msgpack.decode(record.value or b"", type=LaneRow)
     except UNREADABLE as error:
@@ -61,7 +57,7 @@ def _row(record: "Record") -> "LaneRow":
         )
 
 
-def _table(lanes: "dict[int, LaneRow]") -> RenderableType:
+def _table(lanes: dict[int, LaneRow]) -> RenderableType:
     """Each lane's offsets and counts: fates, which add up to what came in, and the rules that filtered events.
 
     Columns that are zero in all lanes are left out: all fifteen would not fit most terminals.

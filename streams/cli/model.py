@@ -5,16 +5,17 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
+import msgspec
 import typer
 
 from streams.cli.failing import fail
 from streams.cli.options import Bootstrap, Json, Prefix, answer, control_of, settings_of
 from streams.cli.screen import Table, percent, screen
 from streams.clock import wall_ms
+from streams.control_wire import ExperimentSetting, ModelRoles, ModelStatus, PushedModel
 
 if TYPE_CHECKING:
     from streams.control import Control
-    from streams.control_wire import ModelRoles, PushedModel
     from streams.models.roles import Record
     from streams.settings import Settings
 
@@ -205,18 +206,16 @@ def remove(version: Version, bootstrap: Bootstrap = None, prefix: Prefix = None,
 def _change(
     settings: "Settings",
     control: "Control",
-    change: "Callable[[ModelRoles], ModelRoles]",
+    change: Callable[[ModelRoles], ModelRoles],
     as_json: bool,
     more: dict[str, Any] = {},  # noqa: B006 - only read
 ) -> None:
     """Apply ``change`` to the roles on the control topic, and print the result."""
-    import msgspec
-
     from streams.control import publish
     from streams.models.desk import begin_anew
     from streams.models.roles import roles_of, roles_told, settled
 
-    def write(messages: "Sequence[ModelRoles]", gone: "Sequence[ModelRoles]") -> None:
+    def write(messages: Sequence[ModelRoles], gone: Sequence[ModelRoles]) -> None:
         asyncio.run(publish(settings, messages, gone))
 
     made = change(roles_told(control))
@@ -233,7 +232,6 @@ def _change(
 
 def _told(control: "Control", version: str) -> dict[str, Any]:
     """A model, as --json shows it."""
-    from streams.control_wire import ExperimentSetting, PushedModel
     from streams.experiments.registry import models_of
     from streams.models.roles import roles_told, state_of
 
@@ -294,7 +292,6 @@ _UNITS = ((86_400, "d"), (3_600, "h"), (60, "min"), (1, "s"))
 
 
 def _versions(control: "Control") -> list[str]:
-    from streams.control_wire import PushedModel
     from streams.models.roles import roles_told
 
     roles = roles_told(control)
@@ -305,7 +302,6 @@ def _versions(control: "Control") -> list[str]:
 
 def _record(control: "Control", version: str) -> "Record":
     """The record of a model that decides whether it may be promoted."""
-    from streams.control_wire import ExperimentSetting, ModelStatus
     from streams.experiments.registry import models_of
     from streams.models.roles import record_of, roles_told
 
@@ -313,8 +309,7 @@ def _record(control: "Control", version: str) -> "Record":
     return record_of(version, roles_told(control), arms, control.all(ModelStatus).values())
 
 
-def _pushed(control: "Control", version: str) -> "PushedModel":
-    from streams.control_wire import PushedModel
+def _pushed(control: "Control", version: str) -> PushedModel:
 
     found = control.get(PushedModel, version)
     if found is None:

@@ -5,6 +5,7 @@ from operator import methodcaller
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
+import msgspec
 import typer
 
 from streams.cli.failing import fail
@@ -137,8 +138,6 @@ def control_of(settings: "Settings") -> "Control":
 
 def answer(told: object) -> None:
     """Print ``told`` as one line of JSON, for `Json`: in UTF-8, as JSON is, whatever stdout's encoding."""
-    import msgspec
-
     plain = methodcaller("item")  # of numpy's scalars
     try:
         line = msgspec.json.encode(told, enc_hook=plain)

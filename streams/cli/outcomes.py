@@ -9,6 +9,7 @@ import typer
 
 from streams.cli.options import Bootstrap, Json, Prefix, answer, settings_of
 from streams.cli.screen import Table, left_out, reading, screen
+from streams.topics import OUTCOMES
 
 if TYPE_CHECKING:
     from streams.outcomes import Newest
@@ -34,7 +35,6 @@ def outcomes(
     Example: salience outcomes --latest 5000
     """
     from streams.outcomes import KEPT_MAX
-    from streams.topics import OUTCOMES
 
     settings = settings_of(bootstrap=bootstrap, topic_prefix=prefix)
     topic, most = settings.topic_prefix + OUTCOMES, min(latest or KEPT_MAX, KEPT_MAX)

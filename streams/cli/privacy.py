@@ -4,16 +4,19 @@ import asyncio
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
+import msgspec
 import typer
 
 from streams.cli.failing import fail
 from streams.cli.options import Bootstrap, Json, Prefix, answer, as_text, settings_of
 from streams.cli.screen import Table, moment, reading, screen
+from streams.clock import wall_ms
+from streams.control_wire import Consent, ControlMessage, Erasure
+from streams.topics import CONTROL, TABLE
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from streams.control_wire import ControlMessage
     from streams.privacy.held import Looked, Trace
     from streams.settings import Settings
 
@@ -38,9 +41,6 @@ def consent(
     as_json: Json = False,
 ) -> None:
     """Record a person's answer. On a no their lane forgets them; from then on placements use the context alone."""
-    from streams.clock import wall_ms
-    from streams.control_wire import Consent
-
     if granted is None:
         fail(f"what {user} has answered is not said; expected --granted or --refused", 2)
     settings = settings_of(bootstrap=bootstrap, topic_prefix=prefix)
@@ -58,9 +58,6 @@ def erase(
     values; events and receipts go when their topics' retention ends:
     deploy/PRIVACY.md.
     """
-    from streams.clock import wall_ms
-    from streams.control_wire import Erasure
-
     settings = settings_of(bootstrap=bootstrap, topic_prefix=prefix)
     _publish(settings, [Erasure(user_id=each, time_ms=wall_ms()) for each in _users(user, keys)], as_json=as_json)
 
@@ -70,8 +67,6 @@ def export(
     user: User, bootstrap: Bootstrap = None, prefix: Prefix = None, keys: Keys = None, as_json: Json = False
 ) -> None:
     """Show all data of a person on the topics: events, state, placements, receipts, requests."""
-    import msgspec
-
     from streams.privacy.held import export as export_records
 
     settings = settings_of(bootstrap=bootstrap, topic_prefix=prefix)
@@ -141,7 +136,6 @@ def prune(bootstrap: Bootstrap = None, prefix: Prefix = None, as_json: Json = Fa
 
     A request stays while a consent stands that it has ended.
     """
-    from streams.clock import wall_ms
     from streams.privacy.pruning import prune as take_back
 
     settings = settings_of(bootstrap=bootstrap, topic_prefix=prefix)
@@ -164,11 +158,9 @@ def _users(user: str, keys: Path | None) -> list[str]:
 
 
 def _publish(settings: "Settings", messages: "Sequence[ControlMessage]", *, as_json: bool) -> None:
-    import msgspec
 
     from streams.control import publish, read_message
     from streams.reading import partitions_of
-    from streams.topics import CONTROL
 
     for message in messages:  # lanes would refuse an invalid one, and the request would never be met
         try:
@@ -185,7 +177,6 @@ def _publish(settings: "Settings", messages: "Sequence[ControlMessage]", *, as_j
 
 def _show(found: "Sequence[Trace]", looked: "Looked", *, gone: bool) -> None:
     table = Table("topic", "current", "former", "tombstones", "requests", "newest", "goes by retention")
-    from streams.topics import TABLE
 
     compacted = {topic.name for topic in TABLE if topic.cleanup == "compact"}
     for trace in found:

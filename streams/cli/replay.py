@@ -14,6 +14,7 @@ from rich.progress import Progress
 
 from streams.cli.options import Bootstrap, Guarantee, Json, LogFolder, answer, settings_of
 from streams.cli.screen import Table, bars, coloured, screen
+from streams.clock import wall_ms
 
 if TYPE_CHECKING:
     from streams.logs import Log
@@ -86,7 +87,6 @@ def _multiple(speed: str, *, worker: bool) -> float | None:
 
 def _replay(log: "Log", plan: "Plan", speed: float | None, worker: bool, as_json: bool) -> None:
     from streams import topics
-    from streams.clock import wall_ms
     from streams.replay import ReplayError, fill, prepare
 
     people = screen(stderr=as_json)

@@ -13,6 +13,7 @@ from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from streams.cli.failing import fail, writing
 from streams.cli.options import Bootstrap, Json, Prefix, answer, settings_of
 from streams.cli.screen import screen
+from streams.clock import wall_ms
 
 if TYPE_CHECKING:
     from streams.behaviour.gathered import Gatherer
@@ -64,7 +65,6 @@ def report(
     from streams.behaviour.gathered import Gatherer
     from streams.behaviour.page import page
     from streams.behaviour.report import report as report_of
-    from streams.clock import wall_ms
 
     settings = settings_of(bootstrap=bootstrap, topic_prefix=prefix)
     gatherer = Gatherer(

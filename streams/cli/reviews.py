@@ -13,13 +13,13 @@ from rich.progress import Progress
 from streams.cli.ending import until_told
 from streams.cli.options import Bootstrap, Json, LogJson, PagesPort, Prefix, a_folder_there, answer, settings_of
 from streams.cli.screen import Table, screen
+from streams.wire import Tone
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from streams.reviews.feed import ReviewFeed
     from streams.settings import Settings
-    from streams.wire import Tone
 
 app = typer.Typer(help="Follow the tone of reviews live, or judge it on a file.", no_args_is_help=True)
 

@@ -9,16 +9,18 @@ from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
 from contextlib import aclosing, asynccontextmanager, contextmanager, suppress
 from typing import TYPE_CHECKING, Annotated, Any
 
+import msgspec
 import typer
 from rich.console import RenderableType
 
 from streams.cli.failing import fail
 from streams.cli.options import Brokers, PlainPrefix
 from streams.cli.screen import Table, coloured, moment, one_line, screen
+from streams.topics import PLACEMENTS, TABLE
+from streams.wire import UNREADABLE, Placement
 
 if TYPE_CHECKING:
     from streams.followed import Followed
-    from streams.wire import Placement
 
 TopicArgument = Annotated[
     str, typer.Argument(help="placements, decisions, dead-letters, clicks, ad-impressions, ads, ...")
@@ -59,8 +61,6 @@ def tail(
 
     Example: salience tail dead-letters --from-beginning --limit 20
     """
-    from streams.topics import TABLE
-
     names = [each.name for each in TABLE]
     if topic not in names:
         raise typer.BadParameter(f"{topic!r} is no topic of ours; expected one of {', '.join(names)}")
@@ -195,9 +195,6 @@ def as_object(record: Any) -> dict[str, Any]:
 
 
 def _value(value: bytes | None) -> Any:
-    import msgspec
-
-    from streams.wire import UNREADABLE
 
     if value is None:
         return None
@@ -218,11 +215,6 @@ def _within(told: object) -> object:
 
 def for_people(topic: str, record: Any) -> RenderableType:
     """A record for people: a placement as a table, any other as a line of its own."""
-    import msgspec
-
-    from streams.topics import PLACEMENTS
-    from streams.wire import UNREADABLE, Placement
-
     if topic == PLACEMENTS and record.value is not None:
         with suppress(*UNREADABLE, OverflowError):  # integers of any length can be read, but not turned into floats
             return _placement(msgspec.json.decode(record.value, type=Placement))
@@ -238,7 +230,7 @@ def for_people(topic: str, record: Any) -> RenderableType:
     return line.append_text(coloured(f" {shown}", "not bold"))
 
 
-def _placement(placement: "Placement") -> Table:
+def _placement(placement: Placement) -> Table:
     title = one_line(f"{placement.user_id}  {_clock(placement.time_ms)}  {placement.arm}  {placement.placement_id}")
     table = Table("slot", "ad", "pCTR", "eCPM", "chosen by", title=title, title_justify="left", box=None)
     for slot in placement.slots:

@@ -1,12 +1,9 @@
 """``salience console``: the live page."""
 
 import asyncio
-from typing import Annotated
-
-import typer
 
 from streams.cli.ending import until_told
-from streams.cli.options import Bootstrap, Host, LogJson, Model, Prefix, named, settings_of
+from streams.cli.options import Bootstrap, Group, Host, LogJson, Model, PollEvery, Port, Prefix, StuckAfter, settings_of
 
 EPILOG = "Example: salience console --port 9310"
 
@@ -14,19 +11,12 @@ EPILOG = "Example: salience console --port 9310"
 def console(
     bootstrap: Bootstrap = None,
     prefix: Prefix = None,
-    group: Annotated[
-        str | None, typer.Option(callback=named, help="The workers' consumer group (SALIENCE_GROUP).")
-    ] = None,
+    group: Group = None,
     model: Model = None,
     host: Host = None,
-    port: Annotated[
-        int, typer.Option(min=0, max=65_535, help="Port to listen on; 0: any free one, which is logged.")
-    ] = 9310,
-    every: Annotated[float, typer.Option("--every", min=0.1, max=60, help="Seconds between two polls of the lag.")] = 1,
-    stuck_after: Annotated[
-        float,
-        typer.Option("--stuck-after", min=1, max=3_600, help="Seconds of lag without progress until STALL or STOP."),
-    ] = 10.0,
+    port: Port = 9310,
+    every: PollEvery = 1,
+    stuck_after: StuckAfter = 10.0,
     log_json: LogJson = False,
 ) -> None:
     """Serve the live console until stopped: throughput, latency, lag, click rates, campaigns, models, "why this ad?".

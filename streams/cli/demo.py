@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.live import Live
 
 from streams.cli.failing import fail
-from streams.cli.options import Bootstrap, Prefix, answer, settings_of
+from streams.cli.options import Bootstrap, Json, Prefix, answer, settings_of
 from streams.cli.screen import screen
 
 if TYPE_CHECKING:
@@ -30,14 +30,13 @@ DemoSecondsOption = Annotated[
 ]
 UsersOption = Annotated[int, typer.Option("--users", min=1, max=100_000, help="Number of shoppers.")]
 SeedOption = Annotated[int, typer.Option("--seed", min=0, help="Seed of the shoppers: another seed, another crowd.")]
-JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout at the end.")]
 
 EPILOG = "Example: salience demo --seconds 45 --json"
 SHOPPERS_EPILOG = "Example: salience shoppers --seconds 60 --users 2000"
 
 
 def demo(
-    seconds: DemoSecondsOption = 120, users: UsersOption = 500, seed: SeedOption = 1, as_json: JsonOption = False
+    seconds: DemoSecondsOption = 120, users: UsersOption = 500, seed: SeedOption = 1, as_json: Json = False
 ) -> None:
     """Start a broker, a worker and a shop full of simulated shoppers, and watch salience beat chance.
 
@@ -64,7 +63,7 @@ def shoppers(
     seed: SeedOption = 1,
     bootstrap: Bootstrap = None,
     prefix: Prefix = None,
-    as_json: JsonOption = False,
+    as_json: Json = False,
 ) -> None:
     """Let simulated shoppers in on a broker of yours, to see what your workers do for them.
 

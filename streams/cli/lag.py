@@ -11,7 +11,7 @@ from rich.console import Console, RenderableType
 from rich.text import Text
 
 from streams.cli.ending import until_told
-from streams.cli.options import Bootstrap, Host, Json, LogJson, answer, named, settings_of
+from streams.cli.options import Bootstrap, Host, Json, LogJson, PollEvery, Port, StuckAfter, answer, named, settings_of
 from streams.cli.screen import Table, coloured, screen
 
 if TYPE_CHECKING:
@@ -27,13 +27,8 @@ Groups = Annotated[
     typer.Option("--group", callback=named, help="Only this group; repeat it for several; else all groups."),
 ]
 Prefix = Annotated[str | None, typer.Option(help="Only topics with this prefix (SALIENCE_TOPIC_PREFIX).")]
-Every = Annotated[float, typer.Option("--every", min=0.1, max=60, help="Seconds between two polls.")]
 Window = Annotated[
     float, typer.Option("--window", min=2, max=3_600, help="Seconds over which rates and trends are measured.")
-]
-Stuck = Annotated[
-    float,
-    typer.Option("--stuck-after", min=1, max=3_600, help="Seconds of lag without progress until STALL or STOP."),
 ]
 
 COLOURS = {"OK": "green", "UNKNOWN": "dim", "WARN": "yellow", "STALL": "red", "STOP": "red", "REWIND": "red"}
@@ -58,9 +53,9 @@ def lag(
         ),
     ] = 2.0,
     by: Annotated[By, typer.Option(help="Show a row per partition, topic or group.")] = "partition",
-    every: Every = 1.0,
+    every: PollEvery = 1.0,
     window: Window = 30.0,
-    stuck_after: Stuck = 10.0,
+    stuck_after: StuckAfter = 10.0,
     as_json: Json = False,
 ) -> None:
     """Show the lag of consumer groups, the workers' or any other's. It joins no group and needs only Describe.
@@ -112,12 +107,10 @@ def serve(
     prefix: Prefix = None,
     group: Groups = None,
     host: Host = None,
-    port: Annotated[
-        int, typer.Option(min=0, max=65_535, help="Port to listen on; 0: any free one, which is logged.")
-    ] = 9308,
-    every: Every = 1.0,
+    port: Port = 9308,
+    every: PollEvery = 1.0,
     window: Window = 30.0,
-    stuck_after: Stuck = 10.0,
+    stuck_after: StuckAfter = 10.0,
     log_json: LogJson = False,
 ) -> None:
     """Serve the lag for Prometheus (/metrics), pages (/lag, /events) and probes (/healthz), until stopped."""

@@ -1,14 +1,14 @@
 """``salience lanes``: what lanes hold, and how they adopt recreated topics."""
 
 import asyncio
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
 import msgspec
 import typer
 from rich.console import RenderableType
 
 from streams.cli.failing import fail
-from streams.cli.options import Bootstrap, Json, Prefix, answer, named, settings_of
+from streams.cli.options import Bootstrap, Group, Json, Prefix, answer, settings_of
 from streams.cli.screen import Table, coloured, screen
 from streams.topics import CHANGELOG
 from streams.wire import LANE_KEY, UNREADABLE, LaneRow
@@ -17,8 +17,6 @@ if TYPE_CHECKING:
     from streams.decode import Record
 
 app = typer.Typer(help="Show what the lanes hold, and adopt recreated topics.", no_args_is_help=True)
-
-Group = Annotated[str | None, typer.Option(callback=named, help="Consumer group of the workers (SALIENCE_GROUP).")]
 
 
 @app.command()

@@ -79,6 +79,7 @@ Host = Annotated[
     str | None,
     typer.Option(help="Address to listen on (SALIENCE_WEB_HOST); beyond loopback it needs SALIENCE_WEB_TOKEN."),
 ]
+Port = Annotated[int, typer.Option(min=0, max=65_535, help="Port to listen on; 0: any free one, which is logged.")]
 PagesPort = Annotated[
     int | None,
     typer.Option(
@@ -87,6 +88,11 @@ PagesPort = Annotated[
         max=65_535,
         help="Serve /metrics and /healthz on this port of SALIENCE_WEB_HOST; 0: any free one; else none.",
     ),
+]
+PollEvery = Annotated[float, typer.Option("--every", min=0.1, max=60, help="Seconds between two polls of the lag.")]
+StuckAfter = Annotated[
+    float,
+    typer.Option("--stuck-after", min=1, max=3_600, help="Seconds of lag without progress until STALL or STOP."),
 ]
 Guarantee = Annotated[str | None, typer.Option(help="exactly_once or at_least_once (SALIENCE_GUARANTEE).")]
 Users = Annotated[int, typer.Option("--users", min=2, max=10_000_000, help="Simulated shoppers.")]
@@ -107,6 +113,9 @@ def named(group: str | list[str] | None) -> str | list[str] | None:
     if "" in ([group] if isinstance(group, str) else group or []):
         raise typer.BadParameter("'' is none; expected a group's name")
     return group
+
+
+Group = Annotated[str | None, typer.Option(callback=named, help="The workers' consumer group (SALIENCE_GROUP).")]
 
 
 def settings_of(**given: object) -> "Settings":

@@ -4,7 +4,22 @@ from unittest.mock import AsyncMock
 
 import pytest
 
+from scoring.attention import AttentionModel, load
+from scoring.engine import Engine
 from streams.fatal import describe
+from tests.unit.consenting import opened
+
+
+@pytest.fixture(scope="session")
+def model() -> AttentionModel:
+    """The demo shop's model."""
+    return load()
+
+
+@pytest.fixture(scope="module")
+def engine() -> Engine:
+    """That of people who are asked for their consent (`tests.unit.consenting`)."""
+    return opened()
 
 
 @pytest.fixture

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from scoring.attention import AttentionModel, load
+from scoring.attention import AttentionModel
 from scoring.candidates import Shares
 from scoring.catalogue import Catalogue
 from scoring.engine import Engine, Scored
@@ -24,11 +24,6 @@ BARS = {
     "reserve": (Terms(reserve_micros=85), 0.8),
 }
 """What bars the large campaign's ads: rules, and its multiplier."""
-
-
-@pytest.fixture(scope="module")
-def model() -> AttentionModel:
-    return load()
 
 
 def shop_of(model: AttentionModel, small: int = 30) -> Catalogue:

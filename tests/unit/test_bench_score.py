@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from scoring.attention import AttentionModel, load
+from scoring.attention import AttentionModel
 from scoring.engine import CANDIDATES_PER_RUN, Engine
 from scoring.ids import MISSING, id64s
 from scoring.policies import Group, Policy
@@ -14,11 +14,6 @@ from scoring.rows import ROW_BYTES
 from streams.placing import REASONS_MAX, _most_attended
 from tests.bench import score, state
 from tests.bench.goals import GOALS
-
-
-@pytest.fixture(scope="module")
-def model() -> AttentionModel:
-    return load()
 
 
 def test_the_score_benchmark_reports_every_key_and_its_stages_add_up_to_the_whole() -> None:

@@ -22,11 +22,6 @@ from tests.unit.consenting import Bench, by_digest, erasure, grant, opened, plac
 from tests.unit.slices import slice_of
 
 
-@pytest.fixture(scope="module")
-def engine() -> Engine:
-    return opened()
-
-
 @pytest.fixture
 def bench(engine: Engine) -> Bench:
     return Bench(engine)

@@ -12,15 +12,10 @@ from streams.experiments.referee import Referee
 from streams.privacy.consent import Gate
 from streams.privacy.requests import Requests
 from tests.builders import START_MS, Record, click, impression, record
-from tests.unit.consenting import Bench, erasure, opened, refusal, told
+from tests.unit.consenting import Bench, erasure, refusal, told
 from tests.unit.showing import placed
 from tests.unit.slices import NOW_MS
 from tests.unit.test_experiments import running
-
-
-@pytest.fixture(scope="module")
-def engine() -> Engine:
-    return opened()
 
 
 def erased(asked_minute: int = 10) -> Record:

@@ -12,7 +12,7 @@ import pytest
 from rich.console import Console
 
 from scoring.assignment import Arm, Experiment
-from scoring.attention import AttentionModel, load
+from scoring.attention import AttentionModel
 from scoring.budgets import Budgets, Spending
 from scoring.calibration import LIFT_PRIOR
 from scoring.candidates import Shares
@@ -43,11 +43,6 @@ RULES = Terms(
     version="some",
 )
 """Nine campaigns with one slot each, of which some are capped: no placement is whole."""
-
-
-@pytest.fixture(scope="module")
-def model() -> AttentionModel:
-    return load()
 
 
 def engine_of(

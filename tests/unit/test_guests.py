@@ -13,12 +13,7 @@ from streams.privacy.guests import Guests, guest_key
 from streams.privacy.held import Search
 from streams.settings import Settings
 from tests.builders import START_MS, Record, click, record, records
-from tests.unit.consenting import Bench, erasure, opened, placements
-
-
-@pytest.fixture(scope="module")
-def engine() -> Engine:
-    return opened()
+from tests.unit.consenting import Bench, erasure, placements
 
 
 @pytest.mark.parametrize("restarts", [False, True])

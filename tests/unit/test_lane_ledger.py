@@ -7,7 +7,7 @@ import msgspec
 import numpy as np
 import pytest
 
-from scoring.attention import AttentionModel, load
+from scoring.attention import AttentionModel
 from scoring.attribution import Attribution
 from scoring.budgets import Budgets
 from scoring.candidates import Shares
@@ -30,11 +30,6 @@ from streams.wire import CampaignMetrics, Click, Decision, Placement
 from tests.builders import START_MS, Record, click, entry, impression, record
 
 BUDGET = 60_000
-
-
-@pytest.fixture(scope="module")
-def model() -> AttentionModel:
-    return load()
 
 
 def step_of(model: AttentionModel, lane: int = 0, owed: Attribution | None = None) -> Step:

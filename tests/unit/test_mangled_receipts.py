@@ -10,7 +10,7 @@ import pytest
 from typer.testing import CliRunner
 
 from scoring.assignment import Arm, Experiment
-from scoring.attention import AttentionModel, load
+from scoring.attention import AttentionModel
 from scoring.engine import Engine
 from streams.cli import app
 from streams.explain import recompute
@@ -18,11 +18,6 @@ from streams.wire import Decision
 from tests.unit.test_explain import decisions, engine_of
 
 NAN = float("nan")
-
-
-@pytest.fixture(scope="module")
-def model() -> AttentionModel:
-    return load()
 
 
 def shorter(array: bytes) -> bytes:

@@ -19,11 +19,6 @@ from tests.unit.slices import NOW_MS
 YEAR_MS = 365 * DAY_MS
 
 
-@pytest.fixture(scope="module")
-def engine() -> Engine:
-    return opened()
-
-
 def placed(effects: Effects, user: bytes) -> list[Placement | None]:
     of = [message.value for message in effects.messages["placements"] if message.key == user]
     return [None if value is None else msgspec.json.decode(value, type=Placement) for value in of]

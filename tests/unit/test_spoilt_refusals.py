@@ -11,16 +11,11 @@ from streams.decode import decode
 from streams.learnable import Learnable
 from streams.privacy.consent import Gate
 from tests.builders import START_MS, Record, click, record
-from tests.unit.consenting import Bench, no_of, opened, placements
+from tests.unit.consenting import Bench, no_of, placements
 from tests.unit.slices import NOW_MS
 
 SENT_MS = START_MS + 1_000
 SPOILT = [{"kind": "like"}, {"viewed_s": 90_000}, {"surface": "p" * 129}, {"impression_time_ms": -5}, {"ad_id": ""}]
-
-
-@pytest.fixture(scope="module")
-def engine() -> Engine:
-    return opened()
 
 
 def spoilt(offset: int = 1, key: bytes = b"a", **fields: object) -> Record:

@@ -24,7 +24,7 @@ OFFSETS_FIRST = 2_000
 """How far back from its end a partition is looked through at first. A lane's row is the last of every slice, so that
 nothing follows it but what a slice that was given up has left."""
 LAST_BATCH_MS = 100
-"""Wait for the last batch. If there is one it comes at once; if the log ends in a transaction marker, none comes."""
+"""Wait for the last batch, again until the broker has answered. None comes if the log ends in a transaction marker."""
 
 
 CUT_S = 10.0
@@ -83,15 +83,17 @@ async def log_ends(
     async with at_work(groupless(bootstrap, committed=committed)) as consumer:
         ends: dict[TopicPartition, int] = await consumer.end_offsets(partitions)
         unread = {tp for tp, end in ends.items() if end > 0}
-        if unread:
-            consumer.assign(unread)
-            for tp in unread:
-                consumer.seek(tp, ends[tp] - 1)
-            while unread and (
-                batches := await fetch(consumer, [*unread], bootstrap, timeout_ms=LAST_BATCH_MS, committed=committed)
-            ):
-                ends |= {tp: max(ends[tp], records[-1].offset + 1) for tp, records in batches.items()}
-                unread -= batches.keys()
+        consumer.assign(unread)
+        for tp in unread:
+            consumer.seek(tp, ends[tp] - 1)
+        patience, heard = Patience(consumer, bootstrap, {tp: ends[tp] for tp in unread}), set[TopicPartition]()
+        while unread:
+            batches = await fetch(consumer, [*unread], bootstrap, timeout_ms=LAST_BATCH_MS, committed=committed)
+            ends |= {tp: max(ends[tp], records[-1].offset + 1) for tp, records in batches.items()}
+            left = unread - batches.keys() - heard  # of what was answered before this fetch, all has come
+            unread = {tp for tp in left if await consumer.position(tp) < ends[tp]}  # else a marker was the last
+            heard = {tp for tp in unread if consumer.highwater(tp) is not None}
+            await patience.bear(came=bool(batches))
     return ends
 
 

@@ -124,6 +124,35 @@ def test_a_log_that_has_become_shorter_while_it_is_read_is_told_and_not_waited_f
         asyncio.run(read())
 
 
+def test_where_a_log_ends_is_found_though_the_broker_is_slow_to_give_its_last_batch(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else of all that stands in one batch, as after a backlog, a reader takes the first record alone."""
+    lane, asked = TopicPartition("clicks", 0), reading.fetch
+
+    async def scenario(broker: EmbeddedBroker) -> dict[TopicPartition, int]:
+        async def slow(*of: Any, **how: Any) -> Any:
+            os.kill(broker.pids[0], signal.SIGSTOP)
+            try:
+                return await asked(*of, **how)
+            finally:
+                os.kill(broker.pids[0], signal.SIGCONT)
+                monkeypatch.setattr(reading, "fetch", asked)
+
+        async with AIOKafkaProducer(bootstrap_servers=broker.bootstrap) as producer:
+            batch = producer.create_batch()
+            for _ in range(9):
+                batch.append(key=None, value=b"{}", timestamp=None)
+            await (await producer.send_batch(batch, lane.topic, partition=lane.partition))
+        monkeypatch.setattr(reading, "fetch", slow)
+        async with asyncio.timeout(DEADLINE_S):
+            return await log_ends(broker.bootstrap, [lane])
+
+    with EmbeddedBroker(tmp_path) as broker:
+        topic_admin.create(broker.bootstrap, 1)
+        assert asyncio.run(scenario(broker)) == {lane: 9}
+
+
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP])
 def test_a_broker_that_answers_no_more_while_a_topic_is_read_is_told_and_not_waited_for_for_ever(
     number: signal.Signals, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -11,6 +11,8 @@ from confluent_kafka.admin import ScramCredentialInfo, ScramMechanism, UserScram
 from streams import acls, topic_admin, topics
 from streams.fetching import fetch
 from streams.followed import Followed
+from streams.lag.monitor import LagMonitor
+from streams.lag.poller import Poller
 from streams.leaving import at_work
 from streams.reading import groupless
 from streams.topic_admin import ShutOutError
@@ -29,7 +31,7 @@ SHORT = {"connections.max.reauth.ms": "6000"}
 @pytest.fixture
 def secured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> Iterator[SecuredKafka]:
     """One node with the properties that the test asks for."""
-    roles = ["admin", "worker", "console"]
+    roles = ["admin", "worker", "console", "monitor"]
     with apache_kafka(SecuredKafka(tmp_path / "secured", roles, nodes=1, more=request.param)) as cluster:
         become(monkeypatch, cluster, OWNER)
         for role in roles:
@@ -77,6 +79,30 @@ def test_a_reader_whose_password_was_changed_ends_and_says_why(
     told = "the password was changed" if file_too else "does not let this process in .*invalid credentials"
     with pytest.raises(ShutOutError, match=told):
         asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("secured", [SHORT], indirect=True, ids=["short sessions"])
+def test_the_lag_monitor_says_that_it_is_shut_out_and_takes_the_new_password_from_its_file_by_itself(
+    secured: SecuredKafka, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    become(monkeypatch, secured, "monitor")
+
+    async def scenario() -> None:
+        async with LagMonitor(Poller(secured.bootstrap), every_s=0.5, failing=lambda _: None) as monitor:
+
+            async def told() -> bool:
+                return monitor.latest.polls > monitor.latest.failed and not monitor.latest.error
+
+            async def shut_out() -> bool:
+                return "does not tell the groups' lag" in monitor.latest.error
+
+            await until(told, "a lag that is told")
+            await asyncio.to_thread(change_password, secured, "monitor")
+            await until(shut_out, "a monitor that says it is shut out")
+            secured.settings("monitor")
+            await until(told, "a lag that is told again")
+
+    asyncio.run(scenario())
 
 
 @pytest.mark.parametrize("secured", [{}], indirect=True, ids=["sessions without end"])

@@ -102,17 +102,6 @@ def test_no_rule_makes_an_explored_slot_pay_more_than_its_bid(values, data):
         assert (paid >= 0).all()
 
 
-def test_an_empty_slot_pays_nothing_and_leaves_its_candidates_to_the_others():
-    value = np.array([[5.0, 3.0, 1.0]])
-    chosen = np.array([[0, -1]])
-    assert best_left(value, chosen).tolist() == [[3.0, 3.0]]
-    ones = np.ones_like(value)
-    assert prices("gsp", value, chosen, best_left(value, chosen), ones, value.astype(np.int64), ones).tolist() == [
-        [3, 0]
-    ]
-    assert best_left(np.array([[5.0]]), np.array([[0]])).tolist() == [[0.0]]
-
-
 def test_each_bid_type_pays_for_its_own_event():
     types = np.array([BidType.CPC, BidType.CPM, BidType.CPA, BidType.ATTENTION], dtype=np.uint8)
     pctr, pcvr, seconds = (np.full(4, number) for number in (0.1, 0.05, 6.0))

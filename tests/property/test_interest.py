@@ -89,14 +89,6 @@ def test_looking_back_grows_nothing(back_ms: int) -> None:
     assert (decayed(vectors[:1], reference[:1], np.array([START_MS - back_ms])) == vectors[:1]).all()
 
 
-@given(st.integers(1, 3 * HALF_LIVES_MS[1]))
-def test_a_late_event_counts_as_if_it_had_come_in_time(late_ms: int) -> None:
-    early, newest = (0, 0, 1.0, 2), (0, late_ms, 1.0, 3)
-    in_time, late = learn(learn(empty(), [early]), [newest]), learn(learn(empty(), [newest]), [early])
-    np.testing.assert_allclose(late[0], in_time[0], rtol=1e-5, atol=1e-5)
-    assert late[1].tolist() == in_time[1].tolist() == [START_MS + late_ms, 0, 0, 0]
-
-
 @given(events)
 def test_rows_without_events_stay_as_they_are(batch: list[Event]) -> None:
     state = learn(empty(), [(row, 0, 1.0, row) for row in range(ROWS)])

@@ -133,3 +133,17 @@ def test_the_lanes_time_is_that_of_the_newest_record_so_far_and_never_goes_back(
     expected = [time for time, *_ in effective(times, from_ms, 0)]
 
     assert stream_times(array(times), from_ms, LIMIT_MS).tolist() == expected
+
+
+def test_one_record_far_in_the_future_holds_nobody_back_beyond_the_limit() -> None:
+    far = 10**15
+    first = take((array([far, 3]), array([1, 2, 3])), (0, 0), (True, False), LIMIT_MS, 10)
+    assert first.order.tolist() == [1, 1, 1]  # the clicks go on
+
+    second = take((array([far, 3]), array([LIMIT_MS])), first.watermarks_ms, (True, False), LIMIT_MS, 10)
+    assert second.order.tolist() == [0, 0, 1]  # and when they have reached the limit, so do the impressions
+    assert max(second.watermarks_ms) == LIMIT_MS
+
+    # Without the clamp the impressions' watermark would lie in the far future, and this click's time never reach it.
+    later = take((array([70]), array([71])), second.watermarks_ms, (True, False), LIMIT_MS + 20, 10)
+    assert later.order.tolist() == [0, 1]

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import xxhash
 
-from scoring.ids import EMPTY, IdMap, id64, id64s, mix64, uniform
+from scoring.ids import EMPTY, id64, id64s, mix64, uniform
 
 
 @pytest.mark.parametrize(
@@ -52,22 +52,3 @@ def test_draws_of_consecutive_ids_are_uniform() -> None:
 
     chi_square = ((counts - 5_000) ** 2 / 5_000).sum()
     assert chi_square < 43.8  # 99.9 % of uniform samples stay below, with 19 degrees of freedom
-
-
-def test_setting_an_id_again_replaces_its_slot() -> None:
-    slots = IdMap()
-    slots.set(7, 1)
-    slots.set(7, 2)
-
-    assert len(slots) == 1
-    assert slots.get(np.array([7], dtype=np.uint64)).tolist() == [2]
-
-
-def test_a_full_map_finds_everything_in_a_full_cluster() -> None:
-    slots = IdMap(8)
-    keys = [15 + (high << 40) for high in range(8)]  # all at home in the last of 16 places: the cluster wraps around
-    for slot, key in enumerate(keys):
-        slots.set(key, slot)
-
-    assert slots.nbytes == 16 * 16
-    assert slots.get(np.array([*keys, 31], dtype=np.uint64)).tolist() == [*range(8), -1]

@@ -37,12 +37,6 @@ def test_people_of_one_call_may_have_different_temperatures() -> None:
     assert set(out.propensity[1::2, 0].tolist()) == {0.5}
 
 
-def test_equal_values_are_ranked_by_ad() -> None:
-    out = ranked([0.1] * 5, [100] * 5, np.array([3], dtype=np.uint64), 0.0, 5)
-
-    assert ADS[out.chosen[0]].tolist() == sorted(ADS[:5].tolist())
-
-
 def test_a_cold_temperature_leaves_the_later_slots_their_chances() -> None:
     # At 0.01 the second ad's weight beside the first is e^-1381, which no float holds; among what is left it is 1.
     out = ranked([0.5, 0.5, 0.5], [10**9, 10**3, 1], np.array([1], dtype=np.uint64), 0.01, 3)

@@ -236,7 +236,12 @@ class Intake(Service, ConsumerRebalanceListener):
 
     def _acquire(self, number: int) -> None:
         lane = self._lanes[number] = Lane(number, self.shared)
-        self._taking[number] = self.loop.create_task(self._guarded(self._take_over(lane, set(self._closing))))
+        closing = set(self._closing)
+
+        async def take_over() -> None:  # a coroutine made out here would lack its await where the task ends unbegun
+            await self._guarded(self._take_over(lane, closing))
+
+        self._taking[number] = self.loop.create_task(take_over())
 
     async def _take_over(self, lane: Lane, closing: set[asyncio.Task[None]]) -> None:
         if closing:

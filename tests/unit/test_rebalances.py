@@ -58,6 +58,20 @@ async def test_a_lane_revoked_while_it_is_taken_over_is_taken_over_no_further(
     assert reasons == []
 
 
+async def test_a_lane_revoked_in_the_turn_in_which_it_was_assigned_is_not_taken_over_at_all(
+    reasons: list[str], tmp_path: Path
+) -> None:
+    group = Unanswered()
+    intake = intake_of(shared_of(tmp_path, group))
+    intake.on_partitions_assigned(BOTH)
+    taking = intake._taking[0]
+    intake.on_partitions_revoked(BOTH)
+    await asyncio.gather(*intake._closing)
+    assert taking.cancelled()
+    assert (group.did, intake.lanes) == ([], [])
+    assert reasons == []  # and warnings are errors: of a coroutine that was never awaited, too
+
+
 async def test_a_lane_that_comes_back_is_taken_over_once_its_slice_under_way_has_ended(
     reasons: list[str], tmp_path: Path
 ) -> None:

@@ -82,7 +82,9 @@ class Log:
         signal.setitimer(signal.ITIMER_REAL, 0.5)  # for a pause of fewer lines, which has its signal within one
 
 s.log = Log()
-sys.exit(s.Supervisor([sys.executable, "-c", "raise SystemExit(70)"]).run())
+status = s.Supervisor([sys.executable, "-c", "raise SystemExit(70)"]).run()
+signal.setitimer(signal.ITIMER_REAL, 0)  # one that rang at the interpreter's end, without its handler, would kill it
+sys.exit(status)
 """
 
 

@@ -4,14 +4,15 @@ import asyncio
 import json
 import signal
 import subprocess
-import sys
 from pathlib import Path
 
 import msgspec
 import pytest
+from typer.testing import CliRunner
 
 from deploy.brokers import Broker
 from streams import topic_admin, topics
+from streams.cli import app
 from streams.control_wire import Erasure
 from streams.wire import encode_json
 from tests.builders import START_MS, ad, click, impression
@@ -22,10 +23,11 @@ from tests.unit.test_review_feed import review
 pytestmark = pytest.mark.integration
 
 
-def salience(*words: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "streams.cli", *words], capture_output=True, text=True, timeout=120, check=False
-    )
+def salience(*words: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """A command's end, in this process: to load what it needs is most of what it would compute in one of its own."""
+    told = CliRunner().invoke(app, words, env=environment)
+    assert told.exception is None or isinstance(told.exception, SystemExit), told.exc_info
+    return subprocess.CompletedProcess(words, told.exit_code, told.stdout, told.stderr)
 
 
 def at(shop: Shop) -> tuple[str, ...]:

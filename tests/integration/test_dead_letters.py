@@ -17,7 +17,7 @@ from streams.dead_letters import Filter, requeue
 from streams.reading import log_ends
 from tests.builders import START_MS, click, impression
 from tests.integration.lanes import Shop, play, shop_on, stepped
-from tests.integration.test_commands import at
+from tests.integration.test_commands import at, salience
 from tests.integration.workers import until
 
 pytestmark = pytest.mark.integration
@@ -25,14 +25,20 @@ pytestmark = pytest.mark.integration
 GUARANTEES = pytest.mark.parametrize("guarantee", ["exactly_once", "at_least_once"])
 
 
-def asked(shop: Shop, *arguments: str) -> subprocess.CompletedProcess[str]:
-    words = [sys.executable, "-m", "streams.cli", "dead-letters", *arguments, *at(shop)]
-    environment = os.environ | {"SALIENCE_GUARANTEE": shop.settings.guarantee}
-    return subprocess.run(words, env=environment, capture_output=True, text=True, timeout=120, check=False)
+async def asked(shop: Shop, *arguments: str) -> subprocess.CompletedProcess[str]:
+    words = ["dead-letters", *arguments, *at(shop)]
+    given = {"SALIENCE_GUARANTEE": shop.settings.guarantee}
+    if arguments[0] != "requeue":
+        return await asyncio.to_thread(salience, *words, **given)
+    # It heeds signals, which only a process's first thread may.
+    command = [sys.executable, "-m", "streams.cli", *words]
+    return await asyncio.to_thread(
+        subprocess.run, command, env=os.environ | given, capture_output=True, text=True, timeout=120, check=False
+    )
 
 
-def command(shop: Shop, *arguments: str, status: int = 0) -> Any:
-    done = asked(shop, *arguments, "--json")
+async def command(shop: Shop, *arguments: str, status: int = 0) -> Any:
+    done = await asked(shop, *arguments, "--json")
     assert done.returncode == status, done.stderr
     return json.loads(done.stdout)
 
@@ -45,17 +51,17 @@ def test_a_record_whose_cause_was_mended_is_sent_back_once_and_counts(
         shop = shop_on(kafka, topic_prefix, tmp_path, guarantee, rows_per_lane_max=1)
         await shop.publish([impression("user-1"), click("user-2", "ad-7", START_MS + 5)])
         assert (await stepped(shop))["dead"] == 1
-        listed = command(shop, "list", "--topic", "clicks")
+        listed = await command(shop, "list", "--topic", "clicks")
         assert listed["kinds"] == [
             {"topic": f"{topic_prefix}clicks", "stage": "state", "error": "LaneFull", "count": 1}
         ]
         (letter,) = listed["letters"]
-        assert json.loads(command(shop, "show", letter["letter"])["value"])["ad_id"] == "ad-7"
+        assert json.loads((await command(shop, "show", letter["letter"]))["value"])["ad_id"] == "ad-7"
 
-        assert command(shop, "requeue", "--error", "ValidationError") == {"requeued": 0, "refused": {}}
-        assert command(shop, "requeue", "--error", "LaneFull", "--dry-run")["requeued"] == 0
-        assert command(shop, "requeue", "--error", "LaneFull") == {"requeued": 1, "refused": {}}
-        again = command(shop, "requeue", "--error", "LaneFull", status=1)
+        assert await command(shop, "requeue", "--error", "ValidationError") == {"requeued": 0, "refused": {}}
+        assert (await command(shop, "requeue", "--error", "LaneFull", "--dry-run"))["requeued"] == 0
+        assert await command(shop, "requeue", "--error", "LaneFull") == {"requeued": 1, "refused": {}}
+        again = await command(shop, "requeue", "--error", "LaneFull", status=1)
         assert again == {"requeued": 0, "refused": {letter["letter"]: "was sent back already"}}
 
         larger = Shop(shop.settings.model_copy(update={"rows_per_lane_max": 10}))
@@ -86,7 +92,7 @@ def test_a_requeue_that_ends_half_way_leaves_no_transaction_for_which_lanes_woul
             with pytest.raises(error):
                 await requeue(shop.settings, Filter())
         await until(readable, "whoever reads committed clicks comes to their end")
-        assert command(shop, "requeue", "--all") == {"requeued": 1, "refused": {}}
+        assert await command(shop, "requeue", "--all") == {"requeued": 1, "refused": {}}
         assert (await stepped(shop))["dead"] == 1
 
     play(scenario)
@@ -100,9 +106,9 @@ def test_a_record_that_is_bad_for_good_is_sent_back_three_times_and_no_more(
         await shop.publish([("clicks", b"user-1", b"{poison", START_MS)])
         for time in range(4):
             assert (await stepped(shop))["dead"] == 1
-            newest = command(shop, "list")["letters"][-1]
+            newest = (await command(shop, "list"))["letters"][-1]
             assert newest["requeued"] == time
-            told = command(shop, "requeue", newest["letter"], status=int(time == 3))
+            told = await command(shop, "requeue", newest["letter"], status=int(time == 3))
             assert told["requeued"] == int(time < 3)
         assert "mend it at its producer" in told["refused"][newest["letter"]]
         assert (await stepped(shop))["events_in"] == 0
@@ -113,12 +119,14 @@ def test_a_record_that_is_bad_for_good_is_sent_back_three_times_and_no_more(
 def test_without_a_word_of_which_nothing_is_sent_and_a_missing_letter_is_said_to_be(
     kafka: Broker, topic_prefix: str, tmp_path: Path
 ) -> None:
-    shop = shop_on(kafka, topic_prefix, tmp_path, "at_least_once")
+    async def scenario() -> None:
+        shop = shop_on(kafka, topic_prefix, tmp_path, "at_least_once")
+        nothing, missing = await asked(shop, "requeue"), await asked(shop, "show", "0:7")
+        assert (nothing.returncode, missing.returncode) == (2, 1)
+        unsent = await command(shop, "requeue", "0:7", status=1)
+        assert unsent == {"requeued": 0, "refused": {"0:7": "no such letter, or not of what else was asked for"}}
+        assert "--all" in nothing.stderr
+        assert "There is no letter 0:7" in missing.stderr
+        assert await command(shop, "list") == {"total": 0, "kinds": [], "letters": []}
 
-    nothing, missing = asked(shop, "requeue"), asked(shop, "show", "0:7")
-    assert (nothing.returncode, missing.returncode) == (2, 1)
-    unsent = command(shop, "requeue", "0:7", status=1)
-    assert unsent == {"requeued": 0, "refused": {"0:7": "no such letter, or not of what else was asked for"}}
-    assert "--all" in nothing.stderr
-    assert "There is no letter 0:7" in missing.stderr
-    assert command(shop, "list") == {"total": 0, "kinds": [], "letters": []}
+    play(scenario)

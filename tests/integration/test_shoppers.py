@@ -173,9 +173,10 @@ def test_shoppers_do_not_begin_beside_others_whose_ads_they_would_take_off(
     async def scenario() -> None:
         with shopping(shop) as first:  # no worker answers it yet: it has sent a click for some, and waits
             await until(up, "the first ones' ads are up")
-            told = await asyncio.to_thread(salience, "shoppers", "--json", *at(shop))
-            assert told.returncode == 1
-            error = json.loads(told.stdout)["error"]
+            with shopping(shop) as second:
+                status, told = await asyncio.to_thread(ended, second)
+            assert status == 1
+            error = told["error"]
             assert "Other shoppers are there already" in error
             assert f"salience shoppers --bootstrap {kafka.bootstrap} --prefix {topic_prefix}demo-" in error
             assert first.poll() is None

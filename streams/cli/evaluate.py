@@ -208,15 +208,17 @@ def _compare(prepare: "Callable[[Told], Trial]", differs: dict[str, Any], asked:
 
         with _fitting():
             outcomes = fit_all(models, trial, CHOSEN, asked.jobs, told)
-    chances = outcomes[CHOSEN].chances
-    beside = Beside(
-        outcomes[CHOSEN].drills,
-        segments(trial, chances),
-        ages(trial.stateful, int(trial.learn.time_ms[-1]), chances, seed),
-        compare_learning(trial, chances["stateful"], seed),
-        compare_lanes(trial, chances["stateful"], asked.lanes, seed) if asked.lanes > 1 else [],
-    )
-    report(trial, compare(trial, outcomes, CHOSEN, seed), beside, console, asked.as_json)
+        progress.add_task("Comparing them, what the layer adds and how it learns", total=None)  # minutes, of a week
+        chances = outcomes[CHOSEN].chances
+        beside = Beside(
+            outcomes[CHOSEN].drills,
+            segments(trial, chances),
+            ages(trial.stateful, int(trial.learn.time_ms[-1]), chances, seed),
+            compare_learning(trial, chances["stateful"], seed),
+            compare_lanes(trial, chances["stateful"], asked.lanes, seed) if asked.lanes > 1 else [],
+        )
+        found = compare(trial, outcomes, CHOSEN, seed)
+    report(trial, found, beside, console, asked.as_json)
 
 
 @contextmanager

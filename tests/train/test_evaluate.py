@@ -125,9 +125,10 @@ def test_every_model_stands_in_the_table_in_three_modes(data: Path) -> None:
 def test_a_later_file_is_the_test_and_all_of_the_data_trains(data: Path) -> None:
     later = str(data / "later.csv.gz")
     arguments = ["evaluate", "kuairand", "--data", str(data), "--test", later, "--models", "popularity", "--json"]
-    result = CliRunner().invoke(app, arguments)
+    result = CliRunner().invoke(app, arguments, env={"FORCE_COLOR": "1", "COLUMNS": "100"})
 
     assert result.exit_code == 0, result.stderr
+    assert "Comparing them" in result.stderr  # a terminal is not silent for the minutes after the last model is fitted
     found = json.loads(result.stdout)
     assert (found["about"]["learnt"], found["about"]["tested"]) == (3_000, 400)
     assert found["about"]["cut_ms"] == min(times_ms(Path(later)))

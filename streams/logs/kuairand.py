@@ -106,7 +106,7 @@ def times_ms(file: Path) -> list[int]:
 
 def _history(row: Row, until_ms: int) -> Iterator[Event]:
     """The videos that a user was shown before ``until_ms``, and those watched for long."""
-    user, last_ms = row.text("user_id", longest=20), row.time_ms("last_time_ms", TIME_MAX_MS)
+    user, last_ms = row.name("user_id", longest=20), row.time_ms("last_time_ms", TIME_MAX_MS)
     videos, long = (
         row.text("videos", longest=(VIDEO_CHARS + 1) * HISTORY_MAX).split(),
         row.text("long_view", longest=HISTORY_MAX),
@@ -135,7 +135,7 @@ def _history(row: Row, until_ms: int) -> Iterator[Event]:
 
 def _events(file: Path, until_ms: int = TIME_MAX_MS + 1) -> Iterator[Event]:
     for row in rows(file, IMPRESSION_COLUMNS):
-        user, video = row.text("user_id", longest=20), row.text("video_id", longest=VIDEO_CHARS)
+        user, video = row.name("user_id", longest=20), row.name("video_id", longest=VIDEO_CHARS)
         time_ms = row.time_ms("time_ms", TIME_MAX_MS)
         if time_ms >= until_ms:
             continue
@@ -158,7 +158,7 @@ def _events(file: Path, until_ms: int = TIME_MAX_MS + 1) -> Iterator[Event]:
 
 
 def _ad(row: Row) -> Ad:
-    video, author = row.text("video_id", longest=VIDEO_CHARS), row.text("author_id")
+    video, author = row.name("video_id", longest=VIDEO_CHARS), row.text("author_id")
     kind, topics = row.values["video_type"], [topic for topic in row.values["tag"].split(",") if topic]
     tags = [f"tag-{topic}" for topic in topics]
     if duration_ms := row.number("video_duration"):

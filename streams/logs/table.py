@@ -33,6 +33,11 @@ class Row:
             raise self.error(column, f"1 to {longest} characters")
         return value
 
+    def name(self, column: str, *, longest: int) -> str:
+        """The same, of a name that may be a number: without the ``.0`` by which pandas writes it (`_whole`)."""
+        value = self.text(column, longest=longest)
+        return str(number) if (number := _whole(value)) >= 0 and value == f"{number}.0" else value
+
     def integer(self, column: str, least: int, most: int) -> int:
         """An integer from ``least`` (0 or above) to ``most``."""
         number = _whole(self.values[column])

@@ -66,6 +66,15 @@ def test_without_a_click_there_is_an_impression_only(folder: Folder) -> None:
     assert shown.surface == "tab-4"
 
 
+def test_people_and_videos_are_the_same_where_a_table_writes_their_numbers_as_fractions(folder: Folder) -> None:
+    written = folder(
+        impressions=(CLICKED.replace(",12,7,", ",12.0,7.0,"),), videos=(VIDEO.replace("7,900", "7.0,900", 1),)
+    )
+    assert read(written) == read(folder(impressions=(CLICKED,)))
+    (shown,) = read(folder(impressions=(SKIPPED.replace(",12,7,", ",1.0.0,07.0,"),))).events
+    assert (shown.user_id, shown.ad_id) == ("1.0.0", "07.0")  # names, not numbers
+
+
 def test_no_outcome_reaches_an_impression(folder: Folder) -> None:
     liked = read(folder(impressions=(f"{SHOWN_MS},12,7,1,0,61802,49866,1,1,1,1",))).events
     not_liked = read(folder(impressions=(f"{SHOWN_MS},12,7,1,0,0,1,0,0,0,0",))).events

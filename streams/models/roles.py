@@ -130,7 +130,8 @@ def objections(pushed: PushedModel, record: Record, limits: Limits) -> list[str]
     if evidence.outcomes < limits.outcomes or evidence.clicks < limits.clicks:
         found.append(
             f"{evidence.outcomes:,} outcomes with {evidence.clicks:,} clicks; expected {limits.outcomes:,} with "
-            f"{limits.clicks:,} in a role that it has: let it be a shadow or a canary for longer, or for more people"
+            f"{limits.clicks:,} in a role that it has: let it be a shadow or a canary for longer, or for more people. "
+            "An outcome counts when its window has ended, SALIENCE_CLICK_WINDOW_MS (ten minutes) after the impression"
         )
     elif calibration is None or not 1 / (1 + limits.miscalibrated) <= calibration <= 1 + limits.miscalibrated:
         told = "none" if calibration is None else f"{calibration:.3f}"

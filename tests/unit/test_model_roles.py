@@ -212,6 +212,7 @@ def test_what_lanes_told_of_a_model_before_it_lost_its_role_speaks_for_it_no_mor
     assert record_of(NEW, back, (NEW,), statuses) == Record.of(statuses)
     told = objections(PUSHED, record_of(NEW, back, (), statuses), Limits())
     assert "0 outcomes with 0 clicks; expected 1,000 with 30 in a role that it has" in told[0]
+    assert "An outcome counts when its window has ended" in told[0]
 
 
 def test_a_record_is_of_one_model() -> None:

@@ -8,7 +8,7 @@ of a purchase sum to it exactly. What comes after a purchase in the stream does 
 same wherever the stream is cut (`scoring.moments`).
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import pairwise
@@ -55,10 +55,10 @@ class Attribution:
         """Whether any purchases are spread as learned."""
         return "learned" in (self.spread, *self.spreads.values())
 
-    @property
-    def kinds(self) -> Sequence[Kind]:
-        """Kinds of events whose preceding ring is needed."""
-        return (Kind.CLICKED, Kind.PURCHASED) if self.learns else (Kind.PURCHASED,)
+    def asks(self, kind: npt.NDArray[np.uint8]) -> Bools:
+        """Which events of ``kind [E]`` need the ring that preceded them."""
+        bought: Bools = kind == Kind.PURCHASED
+        return bought | (kind == Kind.CLICKED) if self.learns else bought
 
     def by(self, asked: Spread, campaigns: Ids) -> Bools:
         """Whether purchases of ads of ``campaigns [P]`` are spread as ``asked``."""
@@ -150,10 +150,12 @@ class _Paths:
 def earn(before: Moments, applied: Events, catalogue: Catalogue, owed: Attribution, weights: TouchWeights) -> Credits:
     """Credits of the purchases among ``applied [E]``, the events of a batch that changed rows, in order.
 
-    ``before``: the rings before the batch, for ``owed.kinds``. Where ``owed.learns``, ``weights`` learn from visits and
-    purchases, and a purchase is credited by what was learned from the events before it.
+    ``before``: the rings before the batch of those with an event that ``owed.asks`` for. Where ``owed.learns``,
+    ``weights`` learn from visits and purchases, and a purchase is credited by what was learned from the events before.
     """
-    told = np.isin(applied["kind"], owed.kinds) & (catalogue.slots_of(applied["ad"]) != MISSING)
+    told = owed.asks(applied["kind"])
+    if told.any():
+        told &= catalogue.slots_of(applied["ad"]) != MISSING
     if not told.any():  # as in most slices; the calls below would take as long for nobody as for a few
         return Credits.none()
     rings, events = before.at(applied, told), applied[told]

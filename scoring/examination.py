@@ -37,6 +37,31 @@ def over(curve: Sequence[float] | Floats, slots: int) -> Floats:
     return chances
 
 
+def curve_of(record: Floats) -> Floats:
+    """The `Examination.curve` of one that has this ``record [2, K]`` and declares nothing, ``[SLOTS_MAX]``."""
+    return _relative(_ratios(_whole(record)))
+
+
+def _whole(record: Floats) -> Floats:
+    """A record ``[2, K]`` with zeros for the slots that it lacks, ``[2, SLOTS_MAX]``."""
+    whole = np.zeros((2, SLOTS_MAX))
+    whole[:, : record.shape[1]] = record
+    return whole
+
+
+def _ratios(record: Floats) -> Floats:
+    """Clicks over expected clicks of all slots, ``[SLOTS_MAX]``, those of the prior among them."""
+    clicks, expected = record
+    ratios: Floats = (clicks + PRIOR * assumed(SLOTS_MAX)) / (expected + PRIOR)
+    return ratios
+
+
+def _relative(ratios: Floats) -> Floats:
+    """``ratios [SLOTS_MAX]`` to the first slot's, at most 1."""
+    curve: Floats = np.minimum(ratios / ratios[0], 1.0)
+    return curve
+
+
 def looked(examined: float, chance: float) -> float:
     """How likely an unclicked slot was looked at: ``examined`` a priori, with ``chance`` of a click there.
 
@@ -77,7 +102,7 @@ class Examination:
     @property
     def curve(self) -> Floats:
         """How likely each slot is looked at, relative to the first, ``[SLOTS_MAX]``."""
-        return np.array([self.examined(slot) for slot in range(SLOTS_MAX)])
+        return np.array(self.declared) if self.declared else _relative(np.array(self._ratio))
 
     @property
     def record(self) -> Floats:
@@ -87,8 +112,6 @@ class Examination:
 
     def restore(self, record: Floats) -> None:
         """Take this record, ``[2, K]``."""
-        self._clicks, self._expected = np.pad(record, ((0, 0), (0, SLOTS_MAX - record.shape[1]))).tolist()
-        self._ratio: list[float] = [
-            (clicks + PRIOR * chance) / (expected + PRIOR)
-            for clicks, expected, chance in zip(self._clicks, self._expected, self._assumed, strict=True)
-        ]
+        whole = _whole(record)
+        self._clicks, self._expected = whole.tolist()
+        self._ratio: list[float] = _ratios(whole).tolist()

@@ -6,14 +6,13 @@ put into the copies again, piece by piece, all users at once: a piece ends with 
 the same wherever a stream is cut (`scoring.ring`), and so is what is found here.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
 from scoring.arrays import Bools, Ints
-from scoring.events import Events, Kind
+from scoring.events import Events
 from scoring.ring import entries_of, remember
 from scoring.rows import ROW, Rows
 from scoring.runs import within
@@ -30,9 +29,9 @@ class Moments:
     rings: Rows
 
     @classmethod
-    def of(cls, rows: Rows, events: Events, kinds: Sequence[Kind]) -> "Moments":
-        """The rings of ``rows`` that have an event of ``kinds`` among ``events [E]``, which are yet to be applied."""
-        row = np.unique(events["row"][np.isin(events["kind"], kinds)]).astype(np.int64)
+    def of(cls, rows: Rows, events: Events, asked: Bools) -> "Moments":
+        """The rings of ``rows`` with an event that is ``asked [E]`` for among ``events [E]``, yet to be applied."""
+        row = np.unique(events["row"][asked]).astype(np.int64)
         rings = np.zeros(len(row), dtype=RING)
         for name in RING.names or ():
             rings[name] = rows[name][row]
@@ -41,7 +40,7 @@ class Moments:
     def at(self, applied: Events, asked: Bools) -> Rows:
         """The rings ``[P]``, of `RING`, right after each event that is ``asked [E]`` for among ``applied [E]``.
 
-        ``applied``: the events of the batch that changed rows, in order. Those asked for have one of the kinds of `of`.
+        ``applied``: the events of the batch that changed rows, in order. Those asked for were so in `of`.
         """
         found = np.zeros(np.count_nonzero(asked), dtype=RING)
         if not len(found):

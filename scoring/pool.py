@@ -20,7 +20,7 @@ import numpy as np
 
 from scoring.arrays import Floats, Ids, Ints
 from scoring.clicks import CAUTION, RECORD, ClickModel
-from scoring.examination import Examination
+from scoring.examination import Examination, curve_of
 from scoring.feedback import ClickLayer
 
 BUCKETS = 64
@@ -166,9 +166,7 @@ class Others:
         told = [learned.slots for learned in self._told()]
         if own.declared or not told:
             return own.curve
-        joined = Examination()
-        joined.restore(_added([own.record, *told]))
-        return joined.curve
+        return curve_of(_added([own.record, *told]))
 
 
 def _added(records: Sequence[Floats]) -> Floats:

@@ -100,7 +100,8 @@ class LaneClicks:
         self.follow(engine.catalogue)
         exposed = apply_and_score(store, events, users, engine.models, rules, engine.scorers, self.rates)
         self.count(events["ad"], exposed.counts)
-        counts = np.isin(exposed.applied.outcome, (Outcome.APPLIED, Outcome.REPLAYED))
+        outcome = exposed.applied.outcome
+        counts = (outcome == Outcome.APPLIED) | (outcome == Outcome.REPLAYED)
         shown = exposed.impressions
         seen = replace(shown, place=np.cumsum(counts)[shown.place] - 1)
         control = in_control(users, engine.policy.control_share)

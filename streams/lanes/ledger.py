@@ -45,7 +45,7 @@ class Known:
     @classmethod
     def of(cls, rows: Rows, events: Events, owed: Attribution) -> "Known":
         """Of ``events [E]``, which are yet to be applied to ``rows``."""
-        return cls(look(rows, events), Moments.of(rows, events, owed.kinds))
+        return cls(look(rows, events), Moments.of(rows, events, owed.asks(events["kind"])))
 
 
 @dataclass(frozen=True, slots=True)

@@ -32,7 +32,7 @@ def earned(events: Sequence[Event], cuts: Sequence[int], owed: Attribution) -> t
     store, weights, out = RowStore(), TouchWeights(), []
     weights.weights[1:], weights.purchases = 0.5, PURCHASES_MIN - 1  # believed from the first purchase on
     for batch in np.split(columns_of(store, events), sorted(cuts)):
-        before = Moments.of(store.rows, batch, owed.kinds)
+        before = Moments.of(store.rows, batch, owed.asks(batch["kind"]))
         applied = batch[apply(store, batch, SHOP).outcome == Outcome.APPLIED]
         found = earn(before, applied, SHOP, owed, weights)
         out += zip(*(getattr(found, name).tolist() for name in found.__slots__[1:]), strict=True)

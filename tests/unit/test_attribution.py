@@ -2,6 +2,7 @@
 
 from collections import UserDict
 from collections.abc import Iterator, Sequence
+from itertools import compress
 from typing import Any
 
 import numpy as np
@@ -93,9 +94,12 @@ def test_how_a_purchase_is_spread_is_for_the_campaign_whose_ad_was_bought_to_say
         [False, True, False],
     ]
     assert terms.of(campaigns).tolist() == [9, 7, 7]
-    assert (terms.learns, terms.kinds) == (True, (Kind.CLICKED, Kind.PURCHASED))
+    kinds = np.array(list(Kind), dtype=np.uint8)
+    assert terms.learns
+    assert [*compress(Kind, terms.asks(kinds))] == [Kind.CLICKED, Kind.PURCHASED]
     assert Attribution(spread="learned").learns
-    assert (Attribution(spreads={5: "time"}).learns, Attribution().kinds) == (False, (Kind.PURCHASED,))
+    assert not Attribution(spreads={5: "time"}).learns
+    assert [*compress(Kind, Attribution().asks(kinds))] == [Kind.PURCHASED]
 
 
 def test_campaigns_with_rules_of_their_own_are_read_once_and_not_for_every_purchase() -> None:
@@ -147,7 +151,7 @@ def test_what_is_learned_as_it_is_earned_is_what_is_learned_from_the_rings_alone
     events += [purchase(30_000), purchase(40_000, "unknown")]
     store, earned, told = RowStore(), TouchWeights(), TouchWeights()
     batch = columns_of(store, events)
-    before = Moments.of(store.rows, batch, terms.kinds)
+    before = Moments.of(store.rows, batch, terms.asks(batch["kind"]))
     applied = batch[apply(store, batch, SHOP).outcome == Outcome.APPLIED]
     earn(before, applied, SHOP, terms, earned)
     one_by_one = RowStore()

@@ -47,6 +47,7 @@ try:
         worker,
     )
     from streams.cli.failing import Salience
+    from streams.sparing import put_off
 except KeyboardInterrupt:  # imports take half a second; Ctrl-C is no error meanwhile
     raise SystemExit(130) from None
 
@@ -117,6 +118,7 @@ app.add_typer(bench.app, name="bench", rich_help_panel=_LEARN)
 
 def main() -> None:
     """Entry point."""
+    put_off()
     try:
         app()
     except KeyboardInterrupt:  # before typer has found the command; from then on typer does the same

@@ -26,9 +26,6 @@ def console(
     machine, beyond it to everyone who has SALIENCE_WEB_TOKEN. Exit status 1 if
     it cannot listen, or a topic is missing.
     """
-    from streams.sparing import put_off
-
-    put_off()
     import structlog
 
     from streams.console import serve as server

@@ -38,9 +38,6 @@ def explain(
 
     Example: salience explain 0-1a22-81e-ce3204e5831d6fd5
     """
-    from streams.sparing import put_off
-
-    put_off()
     from streams.explain import recompute
     from streams.receipt_search import find_receipt
     from streams.receipts import check_receipt

@@ -36,9 +36,6 @@ def worker(
     if supervise:
         configure_logging(log_json=log_json)
         raise typer.Exit(_supervise())
-    from streams.sparing import put_off
-
-    put_off()
     from streams.running import run
 
     raise typer.Exit(run(settings, log_json=log_json))

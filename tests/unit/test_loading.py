@@ -57,11 +57,14 @@ def test_a_supervisor_loads_nothing_of_what_it_restarts() -> None:
     assert told.stdout.splitlines() == ["7", ""], told.stderr
 
 
-def test_a_worker_loads_no_statistics_that_it_does_not_use(tmp_path: Path) -> None:
+def test_no_command_loads_statistics_that_it_does_not_use(tmp_path: Path) -> None:
+    commands = ["outcomes", "console", "explain 0-1a22-81e-ce3204e5831d6fd5", "worker"]
     asked = (
-        "import sys; from streams import topic_admin; from streams.cli import app; topic_admin.ANSWER_S = 0.01\n"
-        f"try: app(['worker', '--bootstrap', {NOBODY!r}])\n"
-        "except SystemExit as ended: print(ended.code)\n"
+        "import sys; from streams import cli, topic_admin; topic_admin.ANSWER_S = 0.01\n"
+        f"for command in {commands}:\n"
+        f"    sys.argv[1:] = [*command.split(), '--bootstrap', {NOBODY!r}]\n"
+        "    try: cli.main()\n"
+        "    except SystemExit as ended: print(ended.code)\n"
         "from streams.app import create_app; from streams.settings import Settings\n"
         "from tests.unit.lanes import IDENTITY\n"
         "create_app(Settings(), IDENTITY)  # for which Faust looks through all modules\n"
@@ -71,5 +74,15 @@ def test_a_worker_loads_no_statistics_that_it_does_not_use(tmp_path: Path) -> No
     )
     home = os.environ | {"SALIENCE_HOME": str(tmp_path)}
     told = subprocess.run([sys.executable, "-c", asked], capture_output=True, text=True, check=True, env=home)
-    said = ["1", "[False, False]", "0.0 [True, True]", "0.5 False"]
+    said = [*["1"] * len(commands), "[False, False]", "0.0 [True, True]", "0.5 False"]
     assert told.stdout.splitlines() == said, told.stderr
+
+
+def test_what_lies_within_a_part_that_was_put_off_loads_it_first() -> None:
+    asked = (
+        "import sys; from streams.sparing import put_off; put_off()\n"
+        "import scipy.stats._stats_py, river.proba.gaussian\n"
+        "print(*{type(sys.modules[name]).__name__ for name in ('scipy.stats', 'river.proba')})"
+    )
+    told = subprocess.run([sys.executable, "-c", asked], capture_output=True, text=True, check=True)
+    assert told.stdout.splitlines() == ["module"], told.stderr

@@ -23,7 +23,7 @@ from scoring.units import HOUR_MS
 from streams import followed
 from streams.clock import wall_ms
 from streams.connection import aiokafka_options
-from streams.fetching import fetch
+from streams.fetching import BYTES_MAX, fetch
 from streams.leaving import end_reading
 from streams.mendable import MendableError
 from streams.wire import UNREADABLE, Click, Impression, Placement, Slot
@@ -264,7 +264,7 @@ class PlacementView:
             await self._followed.check()
         self._consumer = AIOKafkaConsumer(
             self._topic, auto_offset_reset="earliest", enable_auto_commit=False,
-            fetch_max_wait_ms=self._fetch_wait_ms, **self._options,
+            fetch_max_wait_ms=self._fetch_wait_ms, fetch_max_bytes=BYTES_MAX, **self._options,
         )  # fmt: skip
         await self._consumer.start()
         ends = await self._consumer.end_offsets(list(self._consumer.assignment()))

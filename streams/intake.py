@@ -22,7 +22,7 @@ from scoring.events import Source
 from streams.clock import tick_ms
 from streams.connection import aiokafka_options
 from streams.fatal import CannotStartError, arm_exit, describe, end_now, guarded
-from streams.fetching import fetch
+from streams.fetching import BYTES_MAX, fetch
 from streams.identity import check_lanes
 from streams.joining import meet_coordinator
 from streams.lanes.lane import FenceError, Lane, LaneLostError, Shared
@@ -72,7 +72,7 @@ def group_consumer(settings: Settings) -> AIOKafkaConsumer:
         heartbeat_interval_ms=settings.heartbeat_ms,
         rebalance_timeout_ms=settings.rebalance_timeout_ms,
         fetch_max_wait_ms=settings.fetch_wait_ms,
-        max_partition_fetch_bytes=4 * 1024 * 1024,
+        fetch_max_bytes=BYTES_MAX,  # of one partition 1 MiB at most, aiokafka's default
         **aiokafka_options(settings.bootstrap),
     )
 

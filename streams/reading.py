@@ -10,7 +10,7 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 from streams.aside import aside
 from streams.connection import aiokafka_options
 from streams.decode import Record
-from streams.fetching import fetch
+from streams.fetching import BYTES_MAX, fetch
 from streams.leaving import at_work
 from streams.mendable import MendableError
 from streams.topic_admin import partition_counts
@@ -53,6 +53,7 @@ def groupless(bootstrap: str, *topics: str, committed: bool = True, **more: Any)
         *topics,
         isolation_level="read_committed" if committed else "read_uncommitted",
         enable_auto_commit=False,
+        fetch_max_bytes=BYTES_MAX,
         **aiokafka_options(bootstrap),
         **more,
     )

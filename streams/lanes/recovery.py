@@ -13,7 +13,7 @@ from aiokafka.errors import OffsetOutOfRangeError
 from scoring.rows import RowError, RowStore, decode_rows
 from streams.clock import tick_ms
 from streams.decode import Record
-from streams.fetching import fetch
+from streams.fetching import BYTES_MAX, fetch
 from streams.leaving import at_work
 from streams.mendable import MendableError
 from streams.reading import groupless, log_ends
@@ -78,12 +78,7 @@ async def _read_on(settings: Settings, changelog: TopicPartition, base: Recovere
     # changelog behind it still has the earlier one.
     base.store.rows_max = sys.maxsize
     end = base.end = (await log_ends(settings.bootstrap, [changelog]))[changelog]
-    reader = groupless(
-        settings.bootstrap,
-        auto_offset_reset="none",
-        max_partition_fetch_bytes=16 * 1024 * 1024,
-        fetch_max_bytes=64 * 1024 * 1024,
-    )
+    reader = groupless(settings.bootstrap, auto_offset_reset="none", max_partition_fetch_bytes=BYTES_MAX)
     async with at_work(reader) as consumer:
         consumer.assign([changelog])
         # Asked in any case: a consumer that is left before it has waited for anything fails of it.

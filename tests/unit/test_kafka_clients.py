@@ -5,10 +5,14 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from aiokafka import TopicPartition
+from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka.errors import KafkaConnectionError
 
+from streams.client import PlacementView
 from streams.intake import group_consumer, lanes_of
 from streams.lanes.outbox import Outbox
+from streams.leaving import at_work
+from streams.reading import groupless
 from streams.settings import Settings
 
 TOPICS = ("ad-impressions", "clicks")
@@ -76,6 +80,27 @@ def test_a_member_reads_committed_records_alone_and_never_begins_where_it_was_no
     assert member["isolation_level"] == "read_committed"
     assert member["auto_offset_reset"] == "none"
     assert member["enable_auto_commit"] is False
+
+
+async def test_no_reader_asks_for_more_at_once_than_a_link_of_half_a_mbit_a_second_carries_in_the_time_of_a_request(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Else the answer is given up on its way, and asked for again, for ever."""
+    made: list[AIOKafkaConsumer] = []
+
+    async def start(consumer: AIOKafkaConsumer) -> None:
+        made.append(consumer)
+        raise KafkaConnectionError
+
+    async def there(*_: object) -> None:
+        return
+
+    monkeypatch.setattr("streams.client.require_topic", there)
+    monkeypatch.setattr(AIOKafkaConsumer, "start", start)
+    for reader in (PlacementView(security={}), at_work(groupless("127.0.0.1:1")), at_work(group_consumer(SETTINGS))):
+        with pytest.raises(KafkaConnectionError):
+            await reader.__aenter__()
+    assert [each._fetch_max_bytes / (each._request_timeout_ms / 1000) <= 62_500 for each in made] == [True] * 3
 
 
 def test_a_producer_waits_for_all_replicas_and_its_transactions_end_when_the_settings_say(

@@ -70,7 +70,7 @@ def _freshness(news: News) -> Iterator[Metric]:
         ("salience_lag_poll_timestamp_seconds", "When a poll last succeeded; 0 before the first.", news.time_ms / 1000),
         ("salience_lag_poll_age_seconds", "Since the last poll that succeeded, or since the start.", news.age_s),
         ("salience_lag_poll_duration_seconds", "What the latest poll took.", news.poll_s),
-        ("salience_lag_lacking", "1 while polls lack groups that a broker does not tell, else 0.", bool(news.lacking)),
+        ("salience_lag_lacking", "1 while no broker tells some groups or log ends, else 0.", bool(news.lacking)),
     ):
         yield GaugeMetricFamily(name, text, value=value)
     polls = CounterMetricFamily("salience_lag_polls", "Polls, by how they ended.", labels=("outcome",))

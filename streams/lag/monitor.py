@@ -130,7 +130,7 @@ class LagMonitor:
             self._report = await aside(self._board.observe, seen)  # takes seconds with thousands of partitions
             self._tick_ms, self._time_ms, self._error = seen.time_ms, wall_ms(), ""
             if seen.lacking and not self._lacking:
-                self._failing(f"not of all groups: {seen.lacking}")
+                self._failing(f"not all of it: {seen.lacking}")
             self._lacking = seen.lacking
         except (LagError, TimeoutError) as error:
             why = str(error) or "the poll got no answer in time"

@@ -5,7 +5,7 @@ It joins no group and reads no record: it lists and describes groups, their offs
 
 from collections.abc import Callable, Collection, Mapping
 from concurrent.futures import Future
-from typing import Any
+from typing import Any, TypeVar
 
 from confluent_kafka import ConsumerGroupState, ConsumerGroupTopicPartitions, KafkaError, KafkaException, TopicPartition
 from confluent_kafka.admin import AdminClient, OffsetSpec
@@ -24,6 +24,8 @@ stale after five seconds."""
 PARTITIONS_MAX = 20_000
 """Most partitions over all groups: some 200 MB of history here, and as many label sets in Prometheus."""
 _NO_MEMBERS = (ConsumerGroupState.EMPTY, ConsumerGroupState.DEAD)
+
+K = TypeVar("K")
 
 
 class LagError(MendableError):
@@ -71,9 +73,9 @@ class Poller:
                     "watch fewer: --group NAME, --prefix TOPICS"
                 )
             before_ms = self._clock()
-            ends = self.log_ends(wanted, within_s)
+            ends, untold = self._log_ends(wanted, within_s)
             self._answer_s = PACE_S
-            lacking = _lacking(silent, missed if self._roll.short else (), unasked)
+            lacking = _lacking(silent, missed if self._roll.short else (), unasked, untold)
             return Observation((before_ms + self._clock()) // 2, groups, ends, {*missed, *unasked}, lacking)
         except KafkaException as error:
             if not _refused(error):
@@ -95,18 +97,22 @@ class Poller:
 
         Raises `KafkaException` where no broker answers.
         """
+        return self._log_ends(partitions, within_s)[0]
+
+    def _log_ends(
+        self, partitions: Collection[Partition], within_s: float
+    ) -> tuple[dict[Partition, int], dict[str, KafkaException]]:
+        """Log ends, and why others are not told, by topic and partition; of a topic that is gone neither."""
         if not partitions:
-            return {}
+            return {}, {}
         wanted = {TopicPartition(*partition): OffsetSpec.latest() for partition in partitions}
-        found, failure = dict[Partition, int](), None
-        for tp, future in self._admin.list_offsets(wanted, request_timeout=within_s).items():
-            try:
-                found[Partition(tp.topic, tp.partition)] = _within(future).offset
-            except KafkaException as error:
-                failure = error
-        if failure is not None and not found and self._unreachable():
-            raise failure
-        return found
+        asked = self._admin.list_offsets(wanted, request_timeout=within_s)
+        found, failed = _answers({Partition(tp.topic, tp.partition): future for tp, future in asked.items()})
+        if failed and not found and self._unreachable():
+            raise next(iter(failed.values()))
+        gone = KafkaError.UNKNOWN_TOPIC_OR_PART
+        untold = {f"{at.topic}[{at.number}]": why for at, why in failed.items() if why.args[0].code() != gone}
+        return {partition: told.offset for partition, told in found.items()}, untold
 
     def _names(self, within_s: float) -> tuple[list[str], set[str], KafkaError | None]:
         """Groups listed; groups missed; why a broker lists none. Raises `KafkaException` if no broker lists any.
@@ -190,9 +196,9 @@ class Poller:
         return False
 
 
-def _answers(futures: Mapping[str, "Future[Any]"]) -> tuple[dict[str, Any], dict[str, KafkaException]]:
-    """Answers by name, and the failures of the others."""
-    answers, failures = dict[str, Any](), dict[str, KafkaException]()
+def _answers(futures: Mapping[K, "Future[Any]"]) -> tuple[dict[K, Any], dict[K, KafkaException]]:
+    """Answers by key, and the failures of the others."""
+    answers, failures = dict[K, Any](), dict[K, KafkaException]()
     for name, future in futures.items():
         try:
             answers[name] = _within(future)
@@ -201,7 +207,12 @@ def _answers(futures: Mapping[str, "Future[Any]"]) -> tuple[dict[str, Any], dict
     return answers, failures
 
 
-def _lacking(silent: KafkaError | None, missed: Collection[str], unasked: Mapping[str, KafkaException]) -> str:
+def _lacking(
+    silent: KafkaError | None,
+    missed: Collection[str],
+    unasked: Mapping[str, KafkaException],
+    untold: Mapping[str, KafkaException],
+) -> str:
     """What the poll could not learn, in words; "" if nothing."""
     told = [f"a broker does not list its groups ({_words(silent)})"] if silent else []
     if missed:
@@ -211,6 +222,8 @@ def _lacking(silent: KafkaError | None, missed: Collection[str], unasked: Mappin
     if unanswered := unasked.keys() - refused:
         why = _words(unasked[min(unanswered)].args[0])
         told.append(f"the coordinator of {_some(unanswered)} does not answer ({why})")
+    if untold:
+        told.append(f"no broker tells where {_some(untold)} ends ({_words(untold[min(untold)].args[0])})")
     return "; ".join(told)
 
 

@@ -167,7 +167,7 @@ LAG = (
         "s",
     ),
     Panel("Failed polls", {"{{outcome}}": "rate(salience_lag_polls_total[$__rate_interval])"}, "reqps"),
-    Panel("Some groups' lag is not told (1)", {"{{instance}}": "salience_lag_lacking"}),
+    Panel("Some of the lag is not told (1)", {"{{instance}}": "salience_lag_lacking"}),
 )
 
 REVIEWS = (

@@ -199,7 +199,7 @@ def test_a_monitor_that_is_told_a_part_is_well_and_says_what_is_lacking_in_its_h
         assert await (await client.get("/healthz")).text() == "ok\n"
 
     browse(monitor, visit)
-    assert said == ["not of all groups: the coordinator of g does not answer"]
+    assert said == ["not all of it: the coordinator of g does not answer"]
 
 
 @pytest.mark.parametrize("version", ["abc", "", "1.x", "1.0.0", "9.9.9"])

@@ -181,6 +181,15 @@ def test_partitions_that_are_gone_or_have_no_leader_have_no_log_end(asking: Ask)
     assert asking(Admin(committed, {CLICKS: UNKNOWN, MORE: 5}, reached=False)).poll().ends == {MORE: 5}
 
 
+def test_a_leader_that_does_not_tell_where_its_logs_end_is_told_as_lacking_and_a_topic_that_is_gone_is_not(
+    asking: Ask,
+) -> None:
+    """Else a group's sum lacks them, and looks whole."""
+    gone = Partition("shop-gone", 0)
+    seen = asking(Admin({"g": {CLICKS: 1, MORE: 1, gone: 1}}, {CLICKS: 9, MORE: SILENT, gone: UNKNOWN})).poll()
+    assert (seen.ends, seen.lacking) == ({CLICKS: 9}, "no broker tells where shop-clicks[1] ends (Local: Timed out)")
+
+
 def test_brokers_that_fall_silent_before_they_tell_the_log_ends_are_a_poll_that_failed(asking: Ask) -> None:
     admin = Admin({"g": {CLICKS: 1}}, {CLICKS: SILENT}, reached=False)
     with pytest.raises(LagError, match="nowhere:1 does not tell the groups' lag: Local: Timed out"):

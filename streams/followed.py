@@ -64,6 +64,8 @@ class Followed:
         self.ids = dict(ids or {})
         self.partitions: dict[str, int] = {}
         """How many each topic had when its reader began."""
+        self.is_unanswered = False
+        """Whether no broker has answered the last check."""
         self._gone = 0
         self._said = False
         self._password: str | None = None
@@ -112,10 +114,12 @@ class Followed:
             return
         except TopicsError:  # the reader waits for the broker, too
             self._hearing.excuse()
+            self.is_unanswered = True
             return
         except ConnectionSettingsError as error:
             log.warning("whether topics are made anew is not looked at", error=str(error))
             return
+        self.is_unanswered = False
         self._password = password if self._password is None else self._password
         if self._hearing.is_deaf and password != self._password:
             raise ShutOutError("the password was changed since this process began: start it again")

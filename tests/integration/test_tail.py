@@ -5,15 +5,18 @@ import signal
 import subprocess
 import sys
 from contextlib import aclosing
+from itertools import count
 from pathlib import Path
+from typing import Any
 
 import pytest
-from aiokafka import AIOKafkaProducer
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
+from aiokafka.errors import RequestTimedOutError
 from typer.testing import CliRunner, Result
 
 from deploy.brokers import Broker
 from deploy.brokers.embedded import EmbeddedBroker
-from streams import topic_admin
+from streams import fetching, topic_admin
 from streams.cli import app, tail
 from streams.followed import MadeAnewError
 from streams.wire import Attended, Placement, Slot, encode_json
@@ -145,11 +148,70 @@ def test_it_waits_when_all_that_is_there_has_been_told_and_says_so_once_however_
     assert (seen, said) == ([b"first", b"second"], [1])
 
 
+def test_what_is_still_on_its_way_over_a_slow_link_is_not_waited_for_as_if_it_were_yet_to_come(
+    embedded: Broker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[bytes] = []
+    told, fetch, fetches = asyncio.Event(), fetching.fetch, count()
+
+    async def late(*args: Any, **more: Any) -> fetching.Batches:
+        return await fetch(*args, **more) if next(fetches) else {}
+
+    def tell(_: str) -> None:
+        assert seen == [b"there"]
+        told.set()
+
+    async def scenario() -> None:
+        async with AIOKafkaProducer(bootstrap_servers=embedded.bootstrap) as producer:
+            await producer.send_and_wait("tail-late-events", b"there")
+        monkeypatch.setattr(fetching, "fetch", late)
+        async with aclosing(tail._records(embedded.bootstrap, "tail-late-events", True, "waits", tell)) as records:
+            seen.append((await anext(records)).value)
+            following = asyncio.create_task(anext(records))
+            async with asyncio.timeout(DEADLINE_S):
+                await told.wait()
+            following.cancel()
+            await asyncio.gather(following, return_exceptions=True)
+
+    topic_admin.create(embedded.bootstrap, 1, prefix="tail-")
+    asyncio.run(scenario())
+
+
+def test_a_broker_whose_answer_waits_behind_a_long_one_is_not_told_as_away(
+    embedded: Broker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tail, "ASK_AFTER_S", 0.0)
+    said: list[str] = []
+
+    async def stuck(_: AIOKafkaConsumer) -> set[str]:
+        raise RequestTimedOutError
+
+    def tell(line: str) -> None:
+        said.append(line)
+        monkeypatch.setattr(AIOKafkaConsumer, "topics", stuck)
+        sent.append(asyncio.create_task(send()))
+
+    async def send() -> None:
+        async with AIOKafkaProducer(bootstrap_servers=embedded.bootstrap) as producer:
+            await producer.send_and_wait("tail-ads", b"{}")
+
+    async def scenario() -> None:
+        async with aclosing(tail._records(embedded.bootstrap, "tail-ads", False, "waits", tell)) as records:
+            await anext(records)
+        await asyncio.gather(*sent)
+
+    sent: list[asyncio.Task[None]] = []
+    topic_admin.create(embedded.bootstrap, 1, prefix="tail-")
+    asyncio.run(scenario())
+    assert said == ["waits"]
+
+
 def test_who_waits_is_told_that_the_broker_is_away_and_then_that_it_is_back(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(tail, "ASK_AFTER_S", 0.0)
-    monkeypatch.setattr(tail, "ANSWER_S", 1.0)
+    monkeypatch.setattr("streams.followed.LOOK_S", 0.0)
+    monkeypatch.setattr("streams.topic_admin.ANSWER_S", 1.0)
     said: list[str] = []
 
     async def scenario(broker: EmbeddedBroker) -> None:

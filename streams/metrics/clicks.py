@@ -73,14 +73,16 @@ class ClickMetrics:
         of what comes. Of the windows that have ended they are not.
         """
         for counted, rows in ((self._outcomes, observed.outcomes), (self._ended, observed.judged)):
-            clicks = int(np.count_nonzero(rows["clicked"]))
-            counted.labels("true").inc(clicks)
-            counted.labels("false").inc(len(rows) - clicks)
+            if len(rows):  # most live slices have neither
+                clicks = int(np.count_nonzero(rows["clicked"]))
+                counted.labels("true").inc(clicks)
+                counted.labels("false").inc(len(rows) - clicks)
         self._unnamed.inc(len(observed.outcomes) - told)
-        before = self._quality.drifts
-        self._quality.observe(observed.judged)
-        self._quality.watch(observed.judged)
-        self._drifts.inc(self._quality.drifts - before)
+        if len(observed.judged):
+            before = self._quality.drifts
+            self._quality.observe(observed.judged)
+            self._quality.watch(observed.judged)
+            self._drifts.inc(self._quality.drifts - before)
         self._cut.inc(observed.cut)
 
     def stand(self, examined: Sequence[float]) -> None:

@@ -4,17 +4,19 @@ Counters and histograms are updated a few times per slice, never per event; gaug
 scrape. Base units (seconds, bytes, records); labels are bounded, and `LABELS` says by what.
 """
 
+import math
+from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
+from statistics import median
 
-import numpy as np
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info, disable_created_metrics
 from prometheus_client.core import HistogramMetricFamily, Metric
 from prometheus_client.process_collector import ProcessCollector
 from prometheus_client.registry import Collector
+from prometheus_client.utils import floatToGoString
 
-from scoring.arrays import Floats
 from scoring.events import Outcome
 from scoring.shown import Shown
 from scoring.units import HOUR_MS
@@ -62,28 +64,31 @@ RECORDS = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1_000, 2_000, 5_000, 10_000)
 RECOVERY_S = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300)
 
 
-class ArrayHistogram(Collector):
-    """A histogram that takes arrays, such as all ages of a slice at once. ``buckets``: upper bounds, ascending."""
+class ManyHistogram(Collector):
+    """A histogram that takes many values, such as all ages of a slice, at once. ``buckets``: upper bounds, ascending.
+
+    In plain Python: a live slice holds a few records, for which numpy's calls take longer than the counting.
+    """
 
     def __init__(self, name: str, text: str, buckets: Sequence[float], registry: CollectorRegistry) -> None:
         self._name, self._text = name, text
-        self._bounds = np.array(buckets)
-        self._counts = np.zeros(len(buckets) + 1, dtype=np.int64)
+        self._bounds = (*buckets, math.inf)
+        self._counts = [0] * len(self._bounds)
         self._sum = 0.0
         registry.register(self)
 
-    def observe(self, values: Floats) -> None:
-        """Count all of ``values [N]``."""
-        places = np.searchsorted(self._bounds, values, side="left")
-        self._counts += np.bincount(places, minlength=len(self._counts))
-        self._sum += float(values.sum())
+    def observe(self, values: Sequence[float]) -> None:
+        """Count all of ``values``."""
+        ordered = sorted(values)
+        for place, bound in enumerate(self._bounds):
+            self._counts[place] += bisect_right(ordered, bound)
+        self._sum += sum(values)
 
     def collect(self) -> Iterator[Metric]:
         """Cumulative counts, as Prometheus wants them."""
-        cumulative = np.cumsum(self._counts).tolist()
-        names = [*(repr(float(bound)) for bound in self._bounds), "+Inf"]
+        names = map(floatToGoString, self._bounds)
         family = HistogramMetricFamily(self._name, self._text)
-        family.add_metric((), buckets=list(zip(names, cumulative, strict=True)), sum_value=self._sum)
+        family.add_metric((), buckets=list(zip(names, self._counts, strict=True)), sum_value=self._sum)
         yield family
 
 
@@ -117,7 +122,7 @@ class Metrics:
         self.registry = CollectorRegistry()
         counter, gauge = partial(Counter, registry=self.registry), partial(Gauge, registry=self.registry)
         histogram = partial(Histogram, registry=self.registry)
-        arrays = partial(ArrayHistogram, registry=self.registry)
+        arrays = partial(ManyHistogram, registry=self.registry)
         # --- slices
         self.events = counter("salience_events", "Records taken, by input topic and outcome.", ("topic", "outcome"))
         self.slice_records = histogram("salience_slice_records", "Records in a slice.", buckets=RECORDS)
@@ -198,14 +203,15 @@ class Metrics:
         self.slice_records.observe(len(taken.records))
         for stage, seconds in laps:
             self.stage_seconds.labels(stage).observe(seconds)
-        times_ms = np.array([record.timestamp for record in taken.records], dtype=np.float64)
-        times_ms = times_ms[times_ms >= 0]  # a record of an old message format has none
-        self.event_to_placement.observe(np.maximum(now_ms - times_ms, 0) / 1000)
-        if len(times_ms):
-            self.ahead.set(max(float(np.median(times_ms)) - now_ms, 0.0) / 1000)
+        # A record of an old message format has no time.
+        ages_s = [(now_ms - record.timestamp) / 1000 for record in taken.records if record.timestamp >= 0]
+        self.event_to_placement.observe([age if age > 0 else 0.0 for age in ages_s])
+        if ages_s:
+            self.ahead.set(max(-median(ages_s), 0.0))
         self.last_commit.set(now_ms / 1000)
         for name, messages in effects.messages.items():
-            self.produced.labels(name).inc(len(messages))
+            if messages:
+                self.produced.labels(name).inc(len(messages))
         for arm, count in effects.arms.items():
             self.placements.labels(self._arm(arm, now_ms)).inc(count)
         self._clicks.observe(effects.observed, len(effects.messages[topics.OUTCOMES]))

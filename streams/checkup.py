@@ -298,7 +298,11 @@ def _guarantee(settings: Settings) -> Check:
     except TransactionalIdAuthorizationFailed:
         found = f"exactly_once, but whoever asks may not use the transactional id {name}, as workers may"
         return Check("guarantee", ok=False, found=found, fix=f"{RIGHTS} --role worker")
-    except (KafkaError, TimeoutError) as error:
+    except TimeoutError:
+        found = f"exactly_once, but the broker has opened no transaction within {TRANSACTION_S:.0f} s"
+        fix = "ask again: a first transaction takes seconds, more over a slow link; then the brokers' logs"
+        return Check("guarantee", ok=False, found=found, fix=fix)
+    except KafkaError as error:
         return Check(
             "guarantee",
             ok=False,

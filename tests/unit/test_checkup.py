@@ -1,11 +1,13 @@
 """What the doctor says of topics: a row for each thing that is wrong, whatever the number of topics."""
 
+import asyncio
 from collections.abc import Mapping
 
 import pytest
 
 from streams import checkup, latest_events, topic_admin, topics
 from streams.checkup import Check, ads, of_topics
+from streams.lanes.outbox import Outbox
 from streams.latest_ads import Stock
 from streams.settings import Settings
 from streams.topic_admin import Seen, compare
@@ -126,3 +128,17 @@ def test_a_check_that_fails_in_an_unforeseen_way_takes_none_of_the_others_with_i
     for name in ("topics", "events"):
         assert (told[name].ok, told[name].found) == (False, "KeyError: 'lane 3'")
     assert "guarantee" in told
+
+
+def test_a_broker_that_takes_long_for_a_transaction_is_not_told_to_have_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else whoever heeds the doctor over a slow link gives up exactly once."""
+
+    async def never(_: Outbox) -> None:
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr(checkup, "TRANSACTION_S", 0.0)
+    monkeypatch.setattr(Outbox, "start", never)
+    check = checkup._guarantee(Settings(guarantee="exactly_once"))
+    assert (check.ok, check.found) == (False, "exactly_once, but the broker has opened no transaction within 0 s")
+    assert check.fix.startswith("ask again")
+    assert "at_least_once" not in check.fix

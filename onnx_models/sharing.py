@@ -83,6 +83,7 @@ class _Lane:
         """Take what the other lanes have learned, and tell ``pool`` what this one has."""
         layer = self.layer
         self.calibrator.update(layer, self.trial.catalogue, pool.others(number))
-        layer.lifts.touched.clear()
         pool.tell(number, Learned.of(layer))
-        pool.tell_ads(number, *layer.lifts.arrays())
+        touched = np.array([*layer.lifts.touched], dtype=np.uint64)
+        pool.tell_ads(number, touched, layer.lifts.records(touched.tolist()))  # of the others it has told all
+        layer.lifts.touched.clear()

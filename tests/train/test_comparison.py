@@ -18,7 +18,7 @@ pytest.importorskip("matplotlib", reason="matplotlib is not installed: pip insta
 
 import torch
 
-from onnx_models import comparison, sharing
+from onnx_models import comparison
 from onnx_models.alternatives import nets
 from onnx_models.alternatives.features import PRIOR, Rates
 from onnx_models.alternatives.incremental import river_models
@@ -40,7 +40,6 @@ from onnx_models.network import Network
 from onnx_models.predicting import predict
 from onnx_models.training import Config, TrainResult
 from onnx_models.trial import Span, Trial, logit_of
-from scoring.events import Source
 from scoring.feedback import WINDOW_MS, ClickLayer, Learning
 from scoring.impressions import Impressions
 from scoring.inputs import OF_AD, RATED
@@ -89,30 +88,6 @@ def test_what_is_followed_tells_its_outcome_when_that_is_known_and_not_before(
     assert 0 < same.sum() < len(same)
     assert told[: same.sum()] == otherwise[: same.sum()]
     assert told != otherwise
-
-
-def test_a_lane_is_served_by_what_it_has_learned_of_ads_that_were_chosen(
-    trial: Trial, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(sharing, "SLICE_MS", 100)
-    events = trial.stream.events.copy()
-    events["slot"] = np.where(events["source"] == Source.IMPRESSION, 0, -1)
-    told = replace(trial, stream=replace(trial.stream, events=events))
-    logit = np.full(len(told.stateful), 2.0)  # far too much, which the layer learns
-    _, layer = told.stream.observe(logit, told.stateful)
-    served, late = sharing.serve(told, logit, 1, share=False), slice(len(logit) // 2, None)
-    assert served[late].mean() == pytest.approx(layer.predicted[late].mean(), rel=0.05)
-    assert layer.predicted[late].mean() < 0.8
-
-
-def test_an_event_dated_millennia_after_the_rest_changes_nothing_in_how_lanes_are_served(trial: Trial) -> None:
-    stream, logit = trial.stream, np.full(len(trial.stateful), -1.0)
-    last = stream.events[-1:].copy()
-    last["time_ms"] += 10**16
-    users = np.append(stream.users, stream.users[-1:])
-    late = replace(stream, events=np.concatenate([stream.events, last]), users=users)
-    served = sharing.serve(replace(trial, stream=late), logit, 2, share=True)
-    np.testing.assert_array_equal(served, sharing.serve(trial, logit, 2, share=True))
 
 
 def test_draws_are_kept_by_person_however_many_impressions_there_are() -> None:

@@ -1,5 +1,7 @@
 """`scoring.exposure`: a batch's impressions as the model is to see them, turn by turn of their users."""
 
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -7,6 +9,7 @@ import pytest
 
 from scoring import exposure
 from scoring.arrays import Ints
+from scoring.attention import load
 from scoring.catalogue import Catalogue
 from scoring.cleaning import Rules
 from scoring.engine import Engine
@@ -15,12 +18,15 @@ from scoring.exposure import apply_and_score
 from scoring.gathering import gather
 from scoring.ids import id64
 from scoring.impressions import Impressions
+from scoring.models import Roles
 from scoring.rates import RateTable
 from scoring.rows import Rows, RowStore
 from scoring.update import Turn, take
 from streams.logs import Event
 from tests.builders import START_MS, click, columns_of, impression, made_up_log
+from tests.models import gives_fewer, toy_model
 from tests.unit.slices import step_of
+from tests.unit.test_models import engine_of, toy
 
 
 def exposed(store: RowStore, events: Events, engine: Engine) -> Impressions:
@@ -137,3 +143,16 @@ def test_of_nothing_that_happened_nothing_is_scored() -> None:
     engine, store = step_of().engine, RowStore()
     nothing = exposed(store, columns_of(store, []), engine)
     assert (len(nothing.place), len(nothing.logit), nothing.shadow) == (0, 0, 0)
+
+
+def test_what_a_model_failed_to_score_teaches_the_one_that_answers_instead_nothing(tmp_path: Path) -> None:
+    old, bad = toy(tmp_path, 0), load(toy_model(tmp_path / "bad", graphs=partial(gives_fewer, output="logit")))
+    engine, store = engine_of(old, bad), RowStore()
+    engine.models.play(Roles(live=bad.version, former=(old.version,)))
+    columns = columns_of(store, made_up_log(seed=6, events=60).events)
+    failed = exposed(store, columns, engine)
+    assert engine.models.live.version == old.version
+    assert failed.model is not None
+    assert failed.known is not None
+    assert failed.model.tolist() == [engine.models.live.number] * len(failed.place)
+    assert (failed.known.all(), failed.logit.any()) == (True, False)

@@ -4,7 +4,6 @@ A user's impressions are correlated, so users are drawn, not impressions. The sa
 """
 
 import math
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,6 +15,8 @@ from scoring.confidence import Z_95, student_95
 
 DRAWS = 200
 """Draws of users with replacement: five of them lie beyond a 95 % interval on either side."""
+AT_ONCE = 8
+"""Draws whose AUC is found at once: a user's are then side by side in memory, which saves half of the time."""
 LEVEL = 0.95
 USERS_FEWEST = 10
 """With fewer users nothing is drawn: draws of one are all the same, and draws of a few tell only of these few."""
@@ -43,26 +44,21 @@ class Draws:
         rng, count = np.random.default_rng(seed), int(self._user.max(initial=-1)) + 1
         self.people = count
         draws = draws if count >= USERS_FEWEST else 0
-        chosen = (rng.multinomial(count, np.full(count, 1 / count)) for _ in range(draws))
-        self._times = [np.ones(count, dtype=np.int64), *chosen]  # by user: by example they need more memory than those
+        chosen = rng.multinomial(count, np.full(count, 1 / max(count, 1)), size=draws)
+        self._times = np.concatenate([np.ones((1, count)), chosen]).T.copy()
+        """How often each user counts, ``[U, 1 + draws]``: by example they need more memory than those."""
 
     def auc(self, predicted: Floats) -> Floats:
         """AUC of all users first, then of each draw; NaN of a draw with one kind of label, 0.5 if all have only one."""
         if not 0 < self.labels.mean() < 1:
-            return np.full(len(self._times), 0.5)
-        values, place = np.unique(predicted, return_inverse=True)
-        return np.array([self._auc(place, len(values), weight) for weight in self._weights()])
-
-    def _weights(self) -> Iterator[Floats]:
-        """Weights of the examples: for all users first, then for each draw."""
-        return (times[self._user].astype(np.float64) for times in self._times)
-
-    def _auc(self, place: Ints, count: int, weight: Floats) -> float:
-        positive = np.bincount(place, weights=weight * self.labels, minlength=count)
-        negative = np.bincount(place, weights=weight * (1 - self.labels), minlength=count)
-        below = np.cumsum(negative) - negative / 2
-        pairs = positive.sum() * negative.sum()
-        return float(positive @ below / pairs) if pairs else np.nan
+            return np.full(self._times.shape[1], 0.5)
+        order = np.argsort(predicted)
+        clicked = self.labels[order] > 0
+        hits, misses = order[clicked], order[~clicked]
+        below, up_to = (np.searchsorted(predicted[misses], predicted[hits], side=side) for side in ("left", "right"))
+        of_hits, of_misses = self._user[hits], self._user[misses]
+        some = (self._times[:, at : at + AT_ONCE] for at in range(0, self._times.shape[1], AT_ONCE))
+        return np.concatenate([_auc(times[of_hits], times[of_misses], below, up_to) for times in some])
 
     def log_loss(self, predicted: Floats) -> Floats:
         """Log loss of all users first, then of each draw."""
@@ -71,7 +67,23 @@ class Draws:
 
     def mean(self, values: Floats) -> Floats:
         """Mean of ``values [E]`` of all users first, then of each draw."""
-        return np.array([np.average(values, weights=weight) for weight in self._weights()])
+        sums, counts = np.bincount(self._user, values, self.people), np.bincount(self._user, minlength=self.people)
+        means: Floats = (sums @ self._times) / (counts @ self._times)
+        return means
+
+
+def _auc(hits: Floats, misses: Floats, below: Ints, up_to: Ints) -> Floats:
+    """AUC of each of N draws: how often ``hits [P, N]`` and ``misses`` count, the latter in the order of predictions.
+
+    ``below [P]``, ``up_to [P]``: how many misses are predicted less than each hit, and less or the same. Sums of whole
+    numbers are exact, in whatever order.
+    """
+    sums = np.zeros((len(misses) + 1, hits.shape[1]))
+    np.cumsum(misses, axis=0, out=sums[1:])
+    pairs = hits.sum(axis=0) * sums[-1]
+    above = np.einsum("pn,pn->n", hits, sums[below] + sums[up_to]) / 2
+    found: Floats = np.divide(above, pairs, out=np.full(len(pairs), np.nan), where=pairs > 0)
+    return found
 
 
 def interval(one: Floats, other: Floats, people: int) -> Interval:

@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from onnx_models.bootstrap import DRAWS, interval
+from onnx_models.bootstrap import DRAWS, Draws, interval
+from onnx_models.metrics import auc, log_loss
 
 
 def told(people: int, worlds: int) -> np.ndarray:
@@ -32,3 +33,17 @@ def test_an_interval_over_few_people_is_wider_and_over_many_that_of_the_draws() 
     assert (many.low, many.high) == pytest.approx(np.quantile(draws[1:], [0.025, 0.975]), rel=1e-4)
     factor = 2.262157 / 1.959964 * np.sqrt(10 / 9)  # Student's t of nine degrees of freedom, by the normal's
     assert (few.low, few.high) == pytest.approx((factor * many.low, factor * many.high), rel=0.002)
+
+
+def test_a_draw_counts_all_examples_of_a_person_as_often_as_the_person_was_drawn() -> None:
+    rng, people = np.random.default_rng(1), 12
+    users = rng.integers(0, people, 300)
+    labels, predicted = (rng.random(300) < 0.3).astype(np.float64), np.round(rng.random(300), 1)  # many alike
+    draws, drawn = Draws(labels, users, seed=7), np.random.default_rng(7)
+    aucs, losses = draws.auc(predicted), draws.log_loss(predicted)
+    assert len(aucs) == len(losses) == 1 + DRAWS
+    for of_auc, of_loss in zip(aucs[1:], losses[1:], strict=True):
+        times = drawn.multinomial(people, np.full(people, 1 / people))
+        each = np.repeat(np.arange(300), times[users])
+        assert of_auc == pytest.approx(auc(labels[each], predicted[each]), abs=1e-12)
+        assert of_loss == pytest.approx(log_loss(labels[each], predicted[each]), abs=1e-12)

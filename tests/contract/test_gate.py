@@ -113,3 +113,12 @@ def test_what_a_shell_sets_for_programs_changes_nothing_that_tests_expect() -> N
         check=False,
     )
     assert done.returncode == 0, done.stdout
+
+
+def test_a_file_that_is_left_out_without_pytorch_is_among_those_that_the_training_tests_are() -> None:
+    """Else nothing tries it: the other tests run where there is no PyTorch, and training tests are chosen by mark."""
+    left_out = [
+        file for file in (ROOT / "tests").rglob("test_*.py") if '\npytest.importorskip("torch"' in file.read_text()
+    ]
+    assert left_out
+    assert [file.name for file in left_out if "\npytestmark = pytest.mark.train\n" not in file.read_text()] == []

@@ -12,6 +12,8 @@ from onnx_models.trial import Trial
 from scoring.events import Source
 from scoring.pool import Pool
 
+pytestmark = pytest.mark.train
+
 
 def test_a_lane_is_served_by_what_it_has_learned_of_ads_that_were_chosen(
     trial: Trial, monkeypatch: pytest.MonkeyPatch

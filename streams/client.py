@@ -24,7 +24,7 @@ from streams import followed
 from streams.clock import wall_ms
 from streams.connection import aiokafka_options
 from streams.fetching import BYTES_MAX, fetch
-from streams.leaving import end_reading
+from streams.leaving import end_reading, start
 from streams.mendable import MendableError
 from streams.wire import UNREADABLE, Click, Impression, Placement, Slot
 
@@ -266,7 +266,7 @@ class PlacementView:
             self._topic, auto_offset_reset="earliest", enable_auto_commit=False,
             fetch_max_wait_ms=self._fetch_wait_ms, fetch_max_bytes=BYTES_MAX, **self._options,
         )  # fmt: skip
-        await self._consumer.start()
+        await start(self._consumer)
         ends = await self._consumer.end_offsets(list(self._consumer.assignment()))
         self._reader = asyncio.create_task(self._read(ends), name=f"read {self._topic}")
         await self._wait_until_ready()
@@ -343,7 +343,7 @@ async def require_topic(topic: str, options: Mapping[str, Any]) -> None:
     """
     asking = AIOKafkaConsumer(**options)
     try:
-        await asking.start()
+        await start(asking)
         names = await asking.topics()
     finally:
         await end_reading(asking)

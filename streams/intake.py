@@ -28,7 +28,7 @@ from streams.joining import meet_coordinator
 from streams.lanes.lane import FenceError, Lane, LaneLostError, Shared
 from streams.lanes.queues import SourceQueue
 from streams.lanes.tokens import Tokens
-from streams.leaving import MembershipLostError, check_member, leave
+from streams.leaving import MembershipLostError, check_member, end_reading, start
 from streams.settings import Settings
 from streams.topics import LANE_INPUTS
 from streams.vitals import Vitals
@@ -145,7 +145,7 @@ class Intake(Service, ConsumerRebalanceListener):
             return
         consumer = group_consumer(self._settings)
         self._shared = self._make_shared(consumer)
-        await consumer.start()
+        await start(consumer)
         consumer.subscribe(self._topics, listener=self)
         self.add_future(self._pump())
         self.add_future(self._guarded(self._look_after_idle()))
@@ -163,7 +163,7 @@ class Intake(Service, ConsumerRebalanceListener):
         await asyncio.gather(*self._taking.values(), return_exceptions=True)
         closing = [lane.close(self._settings.stop_deadline_ms) for lane in self._lanes.values()]
         closed = await asyncio.gather(*closing, *self._closing, return_exceptions=True)
-        await leave("the group's member", self._shared.consumer.stop())
+        await end_reading(self._shared.consumer, "the group's member")
         for failure in filter(None, closed):  # last: a lane that fails keeps neither others nor the group waiting
             raise failure
 

@@ -18,6 +18,7 @@ from aiokafka.errors import (
 )
 
 from streams.connection import aiokafka_options
+from streams.leaving import start
 from streams.settings import Settings
 
 NOT_YET = (GroupCoordinatorNotAvailableError, GroupLoadInProgressError, NotCoordinatorForGroupError)
@@ -35,7 +36,7 @@ async def meet_coordinator(settings: Settings, stops: Callable[[], bool]) -> Non
     try:
         with suppress(TimeoutError, KafkaError):
             async with asyncio.timeout(COORDINATOR_S):
-                await admin.start()
+                await start(admin)
                 while not (await _answers(admin, settings.group) or stops()):  # noqa: ASYNC110 - of a broker: no event to await
                     await asyncio.sleep(ASK_AGAIN_S)
     finally:

@@ -14,13 +14,18 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 from aiokafka.errors import IllegalOperation, KafkaError
 
 if TYPE_CHECKING:
+    from aiokafka.admin import AIOKafkaAdminClient
+
     from streams.settings import Settings
 
 log = structlog.get_logger()
 
 FAREWELL_S = 5.0
 """A stop may take three of these in a row: lanes being taken over (in parallel), lanes held (in parallel), the group's
-member. `deploy/` must allow for them, the stop deadline, and `topic_admin.ANSWER_S` for a request under way."""
+member. `deploy/` must allow for them, the stop deadline, `START_S`, and `topic_admin.ANSWER_S` for a request under
+way."""
+START_S = 1.0
+"""What is left to a client's start whose caller is cancelled: some round trips over a slow link."""
 
 
 class MembershipLostError(RuntimeError):
@@ -58,15 +63,32 @@ async def leave(who: str, farewell: Awaitable[object]) -> None:
         log.warning("left without an answer, the broker gave none", who=who, waited_s=FAREWELL_S)
 
 
-async def end_reading(consumer: AIOKafkaConsumer) -> None:
+async def start(client: "AIOKafkaConsumer | AIOKafkaProducer | AIOKafkaAdminClient") -> None:
+    """Start a client that the caller stops, also if this fails or is cancelled; a start under way then gets `START_S`.
+
+    The connection by which a client first asks for the nodes is known to that request alone: cut off, it stays open.
+    """
+    starting = asyncio.ensure_future(client.start())
+    try:
+        await asyncio.shield(starting)
+    except asyncio.CancelledError:
+        try:
+            await asyncio.wait([starting], timeout=START_S)
+        finally:
+            starting.cancel()
+            await asyncio.gather(starting, return_exceptions=True)  # nobody asks for its failure now
+        raise
+
+
+async def end_reading(consumer: AIOKafkaConsumer, who: str = "a reader") -> None:
     """Stop a consumer, even if its broker is away, or the caller is cancelled meanwhile."""
-    await leave("a reader", _stop(consumer))
+    await leave(who, _stop(consumer))
 
 
 async def start_reading(consumer: AIOKafkaConsumer) -> None:
     """Start a consumer that the caller ends by `end_reading`; here, if its start fails or is cancelled."""
     try:
-        await consumer.start()
+        await start(consumer)
     except BaseException:
         await end_reading(consumer)
         raise
@@ -78,7 +100,7 @@ async def at_work(consumer: AIOKafkaConsumer) -> AsyncIterator[AIOKafkaConsumer]
     would leave it open if its start were cancelled.
     """
     try:
-        await consumer.start()
+        await start(consumer)
         yield consumer
     finally:
         await end_reading(consumer)
@@ -88,7 +110,7 @@ async def at_work(consumer: AIOKafkaConsumer) -> AsyncIterator[AIOKafkaConsumer]
 async def sending(producer: AIOKafkaProducer) -> AsyncIterator[AIOKafkaProducer]:
     """A started producer, stopped on exit. Its own ``async with`` would wait for ever for a broker that is away."""
     try:
-        await producer.start()
+        await start(producer)
         yield producer
     finally:
         await leave("a producer", producer.stop())

@@ -8,7 +8,7 @@ from aiokafka import AIOKafkaProducer
 
 from streams import topics
 from streams.connection import aiokafka_options
-from streams.leaving import leave
+from streams.leaving import leave, start
 from streams.settings import Settings
 from streams.wire import Ad, Click, Impression, Review, encode_json
 
@@ -22,7 +22,7 @@ class Outbox:
         self._failure: BaseException | None = None
 
     async def __aenter__(self) -> Self:
-        await self._producer.start()
+        await start(self._producer)
         return self
 
     async def __aexit__(self, *_: object) -> None:

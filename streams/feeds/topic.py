@@ -16,7 +16,7 @@ from streams.compute import Compute
 from streams.decode import Record
 from streams.fatal import guarded
 from streams.fetching import fetch
-from streams.leaving import end_reading
+from streams.leaving import end_reading, start
 from streams.reading import groupless, log_ends, partitions_of
 from streams.settings import Settings
 
@@ -80,7 +80,7 @@ class TopicFeed(Service):
         bootstrap = self._settings.bootstrap
         partitions = self._partitions = await aside(partitions_of, bootstrap, self.topic)
         consumer = self._consumer = groupless(bootstrap, auto_offset_reset="earliest")
-        await consumer.start()
+        await start(consumer)
         consumer.assign(partitions)
         await consumer.seek_to_beginning(*partitions)
         ends = await log_ends(bootstrap, partitions)

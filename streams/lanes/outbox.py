@@ -15,7 +15,7 @@ from aiokafka.errors import IllegalOperation, KafkaError, MessageSizeTooLargeErr
 
 from scoring.units import HOUR_MS
 from streams.connection import aiokafka_options
-from streams.leaving import leave
+from streams.leaving import leave, start
 from streams.letters import LETTER_BYTES_MAX
 from streams.message import Message
 from streams.settings import Settings
@@ -65,7 +65,7 @@ class Outbox:
 
     async def start(self) -> None:
         """Connect. A transactional producer fences its lane's former owner and ends that one's transaction."""
-        await self._producer.start()
+        await start(self._producer)
 
     async def begin(self) -> None:
         """Open the slice's transaction, where there are transactions."""

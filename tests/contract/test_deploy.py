@@ -18,7 +18,7 @@ from deploy import probe
 from streams import topic_admin, web
 from streams.connection import Security
 from streams.guard import Bearer
-from streams.leaving import FAREWELL_S
+from streams.leaving import FAREWELL_S, START_S
 from streams.listening import listening
 from streams.settings import PLACEHOLDER, Settings
 from streams.vitals import Vitals
@@ -123,7 +123,8 @@ def test_the_example_of_secrets_holds_the_placeholder_alone_and_kubectl_passes_o
 
 
 def test_a_worker_that_is_told_to_stop_has_the_time_that_it_takes_when_brokers_are_silent() -> None:
-    silent_s = Settings.model_fields["stop_deadline_ms"].default / 1000 + 3 * FAREWELL_S + topic_admin.ANSWER_S
+    lanes_s = Settings.model_fields["stop_deadline_ms"].default / 1000
+    silent_s = lanes_s + 3 * FAREWELL_S + START_S + topic_admin.ANSWER_S
     kubernetes = workload("worker")["spec"]["template"]["spec"]["terminationGracePeriodSeconds"]
     compose = yaml.safe_load((DEPLOY / "compose.yaml").read_text())["services"]["worker"]["stop_grace_period"]
     assert compose == f"{kubernetes}s" == f"{STOP_S:.0f}s"

@@ -56,6 +56,22 @@ async def test_a_stop_lets_a_slice_under_way_be_committed_though_the_agent_is_cu
     assert reasons == []
 
 
+async def test_a_member_whose_stop_ends_cancelled_by_nobody_leaves_no_connection_open(tmp_path: Path) -> None:
+    class Retrying(Group):
+        """Of aiokafka: its stop cancels a fetch that waits to retry, and ends as cancelled itself."""
+
+        async def stop(self) -> None:
+            raise asyncio.CancelledError
+
+        async def close(self) -> None:
+            self.did.append("close")
+
+    group = Retrying()
+    group._client = group  # type: ignore[attr-defined]  # it stands in for its client too
+    await intake_of(shared_of(tmp_path, group)).on_stop()
+    assert group.did == ["close"]
+
+
 async def test_a_stop_waits_for_a_lane_that_was_revoked_a_moment_before_it_leaves_the_group(
     reasons: list[str], tmp_path: Path
 ) -> None:

@@ -36,6 +36,7 @@ from streams.feeds import campaigns, layers, tones
 from streams.feeds.catalogue import CatalogueFeed
 from streams.feeds.refused_ads import RefusedAds
 from streams.feeds.topic import TopicFeed
+from streams.group_offsets import GroupOffsets
 from streams.identity import TopicIdentity, partitioner
 from streams.intake import Intake
 from streams.lanes.lane import Shared
@@ -193,8 +194,8 @@ def create_app(settings: Settings, identity: TopicIdentity) -> faust.App:
     def make_shared(consumer: AIOKafkaConsumer) -> Shared:
         step = make_step(settings, engine, identity.lanes, refused, requests, budgets, pool)
         app.flow_control.resume()  # once, before the first token: a second call would empty the queue
-        snapshots = Snapshots(settings, identity.id_of(CHANGELOG))
-        return Shared(settings, consumer, step, compute, identity, snapshots, metrics=metrics, traces=traces)
+        snapshots, offsets = Snapshots(settings, identity.id_of(CHANGELOG)), GroupOffsets(consumer)
+        return Shared(settings, consumer, offsets, step, compute, identity, snapshots, metrics=metrics, traces=traces)
 
     intake = Intake(settings, make_shared, offer, lambda: app.should_stop)
     follow = partial(TopicFeed, settings, compute, intake.fail)

@@ -1,4 +1,4 @@
-"""A lane's committed group offsets, for lag tools: written after the slices, and only the newest.
+"""The group's committed offsets, for lag tools: written after the slices, of all lanes together, and only the newest.
 
 A lane resumes from its lane row, so these offsets need neither delay a slice nor be in its transaction. There they
 would take two of its five requests, and would be accepted from a worker that has lost the lane. A plain group commit
@@ -6,6 +6,7 @@ carries the generation, so from such a worker it is refused.
 """
 
 import asyncio
+from collections.abc import Collection
 
 import structlog
 from aiokafka import AIOKafkaConsumer, TopicPartition
@@ -17,41 +18,54 @@ log = structlog.get_logger()
 
 PAUSE_S = 0.1
 """Pause between two writes; lag tools see offsets that are at most this old."""
+AGAIN_S = 1.0
+"""Pause after a refused write: a rebalance is under way, and each refusal may have aiokafka join once more."""
 
 
 class GroupOffsets:
-    """Writes the offsets given to `put`, one request at a time; `flush` before leaving the lane."""
+    """Writes the offsets given to `put`, one request at a time for all lanes; `leave` before a lane is left."""
 
-    def __init__(self, consumer: AIOKafkaConsumer, lane: int) -> None:
+    def __init__(self, consumer: AIOKafkaConsumer) -> None:
         self._consumer = consumer
-        self._lane = lane
         self._due: dict[TopicPartition, int] = {}
         self._task: asyncio.Task[None] | None = None
-        self._leaving = asyncio.Event()
+        self._turn = asyncio.Lock()
 
     def put(self, offsets: dict[TopicPartition, int]) -> None:
         """Have ``offsets``, which must be of committed slices, written soon; newer ones replace them."""
-        self._due = offsets
+        self._due |= offsets
         if self._task is None or self._task.done():
             self._task = asyncio.get_running_loop().create_task(self._write())
 
-    async def flush(self) -> None:
-        """Write what is due, without further pauses, unless no broker answers."""
-        self._leaving.set()
-        if self._task is not None:
-            await leave(f"group offsets of lane {self._lane}", self._task)
+    async def leave(self, partitions: Collection[TopicPartition]) -> None:
+        """Write what is due of a lane, unless no broker answers. From then on its next owner writes them.
+
+        What is refused is given up: written later, it could set back what that owner has written.
+        """
+        try:
+            await leave("the group's offsets", self._commit(partitions))
+        finally:
+            for tp in partitions:
+                self._due.pop(tp, None)
+            if not self._due and self._task is not None:
+                self._task.cancel()
+                self._task = None
 
     async def _write(self) -> None:
         while self._due:
-            offsets, self._due = self._due, {}
+            accepted = await self._commit(self._due)
+            await asyncio.sleep(PAUSE_S if accepted else AGAIN_S)
+
+    async def _commit(self, partitions: Collection[TopicPartition]) -> bool:
+        """Write what is due of these; whether that was accepted. What was refused is still due."""
+        async with self._turn:
+            ours = self._consumer.assignment()  # one that was given away would have them all refused
+            offsets = {tp: self._due[tp] for tp in partitions if tp in self._due and tp in ours}
             try:
-                await self._consumer.commit(offsets)
-            except KafkaError as error:  # a rebalance is under way: the lane's next owner writes them
-                log.warning(
-                    "the group's offsets were not written; the lane row holds", lane=self._lane, error=str(error)
-                )
-            try:
-                async with asyncio.timeout(PAUSE_S):
-                    await self._leaving.wait()
-            except TimeoutError:
-                continue
+                if offsets:
+                    await self._consumer.commit(offsets)
+            except KafkaError as error:
+                log.warning("the group's offsets were not written; the lane rows hold", error=str(error))
+                return False
+            self._due = dict(self._due.items() - offsets.items())  # but for newer ones
+        return True

@@ -61,6 +61,7 @@ class Shared:
 
     settings: Settings
     consumer: AIOKafkaConsumer
+    offsets: GroupOffsets
     step: Step
     compute: Compute
     identity: TopicIdentity
@@ -85,7 +86,6 @@ class Lane:
         self._state: LaneState | None = None
         self._recovering: Recovered | None = None
         self._outbox: Outbox | None = None
-        self._offsets = GroupOffsets(shared.consumer, number)
         self._changelog_offset = 0
         self._committed = False
         self._used_ms = tick_ms()
@@ -140,7 +140,7 @@ class Lane:
         self._saving.committed(as_of_ms)
         # 3. where to go on
         self.seek()
-        self._offsets.put(self._next_offsets())
+        self._shared.offsets.put(self._next_offsets())
         self._recovering = None
         self.running, self.stage = True, "running"
         self._shared.metrics.recovery_seconds.observe((tick_ms() - started_ms) / 1000)
@@ -334,7 +334,7 @@ class Lane:
         # 6. commit
         await outbox.commit()
         laps("commit")
-        self._offsets.put(self._next_offsets())
+        self._shared.offsets.put(self._next_offsets())
         # A snapshot stands before the last batch: whoever loads it reads that batch again.
         self._changelog_offset = begun[changelog, self.number]
 
@@ -380,7 +380,7 @@ class Lane:
         self._saving.end()
         self.queues.clear()
         self._state = None
-        farewells = [self._offsets.flush()]
+        farewells = [self._shared.offsets.leave(self.inputs)]
         if self._outbox is not None:
             farewells.append(self._outbox.stop())
         await asyncio.gather(*farewells)

@@ -22,6 +22,7 @@ from streams.app import make_engine, make_step
 from streams.columns import Event, source_of
 from streams.compute import Compute
 from streams.feeds.catalogue import entry_of
+from streams.group_offsets import GroupOffsets
 from streams.identity import identify
 from streams.intake import group_consumer
 from streams.lanes.lane import Lane, Shared
@@ -165,7 +166,8 @@ class Owner:
         self.consumer = group_consumer(settings)
         await self.consumer.start()
         snapshots = Snapshots(settings, identity.id_of(CHANGELOG))
-        shared = Shared(settings, self.consumer, step, self._compute, identity, snapshots, self._outbox)
+        offsets = GroupOffsets(self.consumer)
+        shared = Shared(settings, self.consumer, offsets, step, self._compute, identity, snapshots, self._outbox)
         lane = self.lane = Lane(0, shared)
         self.consumer.assign(list(lane.inputs))
         await lane.take_over()
@@ -200,7 +202,7 @@ class Owner:
         """End as a killed process does: nothing is aborted, committed or said to the group."""
         _ALIVE.remove(self)
         if self.lane is not None:
-            if (writing := self.lane._offsets._task) is not None:
+            if (writing := self.lane._shared.offsets._task) is not None:
                 writing.cancel()
                 await asyncio.wait([writing])
             if self.lane._outbox is not None:

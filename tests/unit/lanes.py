@@ -12,6 +12,7 @@ from aiokafka import TopicPartition
 from scoring.events import Source
 from streams.clock import wall_ms
 from streams.compute import Compute
+from streams.group_offsets import GroupOffsets
 from streams.identity import TopicIdentity
 from streams.intake import Intake
 from streams.lanes.lane import Lane, Shared
@@ -132,9 +133,8 @@ def assigned(impressions: set[int], clicks: set[int]) -> list[TopicPartition]:
 def shared_of(home: Path, group: Group, make_outbox: Callable[..., Any] = Outbox, **settings: Any) -> Shared:
     """What lanes of a worker with these settings use; bounds of the settings' own may be broken here."""
     chosen = Settings(home=home).model_copy(update=settings)
-    return Shared(
-        chosen, group, step_of(), Compute(), IDENTITY, Snapshots(chosen, IDENTITY.id_of(CHANGELOG)), make_outbox
-    )
+    snapshots = Snapshots(chosen, IDENTITY.id_of(CHANGELOG))
+    return Shared(chosen, group, GroupOffsets(group), step_of(), Compute(), IDENTITY, snapshots, make_outbox)
 
 
 def taken_over(shared: Shared, outbox: Outbox, number: int = 0) -> Lane:

@@ -7,18 +7,20 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from aiokafka import TopicPartition
 from aiokafka.errors import MessageSizeTooLargeError
 
 from scoring import exposure, update
 from scoring.events import Source
 from streams.compute import Compute
+from streams.group_offsets import GroupOffsets
 from streams.identity import TopicIdentity
 from streams.lanes import lane, outbox
 from streams.lanes.lane import Lane, Shared
 from streams.lanes.outbox import Outbox
 from streams.lanes.snapshots import Snapshots
 from streams.settings import Settings
-from streams.topics import CHANGELOG
+from streams.topics import CHANGELOG, LANE_INPUTS
 from tests.builders import START_MS, Record, impression, known_topics, record
 from tests.integration.chaos.mutations import MUTATIONS
 from tests.unit.slices import new_state, slice_of, step_of
@@ -68,6 +70,9 @@ class Wire:
             delivery.set_result(Delivery(topic, partition))
         return delivery
 
+    def assignment(self) -> set[TopicPartition]:
+        return {TopicPartition(name, 0) for name in LANE_INPUTS}
+
     async def commit(self, offsets: Any) -> None:
         self._note("group offsets", {tp.topic: offset for tp, offset in offsets.items()})
 
@@ -113,7 +118,9 @@ async def _live(folder: Path, story: Story, stack: AsyncExitStack, *, scoring: b
 
     settings = Settings(home=folder)
     snapshots = Snapshots(settings, IDENTITY.id_of(CHANGELOG))
-    owner = Lane(0, Shared(settings, wire, step_of(scoring=scoring), Compute(), IDENTITY, snapshots, Box))
+    owner = Lane(
+        0, Shared(settings, wire, GroupOffsets(wire), step_of(scoring=scoring), Compute(), IDENTITY, snapshots, Box)
+    )
     owner._state, owner._outbox, owner.running = new_state(), await owner._fence(), True
     owner.seek()
     for number in range(REFUSED + 1):
@@ -125,7 +132,7 @@ async def _live(folder: Path, story: Story, stack: AsyncExitStack, *, scoring: b
             await owner.step()
         except MessageSizeTooLargeError:
             story.append(("refused",))
-        await owner._offsets.flush()
+        await owner._shared.offsets.leave(owner.inputs)
         story.append(("offsets", owner.state.store.rows["offset"].tolist()))
 
 

@@ -99,7 +99,9 @@ async def test_the_groups_offsets_are_those_of_what_is_committed_and_are_written
             await turns()
             await super().commit()
 
-    lane = taken_over(shared_of(tmp_path, Group(did)), Slow(did))
+    group = Group(did)
+    lane = taken_over(shared_of(tmp_path, group), Slow(did))
+    group.assigned = set(lane.inputs)
     assert await step(lane)
     await lane.close(DEADLINE_MS)
     assert [each for each in did if each in ("commit", "write offsets")] == ["commit", "write offsets"]

@@ -229,6 +229,7 @@ async def test_a_lane_that_is_taken_over_tells_its_group_where_it_stands_for_who
     monkeypatch.setattr("streams.lanes.lane.recover", recover)
     group = Member(did)
     lane = lane_of(tmp_path, group)
+    group.assigned = set(lane.inputs)
     await lane.take_over()
     await lane.close(DEADLINE_MS)
     assert group.written[-1] == dict(zip(lane.inputs, ROW.next_offsets, strict=True))

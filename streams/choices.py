@@ -15,12 +15,13 @@ from functools import partial
 import msgspec
 import numpy as np
 
-from scoring.arrays import Floats, Ints
+from scoring.arrays import Floats, Ids, Ints
 from scoring.ids import id64
 from scoring.offpolicy import Logged, Weighted
 from scoring.policies import CONTROL_ARM
 from scoring.ranking import first_chances, slot_chances
 from scoring.units import MINUTE_MS
+from streams.cleaned import Cleaned
 from streams.decode import Record
 from streams.oldest import give_up_oldest
 from streams.reading import Progress, log_begins, read_topic
@@ -36,16 +37,6 @@ WEIGHT_MAX = 1e100
 """Largest weight of a slot: as good as infinite, yet the sum of a million such weights can still be squared."""
 
 
-class _Answer(msgspec.Struct):
-    """What a click says of a placement. Without ``impression_time_ms`` it answers no impression (`Click`)."""
-
-    placement_id: str | None = None
-    ad_id: str = ""
-    impression_time_ms: int | None = None
-    kind: str = "click"
-
-
-_decode_answer = msgspec.json.Decoder(_Answer).decode
 _decode_decision = msgspec.json.Decoder(Decision).decode
 
 
@@ -96,6 +87,7 @@ class Choices:
     The control group is left out: its candidates are any ads that the rules allow, not those that a policy draws from.
     ``control`` counts its placements. ``beyond`` counts the oldest placements, left out for `DECISIONS_MAX`.
     ``window_ms``: how long after a placement has ended a click on it may still come; 0 awaits none.
+    ``cleaned``: which clicks count. ``uncounted``: clicks on these slots that do not: a burst's, a bot's, late ones.
     """
 
     temperature: float
@@ -103,11 +95,14 @@ class Choices:
     window_ms: int = 0
     control: int = 0
     beyond: int = 0
+    cleaned: Cleaned = field(default_factory=Cleaned)
+    uncounted: int = 0
     placed: dict[str, _Placed] = field(default_factory=dict)
     clicks: set[tuple[str, str]] = field(default_factory=set)
     _controls: dict[str, None] = field(default_factory=dict)
     _since_ms: dict[int, float] = field(default_factory=dict)
     _newest_ms: dict[int, int] = field(default_factory=dict)
+    _people: Ids | None = None
 
     def decided(self, values: Iterable[bytes | None]) -> None:
         """Take records of the decisions topic; malformed ones are skipped."""
@@ -124,27 +119,29 @@ class Choices:
         elif decision.chosen:  # the rules may have left no ad
             check_receipt(decision)
             self.placed[decision.placement_id] = self._placed(decision)
+            self._people = None
             before = len(self.placed)
             give_up_oldest(self.placed, DECISIONS_MAX)
             self.beyond += before - len(self.placed)
         lane, time_ms = decision.lane, decision.time_ms  # of every decision, the control group's and empty ones too
         self._newest_ms[lane] = max(time_ms, self._newest_ms.get(lane, time_ms))
 
-    def clicked(self, values: Iterable[bytes | None]) -> None:
-        """Take records of the clicks topic; those that are malformed, or answer no impression, are skipped.
+    def clicked(self, records: Sequence[Record]) -> None:
+        """Take records of one partition of the clicks topic; what workers refuse, filter or find late does not count.
 
-        So are clicks on other ads than those of the slots held, which bound their number: ids may be made up.
+        Nor does what answers no impression, or another person's placement, or another ad than those of the slots held,
+        which bound the number of clicks: ids may be made up.
         """
-        for value in values:
-            try:
-                answer = _decode_answer(value or b"{}")
-            except UNREADABLE:
+        if self._people is None:
+            self._people = np.unique(np.array([one.person for one in self.placed.values()], dtype=np.uint64))
+        for click, counts in self.cleaned.take(records, self._people):
+            placed = self.placed.get(placed_id := click.placement_id or "")
+            if placed is None or click.impression_time_ms is None or click.kind != "click":
                 continue
-            placed = self.placed.get(answer.placement_id or "")
-            if placed is None or answer.impression_time_ms is None or answer.kind != "click":
-                continue
-            if answer.ad_id in placed.ads:
-                self.clicks.add((answer.placement_id or "", answer.ad_id))
+            if click.ad_id in placed.ads and id64(click.user_id) == placed.person:
+                if counts:
+                    self.clicks.add((placed_id, click.ad_id))
+                self.uncounted += (placed_id, click.ad_id) not in self.clicks
 
     def kept(self, records: Sequence[Record]) -> None:
         """Note, at a partition's first ``records``, since when its clicks are complete.
@@ -285,20 +282,14 @@ def _judged(decision: Decision) -> tuple[Floats, Floats, Ints]:
 
 
 async def read_choices(
-    bootstrap: str,
-    prefix: str,
-    temperature: float,
-    slots: int,
-    progress: Progress = lambda _topic, _read, _there: None,
-    *,
-    window_ms: int = 0,
+    bootstrap: str, prefix: str, choices: Choices, progress: Progress = lambda _topic, _read, _there: None
 ) -> Choices:
-    """The choices that the topics hold now. Raises `MissingTopicError`."""
-    choices = Choices(temperature, slots, window_ms)
-    for topic, take in ((DECISIONS, choices.decided), (CLICKS, choices.clicked)):
-        async for records in read_topic(bootstrap, prefix + topic, progress=partial(progress, topic)):
-            if topic == CLICKS and records:
-                choices.kept(records)
-            take(record.value for record in records)
+    """``choices`` with those that the topics hold now. Raises `MissingTopicError`."""
+    async for records in read_topic(bootstrap, prefix + DECISIONS, progress=partial(progress, DECISIONS)):
+        choices.decided(record.value for record in records)
+    async for records in read_topic(bootstrap, prefix + CLICKS, progress=partial(progress, CLICKS)):
+        if records:
+            choices.kept(records)
+            choices.clicked(records)
     choices.begun(await log_begins(bootstrap, prefix + CLICKS))  # last: retention may have deleted records meanwhile
     return choices

@@ -48,13 +48,17 @@ def ope(
     """Evaluate another policy off-policy: IPS, SNIPS, DM, DR, switch-DR, with intervals and doubts.
 
     For topics it leaves out the control group, and placements that may still be
-    clicked, up to SALIENCE_CLICK_WINDOW_MS after their end. Intervals are
+    clicked, up to SALIENCE_CLICK_WINDOW_MS after their end. Clicks count by the
+    workers' rules for bursts, bots and late events (SALIENCE_LATE_MS and others;
+    set them as workers have them). Intervals are
     clustered by person: one person's choices are alike. Slots count from 0;
     those below the first get only IPS and SNIPS: no reward model covers them.
 
     Example: salience ope --log topics --policy temperature=0.5 --slots 3
     """
-    from streams.choices import read_choices, temperature_of
+    from streams.choices import Choices, read_choices, temperature_of
+    from streams.cleaned import Cleaned
+    from streams.clock import wall_ms
 
     try:
         temperature = temperature_of(policy)
@@ -68,9 +72,11 @@ def ope(
             _tell(_obd(Path(place)), as_json)
         elif log == "topics":
             settings = settings_of(bootstrap=bootstrap, topic_prefix=prefix)
-            where, window_ms = (settings.bootstrap, settings.topic_prefix), settings.click_window_ms
+            window_ms, latest_ms = settings.click_window_ms, wall_ms() + settings.time_tolerance_ms
+            cleaned = Cleaned(settings.cleaning, latest_ms, window_ms)
+            choices = Choices(temperature, slots, window_ms, cleaned=cleaned)
             with reading(as_json) as progress:
-                choices = asyncio.run(read_choices(*where, temperature, slots, progress, window_ms=window_ms))
+                asyncio.run(read_choices(settings.bootstrap, settings.topic_prefix, choices, progress))
             _tell(told_of(choices, policy), as_json)
         else:
             fail(f"--log {log}: expected topics, hillstrom:DIR or obd:DIR", 2)
@@ -139,6 +145,7 @@ def told_of(choices: "Choices", policy: str) -> dict[str, Any]:
             "before_clicks_left_out": older,
             "too_new_left_out": newer,
             "beyond_most_left_out": choices.beyond,
+            "clicks_left_out": choices.uncounted,
             "effective_size": effective_size(logged.weight),
             "doubts": [UNTOLD] if untold else doubts(logged),
             "estimates": {} if untold else _figures(evaluate(logged)),
@@ -162,6 +169,8 @@ def _tell(found: dict[str, Any], as_json: bool) -> None:
     for name, why in LEFT_OUT.items():
         if count := max(part.get(name, 0) for part in found.values()):
             console.print(f"Left out: {count:,} placements {why}")
+    if count := max(part.get("clicks_left_out", 0) for part in found.values()):
+        console.print(f"Left out: {count:,} clicks that workers filter (bursts, bots), or that came too late")
     for what, part in found.items():
         for doubt in part.get("doubts", []):
             console.print(coloured(f"{what}: {doubt}", "yellow"))

@@ -1,10 +1,13 @@
 """Choices read from decisions and clicks, and the trial logs that come as files."""
 
 import asyncio
+import dataclasses
 import gzip
+import itertools
 import json
 from collections.abc import Awaitable, Callable
 from pathlib import Path
+from typing import Any
 from unittest.mock import AsyncMock
 
 import numpy as np
@@ -34,6 +37,9 @@ POLICY = {
 }  # fmt: skip
 
 
+_OFFSETS = itertools.count()
+
+
 def _decision(seed: int, temperature: float, arm: str = ENGINE_ARM, user: str = "u") -> tuple[Decision, list[str]]:
     ranked = rank((PCTR * BIDS)[None], ADS[None], np.array([seed], dtype=np.uint64), np.array([temperature]), 2)
     chosen, chances = ranked.chosen[0].tolist(), ranked.propensity[0].tolist()
@@ -52,19 +58,21 @@ def _decision(seed: int, temperature: float, arm: str = ENGINE_ARM, user: str = 
     ), ads  # fmt: skip
 
 
-def _click(placement_id: str, ad_id: str) -> bytes:
-    click = Click(event_id="e", user_id="u", ad_id=ad_id, time_ms=2, impression_time_ms=1, placement_id=placement_id)
-    return encode_json(click)
+def _click(placement_id: str, ad_id: str, user: str = "u", **fields: Any) -> Record:
+    """The click of a placement's user on one of its ads, a second after it was shown."""
+    told = {"time_ms": 1_001, "impression_time_ms": 1, "placement_id": placement_id} | fields
+    click = Click(event_id=f"{placement_id}/{ad_id}", user_id=user, ad_id=ad_id, **told)
+    return Record("clicks", 0, next(_OFFSETS), click.time_ms, user.encode(), encode_json(click))
 
 
 def test_the_clicks_of_a_uniform_policy_are_estimated_slot_by_slot_from_the_topics_records():
     choices, draw = Choices(temperature_of("uniform"), slots=2), np.random.default_rng(3)
     for seed in range(1, 4_001):
-        decision, ads = _decision(seed, temperature=1.0)
+        decision, ads = _decision(seed, temperature=1.0, user=f"u{seed}")
         choices.decided([encode_json(decision), None])
         for ad in ads:
             if draw.random() < PCTR[int(ad.removeprefix("ad-"))]:
-                choices.clicked([_click(decision.placement_id, ad)])
+                choices.clicked([_click(decision.placement_id, ad, decision.user_id)])
     for logged in choices.logged():
         terms = logged.weight * logged.reward
         error = terms.std() / np.sqrt(len(terms))
@@ -170,8 +178,8 @@ def _topics_of(days: int, clicks: dict[int, list[int]], first_offset: int) -> Ch
         return encode_json(replace(_decision(day + 1, 1.0)[0], **made))
 
     def click_of(day: int, lane: int, offset: int) -> Record:
-        value = _click(f"p-{day}-{lane}", _decision(day + 1, 1.0)[1][0])
-        return Record("clicks", lane, offset, day * DAY_MS, b"u", value)
+        click = _click(f"p-{day}-{lane}", _decision(day + 1, 1.0)[1][0], time_ms=day * DAY_MS)
+        return dataclasses.replace(click, partition=lane, offset=offset, timestamp=day * DAY_MS)
 
     async def read(_bootstrap, topic, *, progress):
         if topic == "decisions":
@@ -184,7 +192,7 @@ def _topics_of(days: int, clicks: dict[int, list[int]], first_offset: int) -> Ch
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(choices, "read_topic", read)
         patch.setattr(choices, "log_begins", _all_begin_at(first_offset))
-        return asyncio.run(choices.read_choices("b:1", "", 1.0, 1))
+        return asyncio.run(choices.read_choices("b:1", "", Choices(1.0)))
 
 
 def test_placements_whose_clicks_are_deleted_by_age_are_left_out_and_told():
@@ -236,7 +244,7 @@ def test_placements_that_may_still_be_clicked_are_left_out_and_told():
         found.decided([encode_json(told)])
         shown_ms = told.time_ms + draw.integers(10 * MINUTE_MS)
         if at % 5 == 0 and shown_ms + draw.integers(10 * MINUTE_MS) < end_ms:
-            found.clicked([_click(told.placement_id, ads[0])])
+            found.clicked([_click(told.placement_id, ads[0], told.user_id)])
     (told,) = told_of(found, "temperature=1.0").values()
     assert (told["choices"], told["too_new_left_out"], told["before_clicks_left_out"]) == (200, 400, 0)
     assert told["observed"] == 0.2
@@ -304,7 +312,8 @@ def test_a_second_slot_of_which_the_log_tells_nothing_leaves_the_first_ones_esti
     first, second = told_of(found, "greedy").values()
     assert first["estimates"]["snips"]["value"] == 0
     assert (second["estimates"], second["doubts"]) == ({}, [UNTOLD])
-    monkeypatch.setattr(choices, "read_choices", AsyncMock(return_value=found))
+    monkeypatch.setattr(choices, "read_choices", AsyncMock())
+    monkeypatch.setattr(choices, "Choices", lambda *_, **__: found)
     shown = CliRunner().invoke(app, ["ope", "--log", "topics", "--slots", "2", "--policy", "greedy"])
     assert shown.exit_code == 0, shown.output
     assert UNTOLD in " ".join(shown.output.split())
@@ -367,7 +376,7 @@ def test_what_takes_minutes_is_told_while_it_is_read(monkeypatch):
     monkeypatch.setattr(choices, "log_begins", _all_begin_at(0))
     monkeypatch.setattr(choices, "read_topic", read)
     monkeypatch.setattr(choices, "log_begins", _all_begin_at(0))
-    asyncio.run(choices.read_choices("b:1", "shop-", 0.0, 1, lambda *told: seen.append(told)))
+    asyncio.run(choices.read_choices("b:1", "shop-", Choices(0.0), lambda *told: seen.append(told)))
     assert seen == [("decisions", 1, 2), ("decisions", 2, 2), ("clicks", 1, 2), ("clicks", 2, 2)]
 
 

@@ -199,13 +199,15 @@ def _read(file: Path) -> tuple[dict[str, npt.NDArray[Any]], dict[str, Any]]:
 def _require_like(new: Arrays, saved: Arrays, most: int | None = None) -> None:
     """Raise `ValueError` where what was saved of arrays is of another kind or shape than the ``new`` ones.
 
-    Or they are not of one length, of at most ``most``. A file of a former version lacks some.
+    Or they are not of one length, of at most ``most``, or a sum is no number. A file of a former version lacks some.
     """
     there = {name: saved[name] for name in new if name in saved}
     for name, array in there.items():
         kind, shape = new[name].dtype.kind, (None, *new[name].shape[1:])
         if (array.dtype.kind, (None, *array.shape[1:])) != (kind, shape) or array.ndim != len(shape):
             raise ValueError(f"{name} is {array.dtype.name} {array.shape}, expected {kind} of shape {shape}")
+        if kind == "f" and not (finite := np.isfinite(array)).all():
+            raise ValueError(f"{name} holds {array[~finite][0]}, expected numbers: one would silence its whole arm")
     lengths = {name: len(array) for name, array in there.items()}
     if len(set(lengths.values())) > 1 or (most is not None and max(lengths.values(), default=0) > most):
         raise ValueError(f"arrays of one length, and of {most or 'any'} people at most, have {lengths}")

@@ -296,3 +296,17 @@ def test_the_watermarks_of_a_file_that_tells_no_noes_are_read(tmp_path: Path) ->
     np.savez(file, **saved)
     load(file, again := Referee(users_max=900))
     assert (again.erased.until_ms, again.erased.no_ms) == (referee.erased.until_ms, {})
+
+
+@pytest.mark.parametrize("number", [np.nan, np.inf])
+@pytest.mark.parametrize("name", ["totals", "gone", "2.before", "2.exposed_after", "1.credit"])
+def test_a_sum_that_is_no_number_is_refused_by_name_since_it_would_silence_its_whole_arm(
+    name: str, number: float, tmp_path: Path
+) -> None:
+    save(file := tmp_path / "x.npz", busy(), {}, {})
+    with np.load(file) as npz:
+        saved = dict(npz)
+    saved[name][7, 1] = number
+    np.savez(file, allow_pickle=False, **saved)
+    with pytest.raises(StoreError, match=rf"{name.rpartition('.')[2]} holds {number}.*; delete it to start anew"):
+        load(file, Referee(users_max=900))

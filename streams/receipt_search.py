@@ -5,7 +5,8 @@ tells how far its slice had read them (`streams.placement_ids`). Who is placed h
 the receipt is in the first slice that had read far enough: a binary search finds its beginning. From there receipts
 are looked through in ever wider rings, until the right one is among them or all have been seen: so the receipts of
 former versions, which have no such header, are found too, and those of slices that were run again, or of a lane whose
-input topics were made anew. There an id may be given a second time; then either receipt may be the one found.
+input topics were made anew. There an id may be given a second time; then either receipt may be the one found, and its
+time tells which. Nothing reads the inputs at a receipt's offsets: its own row is what was known of the user.
 """
 
 from collections.abc import Awaitable, Callable, Iterable, Sequence

@@ -11,7 +11,7 @@ from rich.console import Console
 
 from streams.cli.failing import fail
 from streams.cli.options import Bootstrap, Json, Model, Prefix, answer, as_text, settings_of
-from streams.cli.screen import Table, coloured, reading, screen
+from streams.cli.screen import Table, coloured, moment, reading, screen
 from streams.control_wire import PushedModel
 from streams.topics import DECISIONS
 from streams.wire import UNREADABLE, Decision, Placement
@@ -34,7 +34,8 @@ def explain(
 
     It uses the model that the receipt names: --model if it is that one, else the
     one on the topic models. Exit status 1 if it cannot recompute, or the result
-    differs; it says how.
+    differs; it says how. Where the topics of events were made anew, an id may be
+    given a second time: the time of the placement tells which one this is.
 
     Example: salience explain 0-1a22-81e-ce3204e5831d6fd5
     """
@@ -148,6 +149,7 @@ def _answer(decision: Decision, told: _Told, result: "Recomputed") -> dict[str, 
         "placement_id": placement.placement_id,
         "user_id": placement.user_id,
         "arm": placement.arm,
+        "time_ms": placement.time_ms,
         "identical": result.identical,
         "differences": result.differences,
         "pctr_difference": result.pctr_difference,
@@ -165,7 +167,9 @@ def _answer(decision: Decision, told: _Told, result: "Recomputed") -> dict[str, 
 def _show(console: Console, decision: Decision, told: _Told, result: "Recomputed") -> None:
     placement = told.placement
     verdict = coloured("the same, byte for byte", "green") if result.identical else coloured("not the same", "red")
+    when = moment(placement.time_ms, "%Y-%m-%d %H:%M:%S UTC")
     console.print(f"Placement {placement.placement_id} for {placement.user_id}, arm {placement.arm}:", verdict)
+    console.print(f"It was made at {when}.")
     for difference in result.differences:
         console.print(coloured(f"  {difference}", "red"))
     console.print(told.table)

@@ -5,6 +5,7 @@ import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
+from datetime import UTC, datetime
 
 import msgspec
 import numpy as np
@@ -262,6 +263,18 @@ def test_machines_are_told_what_earned_each_slot_and_what_kept_the_others_out(mo
     assert all(0 < each["examined"] <= 1 for each in told["slots"])
     assert told["candidates"] == len(told["slots"]) + sum(told["not_placed"].values())
     assert told["not_placed"]["blocked"] == 1
+
+
+def test_of_two_placements_with_one_id_as_topics_made_anew_give_again_the_time_tells_which_is_explained(
+    model: AttentionModel,
+) -> None:
+    engine = engine_of(model)
+    decision = decisions(engine)[0]
+    told, result, said = _Told.of(decision), recompute(decision, engine), io.StringIO()
+    _show(Console(file=said, width=200), decision, told, result)
+    when = datetime.fromtimestamp(decision.time_ms // 1000, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
+    assert f"made at {when}" in said.getvalue()
+    assert _answer(decision, told, result)["time_ms"] == decision.time_ms
 
 
 def test_a_receipt_of_a_fate_that_there_is_not_cannot_be_told(model: AttentionModel) -> None:

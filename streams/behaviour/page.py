@@ -313,7 +313,9 @@ def _campaigns(report: Report) -> Section:
             (
                 "Value is what people bought in answer to impressions. Cost is what billing charges: the price of each "
                 "event that a bid pays for, and viewed seconds. Workers remember each person's newest "
-                f"{RING_SIZE} items and charge nothing for answers to older impressions; this report does."
+                f"{RING_SIZE} items and charge nothing for answers to older impressions; this report does. For what "
+                "workers filter, they charge nothing either. What is delivered beyond a day's budget is in the cost, "
+                "but billed to nobody: salience campaigns tells it apart, for the newest day."
             ),
             found.prices,
         ],

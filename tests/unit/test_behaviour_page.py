@@ -35,6 +35,7 @@ from streams.logs.kuairand import IMPRESSIONS, VIDEOS
 from streams.wire import encode_json
 from tests import builders
 from tests.builders import START_MS, ad, click, impression
+from tests.unit.test_console_alarms import STATIC
 
 HOSTILE = "<script>alert(1)</script>&\"'$x^2$_{\\frac"
 
@@ -95,6 +96,17 @@ def test_names_from_outside_stay_text(made: tuple[Report, str]) -> None:
     read = _Reader(made[1])
     assert "script" not in {tag for tag, _ in read.tags}
     assert HOSTILE in read.text
+
+
+def test_who_reads_what_campaigns_spend_is_told_that_what_is_beyond_a_budget_is_in_it_and_billed_to_nobody(
+    made: tuple[Report, str],
+) -> None:
+    words = json.loads((STATIC / "i18n" / "en.json").read_text())
+    command = " ".join(CliRunner().invoke(app, ["campaigns", "--help"]).output.replace("│", "").split())
+    assert "what is beyond a budget and not billed" in command
+    assert "beyond a budget counts as spent, but is billed to nobody" in words["campaigns.day"]
+    assert "beyond a day's budget is in the cost, but billed to nobody" in _Reader(made[1]).text
+    assert "workers filter, they charge nothing" in _Reader(made[1]).text
 
 
 def test_the_page_asks_for_nothing(made: tuple[Report, str]) -> None:

@@ -311,7 +311,9 @@ class Catalogue:
         already shown are still to be charged.
         """
         slots = self._slots.get(np.array([id64(ad_id) for ad_id in ad_ids], dtype=np.uint64))
-        known = slots != MISSING
+        # An ad that was refused because another has its 64-bit id must not take that one with it.
+        held = zip(slots.tolist(), ad_ids, strict=True)
+        known = np.array([slot != MISSING and self.names[slot] == ad_id for slot, ad_id in held], dtype=np.bool_)
         if known.any():
             self._write(slots[known], {"active": False, "budget_micros": 0}, _times(told_ms, len(slots))[known])
 

@@ -139,6 +139,19 @@ def test_two_ads_with_one_64_bit_id_are_refused_and_nothing_changes(monkeypatch:
     assert (len(shop), shop.version, shop.entries[0].content.item_id) == (1, 1, "ad-0")
 
 
+def test_to_withdraw_an_ad_that_was_refused_for_its_64_bit_id_leaves_the_one_that_has_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    shop = catalogue(1)
+    same = id64("ad-0")
+    monkeypatch.setattr(catalogue_module, "id64", lambda _: same)
+
+    shop.withdraw(["other"])
+    assert (shop.version, eligible_ids(shop)) == (1, ["ad-0"])
+    shop.withdraw(["other", "ad-0"])
+    assert eligible_ids(shop) == []
+
+
 def test_new_ads_of_one_batch_with_one_64_bit_id_are_refused_too(monkeypatch: pytest.MonkeyPatch) -> None:
     shop = Catalogue()
     monkeypatch.setattr(catalogue_module, "id64", lambda _: 7)

@@ -1,5 +1,6 @@
 """What must pass before anything lands does not pass without what it is to try."""
 
+import ast
 import os
 import shutil
 import subprocess
@@ -11,6 +12,8 @@ import pytest
 from tests.needs import VARIABLE, lacking
 
 ROOT = Path(__file__).parents[2]
+TRAINING_ALONE = frozenset({"torch", "onnx", "lightgbm", "sklearn", "pandas"})
+"""Packages that `make setup` does not install, by what is imported."""
 BASH = shutil.which("bash")
 
 pytestmark = pytest.mark.skipif(BASH is None, reason="the gate is a bash script")
@@ -115,10 +118,62 @@ def test_what_a_shell_sets_for_programs_changes_nothing_that_tests_expect() -> N
     assert done.returncode == 0, done.stdout
 
 
-def test_a_file_that_is_left_out_without_pytorch_is_among_those_that_the_training_tests_are() -> None:
+def left_out(source: str) -> list[str]:
+    """Tests in a file's ``source`` that `make test` leaves out for want of a package, and `make test-train` by mark.
+
+    Followed are names: of a mark or a flag that asks for the package, of a fixture or a helper that does. "" stands for
+    the whole file.
+    """
+    asking, found = set(TRAINING_ALONE), list[str]()
+    body = [(one, ast.unparse(one)) for one in ast.parse(source).body]
+    if any(text.startswith("pytestmark =") and "mark.train" in text for _, text in body):
+        return []
+    for one, text in body:
+        nodes = [*ast.walk(one)]
+        asked = {
+            argument.value.partition(".")[0]
+            for call in nodes
+            if isinstance(call, ast.Call)
+            and ast.unparse(call.func).endswith(("importorskip", "find_spec", "usefixtures"))
+            for argument in call.args
+            if isinstance(argument, ast.Constant)
+        }
+        names = {node.id for node in nodes if isinstance(node, ast.Name)}
+        names |= {node.arg for node in nodes if isinstance(node, ast.arg)}
+        if "mark.train" in text or not asking & (asked | names - TRAINING_ALONE):
+            continue
+        if isinstance(one, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+            (found.append if one.name.lower().startswith("test") else asking.add)(one.name)
+        elif isinstance(one, ast.Assign) and "importorskip" not in text and not text.startswith("pytestmark ="):
+            asking |= {target.id for target in one.targets if isinstance(target, ast.Name)}
+        else:
+            found.append("")
+    return found
+
+
+def test_a_test_that_is_left_out_without_a_package_of_training_is_among_those_that_the_training_tests_are() -> None:
     """Else nothing tries it: the other tests run where there is no PyTorch, and training tests are chosen by mark."""
-    left_out = [
-        file for file in (ROOT / "tests").rglob("test_*.py") if '\npytest.importorskip("torch"' in file.read_text()
-    ]
-    assert left_out
-    assert [file.name for file in left_out if "\npytestmark = pytest.mark.train\n" not in file.read_text()] == []
+    files = [*(ROOT / "tests").rglob("*.py")]
+    assert files
+    assert {file.name: found for file in files if (found := left_out(file.read_text()))} == {}
+
+
+@pytest.mark.parametrize(
+    ("source", "found"),
+    [
+        ('torch = pytest.importorskip("torch")\ndef test_a(): ...', [""]),
+        ('pytest.importorskip("sklearn.metrics")\npytestmark = pytest.mark.train\ndef test_a(): ...', []),
+        ('def test_a():\n    pytest.importorskip("torch")\ndef test_b(): ...', ["test_a"]),
+        ('@pytest.mark.train\ndef test_a():\n    pytest.importorskip("torch")', []),
+        ('HAS = find_spec("torch")\nWITH = mark.skipif(not HAS)\n@WITH\ndef test_a(): ...', ["test_a"]),
+        ('WITH = mark.skipif(not find_spec("onnx"))\npytestmark = WITH', [""]),
+        ('WITH = mark.skipif(not find_spec("torch"))\n@WITH\n@pytest.mark.train\ndef test_a(): ...', []),
+        ('def net():\n    importorskip("torch")\ndef test_a(net): ...\ndef test_b():\n    net()', ["test_a", "test_b"]),
+        ('def net():\n    importorskip("torch")\n@mark.usefixtures("net")\ndef test_a(): ...', ["test_a"]),
+        ('class TestNet:\n    def test_a(self):\n        importorskip("pandas")', ["TestNet"]),
+        ('def test_a():\n    pytest.importorskip("pyarrow")', []),
+        ('def test_a(torch):\n    assert "torch"', []),
+    ],
+)
+def test_single_tests_that_nothing_tries_are_seen_by_whatever_they_ask(source: str, found: list[str]) -> None:
+    assert left_out(source) == found

@@ -82,16 +82,20 @@ class Examples:
     def __len__(self) -> int:
         return len(self.label)
 
-    def at(self, index: Ints | Bools) -> "Examples":
-        """The chosen examples."""
+    def at(self, index: Ints | Bools | slice) -> "Examples":
+        """The chosen examples; a slice of them shares their memory."""
         return Examples(*(getattr(self, field.name)[index] for field in fields(self)))
 
     def time_split(self, fraction: float) -> tuple["Examples", "Examples"]:
         """The earlier ``fraction`` (0 to 1) and the later rest; examples of one millisecond stay together."""
         if not len(self):
             return self, self
-        cut_ms = self.time_ms[min(int(fraction * len(self)), len(self) - 1)]
-        return self.at(self.time_ms < cut_ms), self.at(self.time_ms >= cut_ms)
+        return self.cut(self.time_ms[min(int(fraction * len(self)), len(self) - 1)])
+
+    def cut(self, cut_ms: int | np.int64) -> tuple["Examples", "Examples"]:
+        """Those before ``cut_ms`` and those from it on; both share the memory of these."""
+        place = int(np.searchsorted(self.time_ms, cut_ms))
+        return self.at(slice(place)), self.at(slice(place, None))
 
 
 class Left(NamedTuple):
@@ -176,7 +180,9 @@ def collect(
     out.label[:], late, out.converted[:], out.viewed_s[:] = _answers(events, wanted, counts, window_ms)
     kept = counts[wanted]
     if not kept.all():  # else no copy is needed
-        out = out.at(kept)
+        columns = [getattr(out, field.name) for field in fields(out)]
+        del out  # of a long log a GB: column by column, no two copies of all stand at once
+        out = Examples(*[columns.pop(0)[kept] for _ in range(len(columns))])
     left = Left.of(slots[shown] != MISSING, first[shown], outcome[shown])
     return Collected(out, np.flatnonzero(wanted & counts), counts, left, int(late[kept].sum()))
 

@@ -41,10 +41,8 @@ def folds(examples: Examples, count: int) -> Iterator[tuple[Examples, Examples]]
     for at in range(1, count + 1):
         cut_ms = examples.time_ms[min(edges[at], len(examples) - 1)]
         end_ms = examples.time_ms[edges[at + 1]] if edges[at + 1] < len(examples) else np.iinfo(np.int64).max
-        yield (
-            examples.at(examples.time_ms < cut_ms),
-            examples.at((examples.time_ms >= cut_ms) & (examples.time_ms < end_ms)),
-        )
+        before, rest = examples.cut(cut_ms)
+        yield before, rest.cut(end_ms)[0]
 
 
 def spread(metrics: list[Metrics]) -> dict[str, Spread]:

@@ -159,7 +159,8 @@ def prepare(
     """
     events = in_time_order(events, store)
     astray = _astray(events)
-    early, late = events[events["time_ms"] < cut_ms], events[events["time_ms"] >= cut_ms]
+    place = int(np.searchsorted(events["time_ms"], cut_ms))
+    early, late = events[:place], events[place:]
 
     def on(done: int, _: int) -> None:
         if progress is not None:
@@ -167,8 +168,8 @@ def prepare(
 
     rates, learning = RateTable(), learning or Learning()
     first = collect(early, store, catalogue, on, rates, said, learning.window_ms)
-    learnt, recent = first.examples, first.examples.time_ms >= from_ms
-    _require_some(int(recent.sum()), first.left, "to learn from")
+    before, learn = first.examples.cut(from_ms)
+    _require_some(len(learn), first.left, "to learn from")
     still, still_rates = same_rows(store), copy.deepcopy(rates)
     window_ms = learning.window_ms
     followed = collect(late, store, catalogue, lambda done, _: on(len(early) + done, 0), rates, said, window_ms)
@@ -180,8 +181,8 @@ def prepare(
     return Trial(
         catalogue=catalogue,
         items=Items.of(catalogue),
-        before=learnt.at(~recent),
-        learn=learnt.at(recent),
+        before=before,
+        learn=learn,
         frozen=replace(frozen, **told),
         stateful=stateful,
         stream=Stream.of(late, users[late["row"]], followed, learning),

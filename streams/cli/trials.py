@@ -72,8 +72,7 @@ def kuairand_trial(
         late = sum(time_ms >= cut_ms for time_ms in given_ms)
         ends, begins = (datetime.fromtimestamp(ms / 1000, UTC).isoformat() for ms in (max(given_ms), cut_ms))
         require_later(f"{test} begins {begins}, --data ends {ends}", late, len(given_ms), "impressions")
-    log = read(data, later=test, histories=True)
-    return trial_of(log, progress, min(given_ms), cut_ms, share=share)
+    return trial_of(read(data, later=test, histories=True), progress, min(given_ms), cut_ms, share=share)
 
 
 def titles_of(*, wanted: bool) -> "TextOf | None":
@@ -124,6 +123,7 @@ def trial_of(
     cut_ms = split_ms(events, from_ms, share) if cut_ms is None else cut_ms
     split: dict[str, int] = {"from_ms": from_ms, "cut_ms": cut_ms}
     served, said = learning(settings_of()), history_of(log.tones)
+    del log  # half a GB of a million events, where the caller keeps it no more either
     trial = prepare(events, users, store, catalogue, **split, said=said, progress=progress, learning=served)
     _tell_left(trial)
     _tell_lost(trial)

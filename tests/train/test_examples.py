@@ -302,6 +302,8 @@ def test_a_split_by_time_parts_no_moment_and_loses_nothing(fraction: float) -> N
     assert abs(len(early) - 100 * fraction) <= 7
     if len(early) and len(late):
         assert early.time_ms.max() < late.time_ms.min()
+    for name in ("history", "age", "interest", "context"):  # a week's are a GB, which is not to stand twice
+        assert getattr(early, name).base is getattr(late, name).base is getattr(examples, name)
 
 
 def test_no_events_are_no_examples() -> None:

@@ -32,7 +32,7 @@ def newest(settings: "Settings") -> "dict[str, ExperimentReport]":
                 except UNREADABLE as error:
                     whose = (record.key or b"").decode(errors="backslashreplace")
                     told = f"the report of {whose!r} at offset {record.offset} cannot be read: {error}"
-                    screen(stderr=True, soft_wrap=True).print(f"Note: {told}")
+                    _note(told)
                 else:
                     found[one.experiment] = one
         return found
@@ -43,7 +43,7 @@ def newest(settings: "Settings") -> "dict[str, ExperimentReport]":
 def warn_unjudged(settings: "Settings", over: ExperimentSetting) -> None:
     """Tell where the referee did not judge lately what is now ``over``: it heeds a stop before all else that came.
 
-    Whether the reports can be read hinders no stop.
+    Reports that cannot be read hinder no stop, but are told: silence means that it was judged.
     """
     from aiokafka.errors import KafkaError
 
@@ -51,21 +51,20 @@ def warn_unjudged(settings: "Settings", over: ExperimentSetting) -> None:
 
     try:
         found = newest(settings).get(over.experiment)
-    except (KafkaError, MendableError):
+    except (KafkaError, MendableError) as error:
+        _note(f"how far the referee has judged it is not known: {error}")
         return
     mine = found is not None and found.number == over.number
     judged_ms = (found.judged_ms or found.time_ms) if found is not None and mine else over.started_ms
     if judged_ms and over.time_ms - judged_ms > SILENT_MS:  # so much stays unjudged that people are told
         since = f"has judged it up to {moment(judged_ms, '%Y-%m-%d %H:%M')} UTC alone" if mine else "never judged it"
-        screen(stderr=True, soft_wrap=True).print(
-            f"Note: the referee {since}, and what came since stays unjudged; {REFEREE_RUNS}"
-        )
+        _note(f"the referee {since}, and what came since stays unjudged; {REFEREE_RUNS}")
 
 
 def warn_silent(settings: "Settings", found: "ExperimentReport", now_ms: int) -> None:
     """Tell why no newer report may follow: workers let nobody take part in the experiment, or no referee judges it.
 
-    Whether the control topic can be read hinders no report.
+    A control topic that cannot be read hinders no report, but is told: silence means that newer ones follow.
     """
     from aiokafka.errors import KafkaError
 
@@ -74,12 +73,17 @@ def warn_silent(settings: "Settings", found: "ExperimentReport", now_ms: int) ->
     try:
         control = asyncio.run(read_control(settings))
         told = idle(control, found.experiment)
-    except (KafkaError, MendableError):
+    except (KafkaError, MendableError) as error:
+        _note(f"whether workers let people take part in it is not known: {error}")
         told = ""
     if not told and found.is_silent(now_ms):
         told = f"no report since {moment(found.time_ms, '%Y-%m-%d %H:%M')} UTC; {REFEREE_RUNS}"
     if told:
-        screen(stderr=True, soft_wrap=True).print(f"Note: {told}", markup=False)
+        _note(told)
+
+
+def _note(said: str) -> None:
+    screen(stderr=True, soft_wrap=True).print(f"Note: {said}")
 
 
 def idle(control: "Control", name: str) -> str:

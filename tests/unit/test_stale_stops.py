@@ -6,6 +6,7 @@ from typer.testing import CliRunner
 
 from scoring.units import MINUTE_MS
 from streams.cli import app
+from streams.control import Control
 from streams.experiments.registry import start
 from streams.experiments.report import ArmReport, ExperimentReport
 from tests.unit.test_experiment_numbers import Topic, asked
@@ -50,7 +51,7 @@ def stopped(monkeypatch: pytest.MonkeyPatch, found: ExperimentReport | Exception
         (None, 60 * MINUTE_MS, "never judged it"),
         (None, MINUTE_MS, ""),
         (None, None, ""),
-        (TopicAuthorizationFailedError("experiment-reports"), 60 * MINUTE_MS, ""),
+        (TopicAuthorizationFailedError("experiment-reports"), 60 * MINUTE_MS, "is not known: [Error 29]"),
     ],
     ids=["judged long ago", "judged now", "another of its name was", "never judged", "just begun", "a draft", "secret"],
 )
@@ -59,3 +60,16 @@ def test_who_stops_what_no_referee_judged_lately_is_told_what_stays_unjudged(
 ) -> None:
     said = stopped(monkeypatch, found, ago_ms)
     assert (says in said) if says else said == ""
+
+
+def test_a_report_is_shown_though_it_cannot_be_known_whether_newer_ones_follow(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def unread(_settings: object) -> Control:
+        raise TopicAuthorizationFailedError("control")
+
+    monkeypatch.setattr("streams.cli.experiment.newest", lambda _: {"warmth": report(1, 9)})
+    monkeypatch.setattr("streams.cli.experiment.wall_ms", lambda: NOW_MS)
+    monkeypatch.setattr("streams.control.read_control", unread)
+    told = CliRunner().invoke(app, ["experiment", "report", "warmth"])
+    assert told.exit_code == 0
+    assert "no sign that users are split otherwise than meant" in told.stdout
+    assert "whether workers let people take part in it is not known: [Error 29]" in told.stderr

@@ -17,11 +17,12 @@ from aiokafka.structs import ConsumerRecord
 
 from streams.aside import aside
 from streams.connection import librdkafka_options
+from streams.mendable import MendableError
 
 log = structlog.get_logger()
 
-ANSWER_S = 10.0
-"""Long enough for a second connection to a broker that has just answered."""
+ANSWER_S = 40.0
+"""As long as a request of the first connection may take, since the second reads as much, and over the same link."""
 BYTES_MAX = 2 * 1024 * 1024
 """Most bytes of one answer. One that takes longer than a request may (40 s) is given up and asked for again, for ever:
 so each reader needs 53 KB/s. Larger answers are read no faster on loopback (400,000 to 600,000 records/s)."""
@@ -32,6 +33,10 @@ _headers = methodcaller("headers")
 """Gets a message's headers by a call from C. Where a name is not UTF-8, the method leaves an error set. Python raises
 that at once after a call from C, but at some later line after a call from specialised bytecode."""
 Batches = dict[TopicPartition, list[Any]]
+
+
+class UnreadError(MendableError):
+    """Records that aiokafka cannot read, and that came by no second connection in time."""
 
 
 async def fetch(
@@ -48,7 +53,7 @@ async def fetch(
 
     ``committed``: whether the consumer reads only committed records. ``ours``: whether the consumer still reads a
     partition for the caller, asked after waiting; others are not returned, and their position does not change.
-    Raises `UnicodeDecodeError` where librdkafka cannot read the records either.
+    Raises `UnreadError` where librdkafka gets none of the records in time.
     """
     positions: dict[TopicPartition, int] = {}
     for tp in partitions:
@@ -61,7 +66,11 @@ async def fetch(
             consumer.seek(tp, positions[tp])
         read = await aside(_read_apart, bootstrap, positions, max_records or RECORDS_MAX, committed)
         if not read:
-            raise
+            places = ", ".join(f"partition {tp.partition} of {tp.topic} at {at}" for tp, at in positions.items())
+            raise UnreadError(
+                f"{bootstrap} gave nothing within {ANSWER_S:.0f} s over a second connection, for which a header's name "
+                f"calls that is not UTF-8 ({places}); try again. Look closer: salience doctor"
+            ) from None
         batches = {tp: records for tp, records in read.items() if ours(tp)}
         for tp, records in batches.items():
             consumer.seek(tp, records[-1].offset + 1)
@@ -78,6 +87,7 @@ def _read_apart(bootstrap: str, positions: Mapping[TopicPartition, int], most: i
         "enable.auto.commit": False,
         "auto.offset.reset": "error",
         "isolation.level": "read_committed" if committed else "read_uncommitted",
+        "fetch.max.bytes": BYTES_MAX,  # its own 50 MB would not come in time over a slow link
         "log_level": 2,
     }
     consumer = Consumer({**librdkafka_options(bootstrap), **options})

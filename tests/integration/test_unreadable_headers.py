@@ -8,8 +8,10 @@ import pytest
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
 from deploy.brokers import Broker
+from streams import fetching
 from streams.connection import aiokafka_options
 from streams.fetching import fetch
+from streams.mendable import MendableError
 from streams.reading import read_topic
 from streams.wire import encode_json
 from tests.builders import click
@@ -94,6 +96,21 @@ def test_commands_read_a_topic_to_its_end(bootstrap: str, topic_prefix: str, tmp
         return [each.key async for records in read_topic(bootstrap, clicks) for each in records]
 
     assert asyncio.run(scenario()) == [b"a", b"b", b"c"]
+
+
+def test_records_that_a_slow_link_does_not_bring_in_time_end_a_command_with_a_message(
+    bootstrap: str, topic_prefix: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def scenario() -> None:
+        Shop.open(bootstrap, topic_prefix, tmp_path)
+        clicks = topic_prefix + "clicks"
+        await send_unreadable(bootstrap, clicks, 0, [record("a")], unreadable=0)
+        with pytest.raises(MendableError, match=f"partition 0 of {clicks} at 0.*try again"):
+            async for _ in read_topic(bootstrap, clicks):
+                pass
+
+    monkeypatch.setattr(fetching, "ANSWER_S", 0.0)
+    asyncio.run(scenario())
 
 
 def test_a_view_holds_the_placement_and_goes_on(bootstrap: str, topic_prefix: str) -> None:

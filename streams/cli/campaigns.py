@@ -1,13 +1,12 @@
 """``salience campaigns``: impressions, spending and returns of each campaign."""
 
-import asyncio
 from typing import TYPE_CHECKING, Annotated
 
 import msgspec
 import typer
 
 from scoring.units import DAY_MS
-from streams.cli.options import Bootstrap, Json, Prefix, answer, settings_of
+from streams.cli.options import Bootstrap, Json, Prefix, answer, asked, settings_of
 from streams.cli.screen import Table, left_out, moment, screen
 from streams.topics import CAMPAIGN_METRICS
 from streams.wire import UNREADABLE, CampaignMetrics
@@ -39,7 +38,7 @@ def campaigns(
     from streams.campaigns import campaigns as summed
 
     settings = settings_of(bootstrap=bootstrap, topic_prefix=prefix)
-    told, unreadable = asyncio.run(_read(settings.bootstrap, settings.topic_prefix))
+    told, unreadable = asked(_read(settings.bootstrap, settings.topic_prefix))
     found = summed(told, by_arm=by_arm)
     left_out(unreadable, settings.topic_prefix + CAMPAIGN_METRICS)
     if as_json:

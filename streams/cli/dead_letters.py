@@ -1,6 +1,5 @@
 """``salience dead-letters``: records that could not be read, why, and how to send them back."""
 
-import asyncio
 import base64
 import json
 from collections import Counter, deque
@@ -11,7 +10,7 @@ import typer
 
 from streams.cli.ending import undone_when_told_to_end
 from streams.cli.failing import fail
-from streams.cli.options import Bootstrap, Json, Prefix, settings_of
+from streams.cli.options import Bootstrap, Json, Prefix, asked, settings_of
 from streams.cli.screen import Table, screen
 
 if TYPE_CHECKING:
@@ -52,7 +51,7 @@ def list_(
             kinds[letter.told("topic"), letter.told("stage"), letter.told("error")] += 1
         return await noted(settings)
 
-    sent = asyncio.run(look())
+    sent = asked(look())
     if as_json:
         told = [_object(letter, sent, whole=False) for letter in kept]
         by_kind = [{"topic": t, "stage": s, "error": e, "count": count} for (t, s, e), count in kinds.most_common()]
@@ -86,7 +85,7 @@ def show(
         found = [each async for each in read(settings, Filter(names=[letter]))]
         return (found[0] if found else None), await noted(settings)
 
-    found, sent = asyncio.run(look())
+    found, sent = asked(look())
     if found is None:
         fail(f"There is no letter {letter}. Those that are there: salience dead-letters list")
     told = _object(found, sent, whole=True)
@@ -133,7 +132,7 @@ def requeue(
     wanted = _filter(stage, error, topic, letters or ())
     settings = settings_of(bootstrap=bootstrap, topic_prefix=prefix)
     with undone_when_told_to_end():  # a transaction that is left open would hold lanes back
-        done = asyncio.run(send_back(settings, wanted, dry_run=dry_run))
+        done = asked(send_back(settings, wanted, dry_run=dry_run))
     for name, why in done.refused.items():
         typer.echo(f"{name} is not sent back: {why}", err=True)
     left = f", {len(done.refused):,} not" if done.refused else ""

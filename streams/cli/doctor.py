@@ -3,7 +3,7 @@
 import typer
 
 from streams.cli.options import Bootstrap, Json, Model, Prefix, answer, settings_of
-from streams.cli.screen import Table, coloured, screen
+from streams.cli.screen import Table, asking, coloured, screen
 
 
 def doctor(bootstrap: Bootstrap = None, prefix: Prefix = None, model: Model = None, as_json: Json = False) -> None:
@@ -14,7 +14,11 @@ def doctor(bootstrap: Bootstrap = None, prefix: Prefix = None, model: Model = No
     from streams.checkup import checkup
 
     settings = settings_of(bootstrap=bootstrap, topic_prefix=prefix, model=model)
-    checks = list(checkup(settings))
+    checks = []
+    with asking() as now:
+        for check in checkup(settings):
+            checks.append(check)
+            now(f"Asking brokers, after {check.name}")
     healthy = all(check.ok for check in checks)
     if as_json:
         answer({"ok": healthy, "checks": checks})

@@ -10,7 +10,7 @@ import typer
 from streams.cli.ending import until_told
 from streams.cli.experiment_report import REFEREE_RUNS, idle, newest, show, warn_silent, warn_unjudged
 from streams.cli.failing import fail
-from streams.cli.options import Bootstrap, Json, LogJson, PagesPort, Prefix, answer, control_of, settings_of
+from streams.cli.options import Bootstrap, Json, LogJson, PagesPort, Prefix, answer, asked, control_of, settings_of
 from streams.cli.screen import Table, percent, screen
 from streams.clock import wall_ms
 from streams.control_wire import Allocation, ExperimentSetting
@@ -103,7 +103,7 @@ def create(
     from streams.models.desk import begin_anew, tried
 
     settings = settings_of(bootstrap=bootstrap, topic_prefix=prefix)
-    asked = partial(
+    draft = partial(
         registry.create,
         name=arms.named("NAME", name),
         arms=arms.arms(arm),
@@ -115,11 +115,11 @@ def create(
         interleaved=interleave,
     )
     control = control_of(settings)
-    made = asked(control.all(ExperimentSetting), time_ms=wall_ms())
+    made = draft(control.all(ExperimentSetting), time_ms=wall_ms())
     _check_models(made, registry.objections(made, control))
-    asyncio.run(tried(settings, control, models_of([made])))
-    asyncio.run(begin_anew(settings, models_of([made])))
-    _tell(_written(settings, partial(asked, time_ms=made.time_ms), made), as_json)
+    asked(tried(settings, control, models_of([made])), "Trying the models")
+    asked(begin_anew(settings, models_of([made])))
+    _tell(_written(settings, partial(draft, time_ms=made.time_ms), made), as_json)
 
 
 @app.command(epilog="Example: salience experiment start warmth --ramp 0.1")
@@ -318,7 +318,7 @@ def _alter(
 def _write(settings: "Settings", messages: Sequence[ExperimentSetting], gone: Sequence[ExperimentSetting] = ()) -> None:
     from streams.control import publish
 
-    asyncio.run(publish(settings, messages, gone))
+    asked(publish(settings, messages, gone))
 
 
 def _tell(setting: ExperimentSetting, as_json: bool) -> None:

@@ -1,9 +1,9 @@
 """What ``salience experiment`` tells of reports: reads them off their topic, and shows one to people."""
 
-import asyncio
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from streams.cli.options import asked, control_of
 from streams.cli.screen import Table, coloured, moment, percent, screen
 from streams.control_wire import ExperimentSetting
 from streams.mendable import MendableError
@@ -37,7 +37,7 @@ def newest(settings: "Settings") -> "dict[str, ExperimentReport]":
                     found[one.experiment] = one
         return found
 
-    return asyncio.run(read())
+    return asked(read())
 
 
 def warn_unjudged(settings: "Settings", over: ExperimentSetting) -> None:
@@ -68,10 +68,8 @@ def warn_silent(settings: "Settings", found: "ExperimentReport", now_ms: int) ->
     """
     from aiokafka.errors import KafkaError
 
-    from streams.control import read_control
-
     try:
-        control = asyncio.run(read_control(settings))
+        control = control_of(settings)
         told = idle(control, found.experiment)
     except (KafkaError, MendableError) as error:
         _note(f"whether workers let people take part in it is not known: {error}")

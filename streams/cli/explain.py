@@ -10,7 +10,7 @@ import typer
 from rich.console import Console
 
 from streams.cli.failing import fail
-from streams.cli.options import Bootstrap, Json, Model, Prefix, answer, as_text, settings_of
+from streams.cli.options import Bootstrap, Json, Model, Prefix, answer, as_text, asked, settings_of
 from streams.cli.screen import Table, coloured, moment, reading, screen
 from streams.control_wire import PushedModel
 from streams.topics import DECISIONS
@@ -55,7 +55,7 @@ def explain(
     except ValueError as error:
         fail(none + str(error))
     other = decision.other.model if decision.other is not None else None
-    engine = asyncio.run(_engine(settings, decision.versions["model"], other))
+    engine = asked(_engine(settings, decision.versions["model"], other), "Reading ads")
     try:
         result = recompute(decision, engine)
     except ValueError as error:

@@ -1,6 +1,5 @@
 """``salience lanes``: what lanes hold, and how they adopt recreated topics."""
 
-import asyncio
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -8,7 +7,7 @@ import typer
 from rich.console import RenderableType
 
 from streams.cli.failing import fail
-from streams.cli.options import Bootstrap, Group, Json, Prefix, answer, settings_of
+from streams.cli.options import Bootstrap, Group, Json, Prefix, answer, asked, settings_of
 from streams.cli.screen import Table, coloured, screen
 from streams.topics import CHANGELOG
 from streams.wire import LANE_KEY, UNREADABLE, LaneRow
@@ -34,7 +33,7 @@ def show(bootstrap: Bootstrap = None, prefix: Prefix = None, as_json: Json = Fal
         last = await newest(settings.bootstrap, settings.topic_prefix + CHANGELOG, LANE_KEY)
         return {lane: _row(record) for lane, record in sorted(last.items())}
 
-    lanes = asyncio.run(read())
+    lanes = asked(read())
     if as_json:
         answer({str(lane): row for lane, row in lanes.items()})
     else:
@@ -91,7 +90,7 @@ def adopt(bootstrap: Bootstrap = None, prefix: Prefix = None, group: Group = Non
     from streams.lanes.adopt import adopt as adopt_topics
 
     settings = settings_of(bootstrap=bootstrap, topic_prefix=prefix, group=group)
-    adopted = asyncio.run(adopt_topics(settings))
+    adopted = asked(adopt_topics(settings))
     if as_json:
         answer({"adopted": adopted})
         return

@@ -1,6 +1,5 @@
 """``salience model``: push models, try them beside the live one, promote and roll back, without a restart."""
 
-import asyncio
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -9,7 +8,7 @@ import msgspec
 import typer
 
 from streams.cli.failing import fail
-from streams.cli.options import Bootstrap, Json, Prefix, answer, control_of, settings_of
+from streams.cli.options import Bootstrap, Json, Prefix, answer, asked, control_of, settings_of
 from streams.cli.screen import Table, percent, screen
 from streams.clock import wall_ms
 from streams.control_wire import ExperimentSetting, ModelRoles, ModelStatus, PushedModel
@@ -86,7 +85,7 @@ def push(
     from streams.models.desk import push as push_model
 
     settings = settings_of(bootstrap=bootstrap, topic_prefix=prefix)
-    pushed = asyncio.run(push_model(settings, directory))
+    pushed = asked(push_model(settings, directory), "Trying the model, asking brokers")
     if as_json:
         answer({"model": pushed.model, "bytes": pushed.bytes, "parity": pushed.parity, "score_ms": pushed.score_ms})
     else:
@@ -168,7 +167,7 @@ def promote(
     pushed = _pushed(control, version)
     limits = Limits(outcomes_min, clicks_min, miscalibrated_max, worse_max)
     record = _record(control, version)
-    found = [*asyncio.run(parity(settings, pushed)), *objections(pushed, record, limits)]
+    found = [*asked(parity(settings, pushed), "Trying the model, asking brokers"), *objections(pushed, record, limits)]
     if found and not force:
         told = "\n  ".join(found)
         fail(f"{version} is not promoted:\n  {told}\nIf it must be: --force --reason '...'")
@@ -196,7 +195,7 @@ def remove(version: Version, bootstrap: Bootstrap = None, prefix: Prefix = None,
     from streams.models.desk import remove as remove_model
 
     settings = settings_of(bootstrap=bootstrap, topic_prefix=prefix)
-    asyncio.run(remove_model(settings, version))
+    asked(remove_model(settings, version))
     if as_json:
         answer({"removed": version})
     else:
@@ -216,10 +215,10 @@ def _change(
     from streams.models.roles import roles_of, roles_told, settled
 
     def write(messages: Sequence[ModelRoles], gone: Sequence[ModelRoles]) -> None:
-        asyncio.run(publish(settings, messages, gone))
+        asked(publish(settings, messages, gone))
 
     made = change(roles_told(control))
-    asyncio.run(begin_anew(settings, roles_of(made, ()).versions))
+    asked(begin_anew(settings, roles_of(made, ()).versions))
     roles = settled(made, lambda: control_of(settings), write)
     if as_json:
         answer(msgspec.to_builtins(roles) | more)

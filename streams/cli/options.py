@@ -1,20 +1,25 @@
 """Options that many commands share, the settings that they make, and the answer as JSON."""
 
 import json
+from collections.abc import Coroutine
 from operator import methodcaller
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import msgspec
 import typer
 
 from streams.cli.failing import fail
+from streams.cli.screen import asking
 
 if TYPE_CHECKING:
     from pydantic_core import ErrorDetails
 
     from streams.control import Control
     from streams.settings import Settings
+
+
+T = TypeVar("T")
 
 
 def _brokers(given: str) -> str:
@@ -138,11 +143,17 @@ def _told(problem: "ErrorDetails") -> str:
 
 def control_of(settings: "Settings") -> "Control":
     """What the control topic says now."""
-    import asyncio
-
     from streams.control import read_control
 
-    return asyncio.run(read_control(settings))
+    return asked(read_control(settings))
+
+
+def asked(work: Coroutine[Any, Any, T], what: str = "Asking brokers") -> T:
+    """Run ``work``; on a terminal it is shown meanwhile."""
+    import asyncio
+
+    with asking(what):
+        return asyncio.run(work)
 
 
 def answer(told: object) -> None:

@@ -8,7 +8,7 @@ import msgspec
 import typer
 
 from streams.cli.failing import fail
-from streams.cli.options import Bootstrap, Json, Prefix, answer, as_text, settings_of
+from streams.cli.options import Bootstrap, Json, Prefix, answer, as_text, asked, settings_of
 from streams.cli.screen import Table, moment, reading, screen
 from streams.clock import wall_ms
 from streams.control_wire import Consent, ControlMessage, Erasure
@@ -139,7 +139,7 @@ def prune(bootstrap: Bootstrap = None, prefix: Prefix = None, as_json: Json = Fa
     from streams.privacy.pruning import prune as take_back
 
     settings = settings_of(bootstrap=bootstrap, topic_prefix=prefix)
-    count = asyncio.run(take_back(settings, wall_ms() - settings.erased_kept_ms))
+    count = asked(take_back(settings, wall_ms() - settings.erased_kept_ms))
     typer.echo(f'{{"taken_back":{count}}}' if as_json else f"{count} erasure requests taken back.")
 
 
@@ -168,7 +168,7 @@ def _publish(settings: "Settings", messages: "Sequence[ControlMessage]", *, as_j
         except ValueError as error:
             fail(error)
     partitions_of(settings.bootstrap, settings.topic_prefix + CONTROL)  # before a producer waits for a missing topic
-    offsets = asyncio.run(publish(settings, messages))
+    offsets = asked(publish(settings, messages))
     if as_json:
         answer({"offsets": offsets})
     else:

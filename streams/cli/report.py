@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.progress import Progress
 
 from streams.cli.failing import fail, writing
 from streams.cli.options import Bootstrap, Json, Prefix, answer, settings_of
-from streams.cli.screen import screen
+from streams.cli.screen import screen, spinner
 from streams.clock import wall_ms
 
 if TYPE_CHECKING:
@@ -77,9 +77,7 @@ def report(
     with writing(out, A_FILE):
         out.parent.mkdir(parents=True, exist_ok=True)  # before the log is read, which may take minutes
     try:
-        with Progress(
-            SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn(), console=console, transient=True
-        ) as progress:
+        with spinner(console) as progress:
             source = _gather(gatherer, log, settings, progress)
             progress.add_task("Counting and drawing")
             found = report_of(gatherer.gathered(), source)

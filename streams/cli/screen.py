@@ -10,7 +10,15 @@ from typing import Any
 
 from rich import table
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    SpinnerColumn,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+)
 from rich.text import Text
 
 _OBEYED_OR_UNSEEN = re.compile(
@@ -124,6 +132,24 @@ def bars(console: Console, **how: Any) -> Progress:
     """A bar for each task: how much of how much is done, and since when it runs."""
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     return Progress(*columns, console=console, **how)
+
+
+def spinner(console: Console, **how: Any) -> Progress:
+    """What is done, and since when, where nobody knows how much there is; it is gone in the end."""
+    columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
+    return Progress(*columns, console=console, transient=True, **how)
+
+
+@contextmanager
+def asking(what: str = "Asking brokers") -> Iterator[Callable[[str], None]]:
+    """Show on a terminal what the block does, and since when, until it is told what it does now.
+
+    A command asks dozens of questions, each a round trip or more: over a slow link it would be silent for a minute.
+    """
+    people = screen(stderr=True)
+    with spinner(people, disable=not people.is_terminal) as shown:
+        task = shown.add_task(what)
+        yield lambda now: shown.update(task, description=now)
 
 
 @contextmanager

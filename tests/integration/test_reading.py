@@ -253,6 +253,22 @@ def test_people_at_a_terminal_see_which_topic_is_read_for_privacy_and_others_do_
     json.loads(machines.stdout)
 
 
+@pytest.mark.parametrize("command", [["experiment", "list"], ["lanes", "show"], ["doctor"]])
+def test_people_at_a_terminal_see_that_brokers_are_asked_and_machines_are_told_the_same(
+    shop: Broker, command: list[str]
+) -> None:
+    """Over a slow link a command is silent for a minute, and looks like one that hangs."""
+
+    def asked(terminal: bool) -> Result:
+        at = ["--bootstrap", shop.bootstrap, "--prefix", PREFIX, "--json"]
+        return CliRunner().invoke(app, [*command, *at], env={"FORCE_COLOR": "1" if terminal else None})
+
+    seen, unseen = asked(terminal=True), asked(terminal=False)
+    assert "Asking brokers" in seen.stderr
+    assert "Asking brokers" not in unseen.stderr
+    assert json.loads(seen.stdout) == json.loads(unseen.stdout)
+
+
 def test_what_a_command_logs_stands_on_stderr_and_not_among_what_machines_are_told(shop: Broker) -> None:
     told = CliRunner().invoke(app, ["experiment", "list", "--bootstrap", shop.bootstrap, "--prefix", PREFIX, "--json"])
     assert json.loads(told.stdout) == {}

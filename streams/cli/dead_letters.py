@@ -2,8 +2,9 @@
 
 import base64
 import json
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Collection
+from heapq import heappop, heappush
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -42,16 +43,20 @@ def list_(
 
     wanted = _filter(stage, error, topic)
     settings = settings_of(bootstrap=bootstrap, topic_prefix=prefix)
-    kept: deque[Letter] = deque(maxlen=limit)
+    newest: list[tuple[int, int, int, Letter]] = []
+    """A heap, by time: of its partitions, which comes first depends on the brokers."""
     kinds: Counter[tuple[str, str, str]] = Counter()
 
     async def look() -> set[str]:
         async for letter in read(settings, wanted):
-            kept.append(letter)
+            heappush(newest, (letter.timestamp_ms, letter.partition, letter.offset, letter))
+            if len(newest) > limit:
+                heappop(newest)
             kinds[letter.told("topic"), letter.told("stage"), letter.told("error")] += 1
         return await noted(settings)
 
     sent = asked(look())
+    kept = [letter for *_, letter in sorted(newest)]
     if as_json:
         told = [_object(letter, sent, whole=False) for letter in kept]
         by_kind = [{"topic": t, "stage": s, "error": e, "count": count} for (t, s, e), count in kinds.most_common()]

@@ -1,13 +1,16 @@
 """Letters read back from their topic: what they say, which are chosen, and which are not sent back."""
 
 import asyncio
+import json
 import tracemalloc
 from collections.abc import AsyncIterator
 from dataclasses import replace
 
 import pytest
+from typer.testing import CliRunner
 
 from streams import dead_letters
+from streams.cli import app
 from streams.control import Control
 from streams.dead_letters import NOTE, REQUEUED, REQUEUES_MAX, Filter, Letter, letter_of, refusal, requeue
 from streams.letters import LETTER_BYTES_MAX, PREFIX, TRUNCATED, letter
@@ -47,6 +50,25 @@ def test_what_a_producer_says_in_headers_named_like_ours_is_not_said_of_its_lett
     assert found.origin.keys() == read_back().origin.keys()
     assert found.told("topic") == "shop-clicks"
     assert not found.truncated
+
+
+def test_the_last_letters_are_listed_oldest_first_whichever_partition_is_read_first(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    sent_ms = {(1, 0): 30, (1, 1): 40, (0, 7): 10, (0, 8): 50, (2, 0): 20}
+
+    async def read(*_: object) -> AsyncIterator[Letter]:
+        for (partition, offset), time_ms in sent_ms.items():
+            yield replace(read_back(), partition=partition, offset=offset, timestamp_ms=time_ms)
+
+    async def noted(*_: object) -> set[str]:
+        return set()
+
+    monkeypatch.setattr(dead_letters, "read", read)
+    monkeypatch.setattr(dead_letters, "noted", noted)
+    told = CliRunner().invoke(app, ["dead-letters", "list", "--limit", "3", "--json"])
+    assert [each["letter"] for each in json.loads(told.stdout)["letters"]] == ["1:0", "1:1", "0:8"]
+    assert json.loads(told.stdout)["total"] == 5
 
 
 def test_a_note_is_no_letter() -> None:

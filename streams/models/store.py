@@ -29,6 +29,7 @@ from scoring.manifest import (
 from streams.connection import aiokafka_options
 from streams.control_wire import PushedModel
 from streams.decode import Record
+from streams.leaving import sending
 from streams.models.pushed import AGAIN, manifest_of, told_manifest
 from streams.models.trial import RefusedModelError, try_model
 from streams.reading import MissingTopicError, read_topic
@@ -134,9 +135,8 @@ class Parts:
 async def send(settings: Settings, parts: Mapping[bytes, bytes | None]) -> None:
     """Write parts, or tombstones for them; done when all are delivered."""
     topic = settings.topic_prefix + MODELS
-    async with AIOKafkaProducer(acks="all", **aiokafka_options(settings.bootstrap)) as producer:
-        for delivery in [await producer.send(topic, value, key=key, partition=0) for key, value in parts.items()]:
-            await delivery
+    async with sending(AIOKafkaProducer(acks="all", **aiokafka_options(settings.bootstrap))) as producer:
+        await asyncio.gather(*[await producer.send(topic, value, key=key, partition=0) for key, value in parts.items()])
 
 
 async def fetch(settings: Settings, pushed: PushedModel, into: Path) -> Path:

@@ -8,16 +8,20 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from aiokafka import AIOKafkaProducer
 
 from deploy.brokers import Broker
 from scoring.manifest import ModelError
+from streams import topic_admin
 from streams.control import publish, read_control
 from streams.control_wire import PushedModel
-from streams.models import desk
+from streams.models import desk, store
 from streams.models.roles import RolesError, roles_told, with_canary
 from streams.models.store import fetch
+from streams.reading import read_topic
+from streams.settings import Settings
 from tests.builders import START_MS
-from tests.integration.lanes import Shop, play, shop_on
+from tests.integration.lanes import DEADLINE_S, Shop, play, shop_on
 from tests.integration.test_experiments import salience
 from tests.integration.test_models import push_unseen
 from tests.models import toy_model
@@ -137,3 +141,28 @@ def test_who_pushes_a_model_whose_files_are_just_removed_is_told(
             await desk.push(shop.settings, namesake)
 
     play(scenario)
+
+
+def test_files_that_are_delivered_are_sent_though_the_broker_answers_no_farewell(
+    embedded: Broker, topic_prefix: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    topic_admin.create(embedded.bootstrap, 1, prefix=topic_prefix)
+    settings = Settings(bootstrap=embedded.bootstrap, topic_prefix=topic_prefix, guarantee="at_least_once")
+    stop = AIOKafkaProducer.stop
+
+    async def unanswered(producer: AIOKafkaProducer) -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            await stop(producer)
+
+    async def scenario() -> list[bytes | None]:
+        monkeypatch.setattr(AIOKafkaProducer, "stop", unanswered)
+        async with asyncio.timeout(DEADLINE_S):
+            await store.send(settings, dict.fromkeys((b"a/0", b"b/0"), b"part"))
+        return [
+            each.key async for records in read_topic(settings.bootstrap, f"{topic_prefix}models") for each in records
+        ]
+
+    monkeypatch.setattr("streams.leaving.FAREWELL_S", 0.1)
+    assert asyncio.run(scenario()) == [b"a/0", b"b/0"]

@@ -2,14 +2,18 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from scoring.engine import Engine
+from scoring.events import Source
+from scoring.rows import RowStore
 from scoring.units import DAY_MS, HOUR_MS
 from streams.clock import wall_ms
+from streams.decode import decode
 from streams.lanes.snapshots import Snapshots, holds
-from streams.privacy.consent import ERASED_KEY, watermark_key
-from streams.privacy.guests import Guests, guest_key
+from streams.privacy.consent import ERASED_KEY, Gate, watermark_key
+from streams.privacy.guests import Guests, guest_key, unremembered
 from streams.privacy.held import Search
 from streams.settings import Settings
 from tests.builders import START_MS, Record, click, record, records
@@ -90,3 +94,31 @@ def test_a_guest_is_found_by_who_looks_for_what_is_held_of_a_person(engine: Engi
     assert holds(kept.path(0), [b"no"])
     assert not holds(kept.path(0), [b"yes"])
     assert Guests.restore(kept.load(0, 0, 9).parts).until_ms == bench.state.guests.until_ms
+
+
+def test_a_guest_is_placed_for_their_newest_event_where_they_were_last_known_to_be() -> None:
+    later_ms, store = START_MS + HOUR_MS, RowStore()
+    told = records([click("no", time_ms=later_ms, surface="home"), click("no", "ad-2", START_MS)])
+    clicks = np.full(2, Source.CLICK, dtype=np.uint8)
+    gate = Gate(presumed=False)
+    decoded = decode(told, clicks, store, latest_ms=later_ms, belongs_here=lambda _: True, gate=gate)
+    users, rows = unremembered(decoded, store)
+    assert users == [b"no"]
+    assert rows["time_ms"].tolist() == [later_ms]
+    assert rows["surface"].tolist() == [decoded.told["surface"].max()] != [0]
+    assert rows["offset"].tolist() == [[-1, 1]]
+
+
+def test_an_event_without_consent_replaces_no_placement_of_later_or_agreed_events(engine: Engine) -> None:
+    bench = Bench(engine, presumed=False)
+    later_ms = START_MS + HOUR_MS
+    agreed = record(click("user", time_ms=later_ms, consent=True), 0)
+    together = [agreed, record(click("user", "ad-2", later_ms + 1), 1)]
+    (message,) = bench.run(together, later_ms).messages["placements"]
+    assert message.key == b"user"
+    assert not Guests.restore(bench.changelog).until_ms
+    assert not placements(bench.run([record(click("user", "ad-3"), 2, timestamp=later_ms)], later_ms))
+    for offset in (3, 4):  # of two that end together the later counts
+        at_once = record(click("user", f"ad-{offset}", later_ms), offset)
+        assert placements(bench.run([at_once], later_ms)).keys() == {b"user"}
+    assert Guests.restore(bench.changelog).until_ms.keys() == {b"user"}

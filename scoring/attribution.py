@@ -51,6 +51,11 @@ class Attribution:
     half_life_ms: int = 2 * DAY_MS
 
     @property
+    def longest_ms(self) -> int:
+        """The longest time between an ad that was shown and a purchase that is owed to it."""
+        return max(self.usual_ms, *self.campaigns.values(), 0)
+
+    @property
     def learns(self) -> bool:
         """Whether any purchases are spread as learned."""
         return "learned" in (self.spread, *self.spreads.values())

@@ -114,9 +114,9 @@ class Calibrator:
         self.learned, self._examined = layer.learned, others.examined(layer.examination)
         self._people = layer.people
         new = self.rates.follow(catalogue)
-        if len(new):
-            self._lift = np.append(self._lift, np.zeros(len(new), dtype=np.float32))
-            self._evidence = np.append(self._evidence, no_evidence(new.shape))
+        if more := len(catalogue) - len(self._lift):
+            self._lift = np.append(self._lift, np.zeros(more, dtype=np.float32))
+            self._evidence = np.append(self._evidence, no_evidence((more,)))
         touched = np.array([*layer.lifts.touched | others.news()], dtype=np.uint64)
         slots = catalogue.slots_of(touched)
         slots = slots[slots >= 0]

@@ -22,6 +22,7 @@ from scoring.features import (
 from scoring.ids import EMPTY, MISSING, IdMap, id64, id64s
 from scoring.text import WIDE_DIM, TextOf
 from scoring.tones import ToneTable
+from scoring.units import DAY_MS
 from scoring.value import BID_TYPES
 
 Vectors = npt.NDArray[np.float32]
@@ -33,8 +34,10 @@ FOREVER_MS = np.iinfo(np.int64).max
 BID_TIE = 1e-3
 """Weight of the log bid beside the cosine: just enough to order ads for a person about whom nothing is known."""
 ADS_MAX = 1_000_000
-"""Ads a worker holds, ended ones included: 0.8 GB at D = 32, 0.3 GB more while rules or spent budgets bar some of them,
+"""Ads a worker holds, ended ones included: 1.7 GB at D = 32, 0.3 GB more while rules or spent budgets bar some of them,
 and 2 GB more with vectors of their titles."""
+WITHDRAWN_KEPT_MS = 30 * DAY_MS
+"""How long a withdrawn ad keeps its slot, at the least: as long as the longest cap looks back."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +112,7 @@ _COLUMNS: dict[str, tuple[Any, tuple[int, ...]]] = {
     "start_ms": (np.int64, ()),
     "end_ms": (np.int64, ()),
     "active": (np.bool_, ()),
+    "withdrawn_ms": (np.int64, ()),  # 0: it is not withdrawn
     "features": (np.float32, (FEATURE_DIM,)),
     "tokens": (np.uint64, (TOKENS_MAX,)),
     "dense": (np.float32, (DENSE_DIM,)),
@@ -120,7 +124,10 @@ _OF_BUDGETS = "campaign", "budget_micros", "active", "end_ms"
 
 @dataclass
 class Catalogue:
-    """Slot map and columns. A withdrawn ad keeps its slot: histories still refer to it.
+    """Slot map and columns. A withdrawn ad keeps its slot for ``kept_ms``: histories still refer to it.
+
+    Then a new ad may take it: there are as many slots as ads that are there, or were within that time. The clock is the
+    newest time that was told; without times every slot is kept. ``gone`` counts ads whose slot others have taken.
 
     ``names`` and ``campaigns`` repeat the ids of ads and campaigns by slot. Through `Entry` and `Content` each ad of a
     placement would cost four reads of memory outside the processor's cache instead of one.
@@ -142,11 +149,14 @@ class Catalogue:
     titles: TextOf | None = None
     tones: ToneTable = field(default_factory=ToneTable)
     budget_ms: dict[int, int] = field(default_factory=dict)
+    kept_ms: int = WITHDRAWN_KEPT_MS
+    gone: int = 0
 
     def __post_init__(self) -> None:
         self._slots = IdMap()
         self._shelf: Shelf | None = None
         self._shelf_version = -1
+        self._now_ms = 0
         self._open: tuple[Shelf, Bools, Shelf] | None = None
         self._tone: Vectors = self.tones.of(np.zeros(0, dtype=np.uint64))
         self._tone_version = -1, -1
@@ -192,17 +202,21 @@ class Catalogue:
         times, entries = _times(told_ms, len(entries))[last], [entries[at] for at in last]
         ids = np.array([id64(entry.content.item_id) for entry in entries], dtype=np.uint64)
         slots = self._slots.get(ids)
-        self._check(entries, ids, slots)
+        left = np.flatnonzero((self.withdrawn_ms > 0) & (self.withdrawn_ms <= self._now_ms - self.kept_ms))
+        again = np.setdiff1d(left, slots)[: (slots == MISSING).sum()]
+        self._check(entries, ids, slots, len(again))
         tokens = np.stack([token_ids(entry.content) for entry in entries])
         dense = self._dense(entries)
         learned = self.encode(tokens, dense)
         new = np.flatnonzero(slots == MISSING)
-        slots[new] = len(self.entries) + np.arange(len(new))
+        self._forget(again)
+        slots[new] = np.append(again, len(self.entries) + np.arange(len(new) - len(again)))
         for place in new.tolist():
             self._slots.set(int(ids[place]), int(slots[place]))
-            self.entries.append(entries[place])
-            self.names.append(entries[place].content.item_id)
-            self.campaigns.append("")
+        added = [entries[place] for place in new[len(again) :].tolist()]
+        self.entries += added
+        for names in (self.names, self.campaigns):
+            names.extend([""] * len(added))
         self._reserve(len(self.entries))
         values = {
             "ad": ids,
@@ -218,6 +232,7 @@ class Catalogue:
             "start_ms": [entry.start_ms for entry in entries],
             "end_ms": [FOREVER_MS if entry.end_ms is None else entry.end_ms for entry in entries],
             "active": [entry.active and entry.budget_micros != 0 for entry in entries],
+            "withdrawn_ms": 0,
             "features": np.stack([feature_vector(entry.content) for entry in entries]),
             "tokens": tokens,
             "dense": dense,
@@ -226,8 +241,18 @@ class Catalogue:
         }
         self._write(slots, values, times)
         for slot, entry in zip(slots.tolist(), entries, strict=True):
-            self.entries[slot] = entry
+            self.entries[slot], self.names[slot] = entry, entry.content.item_id
             self.campaigns[slot] = entry.campaign_id
+
+    def _forget(self, slots: Ints) -> None:
+        """Make the rows in ``slots`` as if there had never been an ad, for others to take them."""
+        self._slots.drop(self.ad[slots])
+        for column in self._columns.values():
+            column[slots] = 0
+        self.gone += len(slots)
+        if len(slots) and len(self.budget_ms) > 2 * len(self):
+            held = set(self.campaign.tolist())
+            self.budget_ms = {campaign: ms for campaign, ms in self.budget_ms.items() if campaign in held}
 
     def _write(self, slots: Ints, values: Mapping[str, Any], told_ms: Ints) -> None:
         """Set columns of the ads in ``slots [N]``, as of ``told_ms [N]``; notes whose budget that changes."""
@@ -238,6 +263,7 @@ class Catalogue:
         changed = np.any([old != new for old, new in zip(before, after, strict=True)], axis=0)
         for campaigns in (before[0], after[0]):  # also of the campaign that an ad leaves
             self.budget_ms.update(zip(campaigns[changed].tolist(), told_ms[changed].tolist(), strict=True))
+        self._now_ms = max(self._now_ms, int(told_ms.max()))
         self.version += 1
 
     def _dense(self, entries: Sequence[Entry]) -> Vectors:
@@ -281,18 +307,18 @@ class Catalogue:
                 self.broken[column] = f"it does not encode an ad: {error}"
         return out
 
-    def _check(self, entries: list[Entry], ids: Ids, slots: Ints) -> None:
+    def _check(self, entries: list[Entry], ids: Ids, slots: Ints, free: int) -> None:
         new_ids: dict[int, str] = {}
         for entry, number, slot in zip(entries, ids.tolist(), slots.tolist(), strict=True):
             name = entry.content.item_id
             held = new_ids.setdefault(number, name) if slot == MISSING else self.entries[slot].content.item_id
             if held != name:
                 raise CatalogueError(f"ads {name!r} and {held!r} have one 64-bit id; rename one")
-        new = int((slots == MISSING).sum())
-        if len(self.entries) + new > self.ads_max:
+        ads = len(self) + int((slots == MISSING).sum()) - free
+        if ads > self.ads_max:
             raise CatalogueError(
-                f"{len(self.entries) + new:,} ads are more than the bound of {self.ads_max:,}; "
-                "withdraw ended ads from the ads topic and restart, or raise the bound"
+                f"{ads:,} ads are more than the bound of {self.ads_max:,}; withdraw ended ads from the ads topic, "
+                f"which frees their places after {self.kept_ms // DAY_MS} days or at a restart, or raise the bound"
             )
 
     def _reserve(self, count: int) -> None:
@@ -307,15 +333,16 @@ class Catalogue:
     def withdraw(self, ad_ids: Sequence[str], told_ms: Sequence[int] = ()) -> None:
         """Stop showing ads ``[N]``, as tombstones on the topic ask, as of ``told_ms [N]`` (empty, or 0: time unknown).
 
-        Unknown ids change nothing. A withdrawn ad's budget does not count for its campaign. Its bid stays: impressions
-        already shown are still to be charged.
+        Unknown ids change nothing, nor does a second tombstone, or that of a refused ad whose 64-bit id another ad has.
+        A withdrawn ad's budget does not count for its campaign; its bid stays, for impressions shown before.
         """
         slots = self._slots.get(np.array([id64(ad_id) for ad_id in ad_ids], dtype=np.uint64))
-        # An ad that was refused because another has its 64-bit id must not take that one with it.
         held = zip(slots.tolist(), ad_ids, strict=True)
-        known = np.array([slot != MISSING and self.names[slot] == ad_id for slot, ad_id in held], dtype=np.bool_)
-        if known.any():
-            self._write(slots[known], {"active": False, "budget_micros": 0}, _times(told_ms, len(slots))[known])
+        on = np.flatnonzero([s != MISSING and self.names[s] == ad and not self.withdrawn_ms[s] for s, ad in held])
+        if len(on):
+            times = _times(told_ms, len(slots))[on]
+            since = np.maximum(times, max(self._now_ms, 1))
+            self._write(slots[on], {"active": False, "budget_micros": 0, "withdrawn_ms": since}, times)
 
     def groups(self, of: str, slots: Ints) -> Ids:
         """Category, brand, campaign or advertiser of the ads in ``slots``, as 64-bit ids; `EMPTY` where not named.

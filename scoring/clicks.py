@@ -301,7 +301,7 @@ class AdLifts(Lifts):
     """What a lane knows about each ad beyond its content: 32 bytes an ad and its id.
 
     Clicks and expected clicks, which make its lift; and how often it was shown and clicked (`scoring.rates`). Only ads
-    of the catalogue have a record, which bounds their number; a lane's next owner forgets those that are gone.
+    of the catalogue have a record, which bounds their number; a lane forgets those that are gone, a thousand at a time.
     """
 
     def __init__(self) -> None:

@@ -63,8 +63,9 @@ def places_in(ids: npt.NDArray[np.integer], asked: npt.NDArray[np.integer]) -> I
 class IdMap:
     """Open addressing with linear probing from 64-bit id to slot, looked up in arrays.
 
-    Ids are already hashes, so an id's low bits are its home. At most half full, so a look-up of n ids takes
-    a handful of passes over n elements and no Python object. Nothing is removed; the map only grows.
+    Ids are already hashes, so an id's low bits are its home. At most half full, so a look-up of n ids is a handful of
+    passes over n elements, and no Python object. The place of a dropped id stays taken until the map is laid out anew,
+    so it grows with the ids that it holds, not with those that it ever held.
     """
 
     def __init__(self, capacity: int = 1024) -> None:
@@ -86,9 +87,9 @@ class IdMap:
     def set(self, key: int, slot: int) -> None:
         """Map ``key`` (not `EMPTY`) to ``slot``, replacing what it mapped to."""
         if 2 * (self._count + 1) > len(self._ids):
-            held = self._ids != EMPTY
+            held = self._slots != MISSING
             ids, slots = self._ids[held], self._slots[held]
-            self._clear(2 * len(self._ids))
+            self._clear(len(self._ids) * (2 if 4 * len(ids) > len(self._ids) else 1))
             for old_key, old_slot in zip(ids.tolist(), slots.tolist(), strict=True):
                 self._place(old_key, old_slot)
         self._place(key, slot)
@@ -101,6 +102,11 @@ class IdMap:
         self._count += int(self._ids[at] == EMPTY)
         self._ids[at] = key
         self._slots[at] = slot
+
+    def drop(self, keys: Ids) -> None:
+        """Forget ``keys [N]``, which the map holds."""
+        for key in keys.tolist():
+            self._place(key, MISSING)
 
     def get(self, keys: Ids) -> Ints:
         """Slots of ``keys`` (any shape); `MISSING` where the map does not hold the key."""

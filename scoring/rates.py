@@ -50,12 +50,12 @@ def counts_of(events: Events, applied: Bools, clicked: Bools) -> Counts:
 
 
 class RateTable:
-    """Counts (shown, clicked) of ads by their slot in a catalogue, of brands, and of everything. 28 bytes an ad."""
+    """Counts (shown, clicked) of ads by their slot in a catalogue, of brands, and of everything. 36 bytes an ad."""
 
     def __init__(self) -> None:
         self.ads: Counts = np.zeros((0, 2))
         self.total: Counts = np.zeros(2)
-        self._brand_ids = np.zeros(0, dtype=np.uint64)
+        self._ids = self._brand_ids = np.zeros(0, dtype=np.uint64)
         self._brand = np.zeros(0, dtype=np.int32)
         self._brands = IdMap()
         self._brands.set(_NO_BRAND, 0)
@@ -64,22 +64,27 @@ class RateTable:
         self._version = -1
 
     def follow(self, catalogue: Catalogue) -> Slots:
-        """Make room for new ads, and return their slots; ads whose brand has changed count for the new one."""
+        """Make room for new ads, and return their slots; ads whose brand has changed count for the new one.
+
+        What an ad has counted whose slot is now another's counts no more.
+        """
         self._tone = catalogue.tone
         known, now = len(self.ads), len(catalogue)
         if self._version == catalogue.version:
             return np.arange(0)
         self._version = catalogue.version
+        taken = np.flatnonzero(catalogue.ad[:known] != self._ids)
+        self.set(taken, np.zeros((len(taken), 2)))
         changed = np.flatnonzero(catalogue.brand[:known] != self._brand_ids)
         self._add_to_brands(changed, -self.ads[changed])
-        self._brand_ids = catalogue.brand.copy()
-        new = np.arange(known, now)
-        self.ads = np.append(self.ads, np.zeros((len(new), 2)), axis=0)
-        self._brand = np.append(self._brand, np.zeros(len(new), dtype=np.int32))
-        moved = np.append(changed, new)
+        self._ids, self._brand_ids = catalogue.ad.copy(), catalogue.brand.copy()
+        more = np.arange(known, now)
+        self.ads = np.append(self.ads, np.zeros((len(more), 2)), axis=0)
+        self._brand = np.append(self._brand, np.zeros(len(more), dtype=np.int32))
+        moved = np.append(changed, more)
         self._brand[moved] = self._places(self._brand_ids[moved])
         self._add_to_brands(changed, self.ads[changed])
-        return new
+        return np.append(taken, more)
 
     def _places(self, brands: Ids) -> Slots:
         for brand in np.unique(brands[self._brands.get(brands) == MISSING]).tolist():

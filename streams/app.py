@@ -17,7 +17,7 @@ from mode.supervisors import CrashingSupervisor
 from scoring.attention import AttentionModel, load
 from scoring.budgets import Budgets
 from scoring.candidates import Shares
-from scoring.catalogue import Catalogue
+from scoring.catalogue import WITHDRAWN_KEPT_MS, Catalogue
 from scoring.engine import Engine
 from scoring.feedback import Learning
 from scoring.inputs import SPEC_HASH
@@ -27,6 +27,7 @@ from scoring.pool import Pool
 from scoring.rows import LAYOUT_VERSION
 from scoring.seal import Seal
 from scoring.text import text_encoder
+from scoring.units import DAY_MS
 from streams.clock import tick_ms
 from streams.compute import Compute
 from streams.control import CONTROLS_PER_READ, Control
@@ -100,9 +101,13 @@ def make_engine(settings: Settings, model: AttentionModel | None = None) -> Engi
     """
     model = model or load(settings.model)
     experiments = Experiments(settings.holdout_share)
-    market = Market(read(settings.rules).terms(), Seal.of(settings.sealing_secret()))
+    rules = read(settings.rules)
+    market = Market(rules.terms(), Seal.of(settings.sealing_secret()))
     titles = Titles(settings.home / "text", text_encoder().encode) if settings.text or model.manifest.text else None
-    return Engine(Catalogue(model.encode, model.dim, titles=titles), model, policy(settings), experiments, market)
+    # Besides the window, a week: as long as events wait on their topics for a worker that was away.
+    kept_ms = max(WITHDRAWN_KEPT_MS, rules.owed().longest_ms + 7 * DAY_MS)
+    catalogue = Catalogue(model.encode, model.dim, titles=titles, kept_ms=kept_ms)
+    return Engine(catalogue, model, policy(settings), experiments, market)
 
 
 def make_pool(settings: Settings) -> Pool | None:

@@ -14,7 +14,7 @@ from scoring.catalogue import Catalogue
 from scoring.features import FEATURE_DIM, add_token, tokens
 
 ADS_READ = 20_000
-"""Newest ads whose words are known: half a second's work, on the first request after the catalogue has changed."""
+"""The ads whose words are known, the catalogue's last: half a second's work, on the first request after a change."""
 WORDS_MAX = 2_000
 """The most frequent words: 0.5 MB."""
 KINDS = ("category", "brand", "tag")

@@ -53,6 +53,8 @@ _ROWS_PER_CHUNK = 3_000
 """At most half a megabyte: a chunk must fit a batch."""
 _MODELS_MAX = 32
 """Attention models whose names are kept for the outcomes that are open; a model lives longer than a window."""
+GONE_EVERY = 1_000
+"""To look through 100,000 records takes 20 ms: not for every ad that is gone."""
 LAYOUT = specification_hash(FEATURES, str(PENDING.descr), "watch/2", "learners/1")
 """A layer of another layout learns anew, in minutes, but for the one that `streams.lanes.former_clicks` reads."""
 
@@ -84,8 +86,8 @@ class LaneClicks:
         """Keys that a layer of another layout has left, until `commit` gives them their tombstones."""
         self.anew = ""
         """Why this layer began anew, where something else was kept."""
-        self._looked_through = True
-        """Whether it has no records of ads but the catalogue's: one that is restored may have."""
+        self._look_at = GONE_EVERY
+        """How many ads the catalogue has lost when records of ads are looked through; if restored, at once."""
 
     def apply(self, store: RowStore, events: Events, engine: Engine, rules: Rules) -> tuple[Applied, Observed]:
         """Apply ``events`` to ``store``, predict the impressions among them and learn the outcomes that they bring.
@@ -156,17 +158,18 @@ class LaneClicks:
         return [*((key, None) for key in sorted(left)), *changes, (KEY, self._row())]
 
     def _gone(self, catalogue: Catalogue) -> list[Change]:
-        """Forget ads that the catalogue lacks: once, since a catalogue loses no ad while its worker runs.
+        """Forget ads that the catalogue lacks: at first, and whenever it has lost `GONE_EVERY` more.
 
         Before a worker's first step it has read the topic of ads to its end. A topic that is being filled anew has few
-        ads by then, or none: this waits while the catalogue is empty, and keeps everything where most ads are missing.
+        ads by then, or none: this waits while the catalogue is empty, and at first keeps everything where most ads are
+        missing.
         """
-        if self._looked_through or not len(catalogue):
+        if catalogue.gone < self._look_at or not len(catalogue):
             return []
-        self._looked_through, lifts = True, self.layer.lifts
+        first, self._look_at, lifts = self._look_at == 0, catalogue.gone + GONE_EVERY, self.layer.lifts
         ads = np.fromiter(lifts, dtype=np.uint64, count=len(lifts))
         gone = ads[catalogue.slots_of(ads) == MISSING].tolist()
-        if 2 * len(gone) > len(ads):
+        if first and 2 * len(gone) > len(ads):
             log.warning(
                 "most ads that a lane has learned of are not on ads; they are kept", gone=len(gone), of=len(ads)
             )
@@ -292,7 +295,7 @@ class LaneClicks:
         _take(_AD, layer.lifts, parts)
         _take(_PERSON, layer.people, spread(parts))
         # The other lanes may not have heard what its former owner learned last.
-        out._untold, out._looked_through = set(layer.lifts), False
+        out._untold, out._look_at = set(layer.lifts), 0
         out._restore_pending(row, parts, learning.window_ms if learning else 0)
         require_sound(layer)
         return out

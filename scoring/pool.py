@@ -46,7 +46,7 @@ class Learned:
 
 
 class Pool:
-    """The last report of each lane. An ad costs 32 bytes a lane, its id and its place.
+    """The last report of each lane. An ad costs 32 bytes a lane, its id and its place, while some lane knows it.
 
     ``records [N, RECORD]`` by lane: of ads at their ``place``, as `scoring.clicks.AdLifts` has them; ``news`` by the
     lane that reads.
@@ -59,6 +59,7 @@ class Pool:
         self.news: dict[int, set[int]] = {}
         self._ads = array("Q")  # by place
         self._bucket: dict[int, array[int]] = {}  # the places of its ads
+        self._free: list[int] = []
 
     def tell(self, lane: int, learned: Learned) -> None:
         """Take what ``lane`` says of its layer."""
@@ -71,16 +72,22 @@ class Pool:
     def tell_bucket(self, lane: int, bucket: int, ads: Ids, records: Floats) -> None:
         """Take the records ``[N, RECORD]`` of ``ads [N]``: all ads of a bucket of which ``lane`` has records.
 
-        It has none of the bucket's other ads: their former records are dropped.
+        It has none of the bucket's other ads: their former records are dropped, and ads that no lane has.
         """
         places = self._places(ads)
         self._put(lane, places, records)
         held, others = self._held(lane), np.array(self._bucket.get(bucket, ()), dtype=np.int64)
         named = np.zeros(len(held), dtype=np.bool_)
         named[places] = True
-        gone = others[~named[others]]
-        gone = gone[held[gone].any(axis=1)]
+        idle = others[~named[others]]
+        gone = idle[held[idle].any(axis=1)]
         self._put(lane, gone, np.zeros((len(gone), RECORD)))
+        for each in [*self.records]:
+            idle = idle[~self._held(each)[idle].any(axis=1)]
+        for place in idle.tolist():
+            del self.place[self._ads[place]]
+            self._free.append(place)
+        self._bucket[bucket] = array("q", np.setdiff1d(others, idle).tobytes())
 
     def _put(self, lane: int, places: Ints, records: Floats) -> None:
         """Take a lane's records at ``places [N]``, and tell the others which of them are new."""
@@ -100,15 +107,18 @@ class Pool:
         """The place of its records, which it gets where it has none."""
         place = self.place.get(ad)
         if place is None:
-            place = self.place[ad] = len(self._ads)
-            self._ads.append(ad)
+            if not self._free:
+                self._free.append(len(self._ads))
+                self._ads.append(ad)
+            place = self.place[ad] = self._free.pop()
+            self._ads[place] = ad
             self._bucket.setdefault(ad % BUCKETS, array("q")).append(place)
         return place
 
     def _held(self, lane: int) -> Floats:
         """The lane's records, by place, with room for all ads that there are."""
         held = self.records.get(lane, np.zeros((0, RECORD)))
-        if (more := len(self.place) - len(held)) > 0:
+        if (more := len(self._ads) - len(held)) > 0:
             room = np.zeros((max(more, len(held)), RECORD))  # doubling: growing costs O(ads) in all
             held = np.concatenate([held, room])
             self.records[lane] = held

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from scoring.catalogue import Catalogue
 from scoring.ids import MISSING, IdMap, id64, id64s
+from scoring.pool import BUCKETS, RECORD, Pool
 from scoring.rates import RateTable
 from scoring.units import DAY_MS
 from streams.lanes.clicks import GONE_EVERY, LaneClicks
@@ -139,3 +140,16 @@ def test_a_lane_forgets_what_it_has_learned_of_ads_that_are_gone_while_its_worke
     assert most <= batch * (2 + KEPT_DAYS) + 2 * GONE_EVERY
     known = clicks.calibrator.rates.ads[shop.slots_of(id64s([f"{days - 1}-{n}" for n in range(batch)]))]
     assert (known == 1).all()
+
+
+def test_a_pool_holds_no_ad_that_every_lane_has_forgotten_and_gives_its_place_to_another() -> None:
+    pool = Pool()
+    others = pool.others(9)
+    for first in range(0, 50 * BUCKETS, BUCKETS):
+        for lane in (0, 1):
+            ads = np.array([first + BUCKETS, first + 2 * BUCKETS], dtype=np.uint64)
+            pool.tell_bucket(lane, 0, ads, np.full((2, RECORD), lane + 1.0))
+            assert others.records(ads.tolist()).max() == (1.0 if lane == 0 and first == 0 else 3.0)
+    assert sorted(pool.place) == ads.tolist()
+    assert others.records(ads.tolist()).tolist() == [[3.0] * RECORD] * 2
+    assert len(pool._ads) <= 4

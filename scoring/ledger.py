@@ -27,7 +27,8 @@ FIGURES = (
 with how many."""
 FIGURE_MAX = np.iinfo(np.int64).max
 CELLS_MAX = 200_000
-"""Most cells (campaign, arm) of a lane: 50 MB. Further arms are counted in their campaign's cell without an arm."""
+"""Cells (campaign, arm) of a lane, 0.6 KB each, from which on new arms count in their campaign's cell without an arm.
+Campaigns are let in beyond it, since each must be charged."""
 
 
 class Period(IntEnum):

@@ -83,7 +83,7 @@ def decisions(engine: Engine, budgets: Budgets | None = None) -> list[Decision]:
         Policy(temperature=0.5, shares=Shares(count=40), slots=7),
         Policy(temperature=3.0, control_share=0.0),
         Policy(explore="thompson", temperature=1.0),
-        Policy(explore="linucb", ucb_alpha=2.0, control_share=0.3),
+        Policy(explore="linucb", ucb_alpha=0.5, control_share=0.3),
     ],
     ids=["greedy and control", "cool", "warm", "thompson", "linucb"],
 )
@@ -135,7 +135,7 @@ def test_the_receipt_of_rankings_that_explore_in_turns_is_recomputed_without_the
     model: AttentionModel,
 ) -> None:
     engine = engine_of(model)
-    arms = (Arm("sampled", 0.5, {"explore": "thompson"}), Arm("bold", 0.5, {"explore": "linucb", "ucb_alpha": 2.0}))
+    arms = (Arm("sampled", 0.5, {"explore": "thompson"}), Arm("bold", 0.5, {"explore": "linucb", "ucb_alpha": 0.5}))
     engine.experiments.set(5, Experiment("turns", "ranking", 0, 1, 1, arms, interleaved=True))
     made = [decision for decision in decisions(engine) if decision.other is not None]
     assert len(made) >= 5

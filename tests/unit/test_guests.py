@@ -18,6 +18,7 @@ from streams.privacy.held import Search
 from streams.settings import Settings
 from tests.builders import START_MS, Record, click, record, records
 from tests.unit.consenting import Bench, erasure, placements
+from tests.unit.slices import NOW_MS
 
 
 @pytest.mark.parametrize("restarts", [False, True])
@@ -56,6 +57,18 @@ def test_a_placement_that_a_late_event_of_somebody_unremembered_caused_is_taken_
     assert placements(bench.run([late], now_ms=later_ms))[b"no"] is not None
     last = record(click("yes", "ad-2", later_ms + HOUR_MS, consent=True), 2)
     assert placements(bench.run([last], now_ms=later_ms + HOUR_MS))[b"no"] is None
+
+
+def test_a_guest_acted_when_their_newest_event_says_and_where_the_last_that_names_a_place_says() -> None:
+    """Devices send late, and not every event tells its surface: neither takes back what is known of the moment."""
+    taken = records([click("no", surface="home", time_ms=START_MS + 5), click("no", "ad-2", time_ms=START_MS)])
+    sources, store = np.full(2, Source.CLICK, dtype=np.uint8), RowStore()
+    decoded = decode(taken, sources, store, latest_ms=NOW_MS, belongs_here=lambda _: True, gate=Gate(presumed=False))
+    users, rows = unremembered(decoded, store)
+    assert users == [b"no"]
+    assert rows["time_ms"].tolist() == [START_MS + 5]
+    assert rows["surface"].tolist() == [decoded.told["surface"][0]] != [0]
+    assert rows["offset"].tolist() == [[-1, 1]]
 
 
 def test_a_guest_who_refuses_is_noted_before_the_watermark_is(engine: Engine) -> None:

@@ -34,6 +34,14 @@ def test_everyone_is_in_one_group_whose_policy_has_the_changes_of_all_their_arms
     assert groups["engine"].policy == POLICY
 
 
+def test_an_arm_that_names_no_model_leaves_the_one_that_the_arm_of_another_experiment_names():
+    experiments = Experiments()
+    experiments.set(3, Experiment("models", "ranking", 0, 1, 1, (Arm("as-is", 0.5), Arm("newer", 0.5, model="m-1"))))
+    experiments.set(10, WIDTH)
+    models = {group.arm: group.policy.model for group in experiments.groups(USERS, POLICY)}
+    assert (models["models/newer+width/wide"], models["models/as-is+width/wide"]) == ("m-1", "")
+
+
 def test_the_control_arm_and_the_holdout_are_in_no_experiment():
     experiments = Experiments(holdout_share=0.2)
     experiments.set(1, WIDTH)

@@ -41,6 +41,18 @@ def test_a_multiplier_follows_what_is_behind_and_its_level_what_was_behind_as_th
     assert two.multiplier == pytest.approx([level * np.exp(20 * behind)])
 
 
+def test_a_pacer_made_anew_between_two_updates_counts_what_the_plan_wanted_meanwhile_as_the_former_would() -> None:
+    """A catalogue that changes every second makes one each time: no level would ever move."""
+    first, second, spent = 8 * HOUR_MS, 9 * HOUR_MS, share_wanted(8 * HOUR_MS)
+    whole, former = paced((first, spent), (second, spent)), paced((first, spent))
+    anew = Pacer(former.budget_micros)
+    anew.base = former.base
+    anew.resume(former)
+    anew.update(second, np.array([round(spent * 1_000_000)]))
+    assert (anew.base, anew.multiplier) == (whole.base, whole.multiplier)
+    assert whole.base > np.log(0.5)
+
+
 @pytest.mark.parametrize(("share", "level"), [(0.0, 1.0), (0.999, 0.001)])
 def test_what_the_bounds_cut_off_is_not_remembered(share: float, level: float) -> None:
     pacer = paced(*((hour * HOUR_MS, share) for hour in range(1, 12)))
@@ -111,6 +123,17 @@ def test_a_campaign_that_begins_or_ends_within_the_day_spends_its_budget_evenly_
 
 
 NOON_MS = DAY * DAY_MS + DAY_MS // 2
+
+
+def test_a_level_that_others_report_counts_until_a_worker_has_paced_the_campaign_itself() -> None:
+    shop = Catalogue()
+    shop.upsert([entry("a", campaign_id="one", budget_micros=1_000_000)])
+    budgets = Budgets(Market(), shop)
+    budgets.tell_level("one", 0.25, NOON_MS - 1)
+    budgets.pace(NOON_MS)
+    assert budgets.level("one") == pytest.approx(0.25)
+    budgets.tell_level("one", 0.75, NOON_MS + 1)
+    assert budgets.level("one") == pytest.approx(0.25)
 
 
 @pytest.mark.parametrize(

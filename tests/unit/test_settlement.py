@@ -68,6 +68,16 @@ class Shop:
         return one.billed_micros, one.unbilled_micros
 
 
+def test_a_limit_that_was_known_before_its_day_began_gives_way_to_no_report():
+    days, one = Settlement(), np.array([0])
+    days.grow(1)
+    days.turn(10)
+    days.limit(one, np.array([200]), np.array([11]))
+    days.turn(11)
+    assert not days.hear_limit(0, 11, 70, time_ms=5)
+    assert days.limits(one, 11).tolist() == [200]
+
+
 @pytest.mark.parametrize("restarted", [False, True])
 @pytest.mark.parametrize(
     ("yesterday", "today", "first", "late", "billed"),

@@ -16,7 +16,7 @@ from streams.layer_audit import Layers
 from streams.logs import Log
 from streams.placement_ids import placement_id
 from streams.replay_check import Plan, report_of
-from streams.wire import LaneRow
+from streams.wire import RESERVED, LaneRow
 from tests.builders import START_MS, Record, ad, click, impression
 from tests.logs import busy_log
 
@@ -181,6 +181,22 @@ def test_a_placement_older_than_its_users_row_is_not_ok(expected: Expected) -> N
     result = report(expected, seen)
 
     assert (result.ok, result.placements_stale) == (False, 1)
+
+
+def test_a_placement_of_context_alone_follows_from_no_row_and_takes_the_place_of_one_that_does() -> None:
+    seen = Seen()
+    audit._placed(seen, b"u", audit._PlacementId("remembered"))
+    assert seen.stale(LANES) == [b"u"]
+    audit._placed(seen, b"u", audit._PlacementId("guest", context_only=True))
+    assert seen.stale(LANES) == []
+    assert set(seen.placements) == {"remembered", "guest"}
+
+
+def test_what_a_tombstone_has_removed_of_a_lanes_own_records_is_not_there_any_more() -> None:
+    parts: dict[int, dict[bytes, bytes]] = {}
+    told = [Record("state-changelog", 2, at, START_MS, RESERVED + b"x", value) for at, value in enumerate((b"1", None))]
+    audit._read_changelog(Seen(), {}, parts, told)
+    assert parts == {2: {}}
 
 
 @pytest.mark.parametrize(("guarantee", "ok"), [("exactly_once", False), ("at_least_once", True)])

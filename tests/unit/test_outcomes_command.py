@@ -10,10 +10,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from typer.testing import CliRunner, Result
 
+from scoring.catalogue import Catalogue
+from scoring.feedback import OUTCOME
+from scoring.ids import id64
 from streams import outcomes, reading
 from streams.cli import app
 from streams.wire import Outcome, encode_json
-from tests.builders import Record
+from tests.builders import Record, entry
 from tests.unit.test_unreadable import BAD
 
 WINDOW_MS = 10_000
@@ -40,6 +43,34 @@ def _told(monkeypatch: pytest.MonkeyPatch, values: Sequence[bytes | None], *opti
 def _figures(said: Result) -> list[dict[str, Any]]:
     told: list[dict[str, Any]] = json.loads(said.stdout)["outcomes"]
     return told
+
+
+def test_a_message_names_its_ad_its_arm_and_its_models_and_of_an_unknown_ad_there_is_none() -> None:
+    shop = Catalogue()
+    shop.upsert([entry("ad-1")])
+    rows = np.array(
+        [
+            (30, 10, 20, 171, id64("ad-1"), 0.25, 0.0, 1, 1, 3, 7, 8, 0.125),
+            (30, 10, 20, 172, id64("gone"), 0.25, 0.0, 1, 1, 3, 7, 8, 0.125),
+            (31, 11, 21, 173, id64("ad-1"), 0.5, 0.0, 0, 0, 3, 9, 0, 0.0),
+        ],
+        dtype=OUTCOME,
+    )
+    made = outcomes.encoded(rows, shop, {7: "m-live", 8: "m-shadow"})
+    assert made == [
+        encode_json(
+            Outcome(
+                event="00000000000000ab", ad_id="ad-1", shown_ms=10, known_ms=30, ends_ms=20, predicted=0.25,
+                attention=0.5, clicked=True, arm="control", model="m-live", shadow="m-shadow", shadow_predicted=0.125,
+            )
+        ),
+        encode_json(
+            Outcome(
+                event="00000000000000ad", ad_id="ad-1", shown_ms=11, known_ms=31, ends_ms=21, predicted=0.5,
+                attention=0.5, clicked=False, arm="engine", model="",
+            )
+        ),
+    ]  # fmt: skip
 
 
 def test_the_newest_outcomes_are_those_shown_last_and_not_those_told_last(monkeypatch: pytest.MonkeyPatch) -> None:

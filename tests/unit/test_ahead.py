@@ -106,6 +106,14 @@ def test_a_lane_goes_on_when_all_clocks_have_been_a_year_ahead_and_are_right_aga
     assert stepped.lane.state.watermarks_ms == (stepped.clock_ms, stepped.clock_ms)
 
 
+def test_budgets_go_back_with_the_lane_to_the_day_that_they_pace(stepped: Worker) -> None:
+    budgets = stepped.lane._shared.step.budgets
+    assert budgets is not None
+    assert budgets._days.newest == (START_MS + YEAR_MS) // DAY_MS
+    stepped.act(click("regular", "ad-2", time_ms=stepped.clock_ms))
+    assert budgets._days.newest == stepped.clock_ms // DAY_MS
+
+
 def test_a_producer_that_stays_a_year_ahead_does_not_keep_its_lane_there(stepped: Worker) -> None:
     fast = click("fast", "ad-2", time_ms=stepped.clock_ms + YEAR_MS)
     events = [click(user, "ad-2", time_ms=stepped.clock_ms) for user in ("regular", "another")]

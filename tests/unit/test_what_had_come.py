@@ -92,6 +92,16 @@ def test_where_silence_means_no_a_consent_counts_for_what_was_done_after_it_and_
     assert Gate(requests.answers, presumed=False).judge(b"a", None, time_ms, sent_ms) is verdict
 
 
+@pytest.mark.parametrize(("no_ms", "kept"), [(CAME_MS, True), (CAME_MS - 1, False)])
+def test_a_no_stays_known_as_long_as_a_consent_stands_that_came_by_its_millisecond(no_ms: int, kept: bool) -> None:
+    control, marks = Control(), Watermarks()
+    requests = Requests(control, lambda _: 0)
+    control.take([told(grant("a"), 0, came_ms=CAME_MS)])
+    marks.say_no(b"a", no_ms)
+    Gate(requests.answers, watermarks=marks).expire(LATER_MS)
+    assert (marks.of(b"a") >= 0) is kept
+
+
 @pytest.mark.parametrize("after_ms", [0, 1])
 def test_what_was_sent_by_the_millisecond_of_an_erasures_record_is_not_learnt_from(after_ms: int) -> None:
     event = record(click("a", time_ms=LATER_MS, event_id="ahead"), timestamp=CAME_MS + after_ms)

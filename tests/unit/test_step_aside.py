@@ -9,7 +9,11 @@ import numpy as np
 import pytest
 from prometheus_client import generate_latest
 
+from scoring.events import EVENT, FILTERED
 from scoring.rows import ROW
+from scoring.update import Applied
+from streams.conservation import account
+from streams.decode import Decoded
 from streams.feeds.refused_ads import RefusedAds
 from streams.identity import partitioner
 from streams.lanes.clicks import LaneClicks
@@ -122,6 +126,14 @@ def test_nothing_comes_in_that_is_not_accounted_for() -> None:
 
     assert all(total[name] > 0 for name in ("applied", "duplicate", "replayed", "dead", "rerouted", "unknown_ads"))
     assert {name: state.totals[name] for name in total} == dict(total)
+
+
+def test_what_several_rules_have_filtered_from_one_slice_is_accounted_for() -> None:
+    count = len(FILTERED)
+    events, nothing = np.zeros(count, dtype=EVENT), np.zeros(count, dtype=np.bool_)
+    applied = Applied.of(events, np.array(FILTERED, dtype=np.uint8), nothing, 0)
+    counts = account(count, Decoded(events, np.arange(count)), applied)
+    assert (counts["filtered"], counts["unaccounted"]) == (count, 0)
 
 
 # --- users who left ------------------------------------------------------------------------------------------

@@ -128,6 +128,7 @@ def test_the_receipt_of_an_experiments_arm_is_recomputed_without_the_experiment(
         assert arms_of(decision.placement_id) == (
             [] if decision.arm == "control" else [(5, int(decision.arm == "warmth/warmer"))]
         )
+        assert decision.allocation == (1.0 if decision.arm == "control" else 0.5)
         assert recompute(decision, engine_of(model)).identical
 
 

@@ -109,19 +109,6 @@ def test_a_guest_is_found_by_who_looks_for_what_is_held_of_a_person(engine: Engi
     assert Guests.restore(kept.load(0, 0, 9).parts).until_ms == bench.state.guests.until_ms
 
 
-def test_a_guest_is_placed_for_their_newest_event_where_they_were_last_known_to_be() -> None:
-    later_ms, store = START_MS + HOUR_MS, RowStore()
-    told = records([click("no", time_ms=later_ms, surface="home"), click("no", "ad-2", START_MS)])
-    clicks = np.full(2, Source.CLICK, dtype=np.uint8)
-    gate = Gate(presumed=False)
-    decoded = decode(told, clicks, store, latest_ms=later_ms, belongs_here=lambda _: True, gate=gate)
-    users, rows = unremembered(decoded, store)
-    assert users == [b"no"]
-    assert rows["time_ms"].tolist() == [later_ms]
-    assert rows["surface"].tolist() == [decoded.told["surface"].max()] != [0]
-    assert rows["offset"].tolist() == [[-1, 1]]
-
-
 def test_an_event_without_consent_replaces_no_placement_of_later_or_agreed_events(engine: Engine) -> None:
     bench = Bench(engine, presumed=False)
     later_ms = START_MS + HOUR_MS

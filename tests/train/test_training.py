@@ -95,7 +95,7 @@ def test_what_was_never_shown_in_training_is_judged_by_its_content(
 def test_a_preference_that_is_not_there_is_not_found(log: tuple[Examples, Items]) -> None:
     """The control of the tests above: clicks dealt out anew leave nothing to learn."""
     early, late = log[0].time_split(0.8)
-    early.label[:] = np.random.default_rng(7).permutation(early.label)
+    early = replace(early, label=np.random.default_rng(7).permutation(early.label))
     assert evaluate(train(early, log[1], CONFIG).network, late, log[1]).log_loss > uncertainty(late) - 0.01
 
 

@@ -37,7 +37,7 @@ CANVASES = """nodes => nodes.map(node => ({
 LONG = 128 * "W"
 TURNED = "\u202eabc"
 """After its first character all that follows is drawn from right to left, and words of the page with it."""
-INKS = """nodes => nodes.map(node => {
+INKS = """async nodes => (await new Promise(requestAnimationFrame), nodes.map(node => {
   const copy = document.createElement("canvas").getContext("2d", { willReadFrequently: true });
   copy.drawImage(node, 0, 0);
   const { data } = copy.getImageData(0, 0, node.width, node.height);
@@ -48,8 +48,8 @@ INKS = """nodes => nodes.map(node => {
       seen.set(ink, (seen.get(ink) ?? 0) + 1);
     }
   return [...seen].sort((one, other) => other[1] - one[1])[0]?.[0] ?? "";
-})"""
-"""Of each canvas the colour that most of its opaque pixels have."""
+}))"""
+"""Of each canvas the colour that most of its opaque pixels have, once drawn: of new colours it hears with a frame."""
 
 ANNOUNCED = """() => {
   window.announced = [];

@@ -9,16 +9,11 @@ from pydantic import SecretStr
 from streams.console.serve import make_app
 from streams.settings import Settings
 from tests.integration.consoles import chromium
-from tests.integration.test_console_page import HandedOut, ask, page_of, why
+from tests.integration.test_console_page import STILL, HandedOut, ask, page_of, why
 from tests.unit.test_console_alarms import words
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(120)]
 
-LATER = """window.laterMs = 0;
-const now = performance.now.bind(performance);
-performance.now = () => now() + window.laterMs;
-"""
-"""A clock that the test can put forward."""
 FAILS_ONCE = """const get = window.fetch;
 let failed = false;
 window.fetch = async (address, ...rest) => {
@@ -87,9 +82,9 @@ def test_a_token_that_the_server_refuses_is_told_as_such_where_the_next_one_can_
 def test_a_connection_that_stays_open_and_brings_nothing_is_given_up_for_another() -> None:
     async def scenario() -> None:
         live = HandedOut()
-        async with page_of(live, first=LATER) as page:
+        async with page_of(live) as page:
             async with page.expect_request("**/api/events", timeout=20_000):
-                await page.evaluate("window.laterMs = 6_000")
+                await page.evaluate("window.later_ms = 6_000")
             await page.wait_for_selector("html[data-silent]")
             for _ in range(2):  # the first for whoever is still told on the connection that was given up
                 live.tell()
@@ -117,9 +112,9 @@ def test_a_page_for_which_there_is_no_place_says_so_and_goes_on_when_there_is(mo
         await web.TCPSite(runner, "127.0.0.1", 0).start()
         try:
             async with chromium() as browser, await browser.new_page() as page:
-                await page.add_init_script(LATER)
+                await page.add_init_script(STILL)
                 await page.goto(f"http://127.0.0.1:{runner.addresses[0][1]}/?lang=en")
-                await page.evaluate("window.laterMs = 6_000")
+                await page.evaluate("window.later_ms = 6_000")
                 for word in ("full", "silent"):
                     text = words("en")[f"state.{word}"]
                     await page.wait_for_function("text => document.getElementById('said').innerText === text", arg=text)

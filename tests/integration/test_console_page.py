@@ -28,6 +28,11 @@ from tests.unit.test_console_trials import report
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(120)]
 
 WELL = news(group(*(partition(0, topic=topic) for topic in ("ad-impressions", "clicks"))))
+STILL = """window.later_ms = 0;
+performance.now = () => window.later_ms;
+"""
+"""A clock that the test alone puts forward. Of a page that waited too long by its own, on a machine that is slow, the
+next snapshot would go to the connection that it has given up."""
 ANSWERED = """() => {
 const json = Response.prototype.json;
 window.answered = 0;
@@ -99,8 +104,8 @@ class HandedOut(Live):
 
 
 @contextlib.asynccontextmanager
-async def page_of(live: HandedOut, **of_page: Any) -> AsyncIterator[Page]:
-    """The page, with a first snapshot on it."""
+async def page_of(live: HandedOut, first: str = "", **of_page: Any) -> AsyncIterator[Page]:
+    """The page, with a first snapshot on it, by a clock that stands still."""
     runner = web.AppRunner(make_app(live, Settings()), shutdown_timeout=0.1)
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", 0).start()
@@ -108,7 +113,7 @@ async def page_of(live: HandedOut, **of_page: Any) -> AsyncIterator[Page]:
     try:
         async with (
             chromium() as browser,
-            page_on(browser, f"http://127.0.0.1:{runner.addresses[0][1]}/", **of_page) as page,
+            page_on(browser, f"http://127.0.0.1:{runner.addresses[0][1]}/", first=STILL + first, **of_page) as page,
         ):
             yield page
     finally:

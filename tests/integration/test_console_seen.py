@@ -27,7 +27,7 @@ from tests.integration.consoles import (
     screenshot,
 )
 from tests.integration.full_console import history, snapshot, why
-from tests.integration.test_console_page import HandedOut, ask, page_of
+from tests.integration.test_console_page import STILL, HandedOut, ask, page_of
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(120)]
 
@@ -53,14 +53,12 @@ INKS = """async nodes => (await new Promise(requestAnimationFrame), nodes.map(no
 
 ANNOUNCED = """() => {
   window.announced = [];
-  window.now_ms = window.began_ms = Math.ceil(performance.now());
-  performance.now = () => window.now_ms;
   const regions = "[role=status], [role=alert], [aria-live]:not([aria-live=off])";
   for (const region of document.querySelectorAll(regions))
     new MutationObserver(() => { window.announced.push(region.textContent); })
       .observe(region, { childList: true, characterData: true, subtree: true });
 }"""
-"""From now on notes what is read out, by the clock ``window.now_ms``."""
+"""From now on notes what is read out."""
 
 
 class Full(HandedOut):
@@ -103,14 +101,14 @@ class Silent(Full):
 
 @contextlib.asynccontextmanager
 async def full_page(live: Full, language: str = "en", **context: Any) -> AsyncIterator[Page]:
-    """The page with a snapshot on it, and an answer about a person."""
+    """The page with a snapshot on it, and an answer about a person, by a clock that stands still."""
     runner = web.AppRunner(make_app(live, Settings()), shutdown_timeout=0.1)
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", 0).start()
     live.tell()
     url = f"http://127.0.0.1:{runner.addresses[0][1]}/"
     try:
-        async with chromium() as browser, page_on(browser, url, language, **context) as page:
+        async with chromium() as browser, page_on(browser, url, language, STILL, **context) as page:
             await ask(page, "shopper-1")
             await page.wait_for_selector("#why-lost tbody tr")
             yield page
@@ -299,7 +297,7 @@ def test_a_change_of_state_is_read_out_once_and_how_long_nothing_has_come_is_sho
             for _ in range(3):
                 await live.draw(page)
             for silent_s in (6, 7, 8):
-                await page.evaluate(f"window.now_ms = window.began_ms + {1_000 * silent_s}")
+                await page.evaluate(f"window.later_ms = {1_000 * silent_s}")
                 await page.wait_for_selector(f"#state:has-text('{silent_s} s')")
             (said,) = await page.evaluate("window.announced")
             assert "nothing" in said

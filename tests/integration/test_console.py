@@ -99,7 +99,7 @@ async def expected_lanes(shop: Shop) -> list[tuple[str, ...]]:
 
 async def shown_lanes(page: Page) -> list[tuple[str, ...]]:
     rows = await values(page, "lanes", "lane", "behind", "consumed", "placements", "p99_ms")
-    return [(*row[:4], f"{float(row[4]):.1f}") for row in rows]
+    return [(*row[:4], f"{float(row[4] or 'nan'):.1f}") for row in rows]  # none before a placement has been read
 
 
 async def settled(shop: Shop) -> list[Outcome]:
@@ -121,28 +121,41 @@ def arms_of(outcomes: Sequence[Outcome]) -> list[tuple[str, ...]]:
     return [(arm, str(len(clicked)), str(sum(clicked))) for arm, clicked in sorted(arms.items())]
 
 
+async def shown_arms(page: Page) -> list[tuple[str, ...]]:
+    return await values(page, "arms", "arm", "impressions", "clicks")
+
+
+async def expected_spend(shop: Shop) -> Counter[str]:
+    """What each campaign has spent on the last day, in micros."""
+    cells = [json.loads(value) for value in dict(await shop.read("campaign-metrics")).values() if value is not None]
+    day, spent = max((one["day"] for one in cells), default=0), Counter[str]()
+    for one in cells:
+        spent[one["campaign_id"]] += one["today"].get("spent_micros", 0) if one["day"] == day else 0
+    return spent
+
+
+async def shown_spend(page: Page) -> dict[str, int]:
+    return {name: int(micros) for name, micros in await values(page, "campaigns", "campaign", "spent")}
+
+
 async def assert_figures_are_the_topics(shop: Shop, page: Page) -> None:
     """Lanes, arms, models, campaigns and refused records, against a count of our own."""
     assert await shown_lanes(page) == await expected_lanes(shop)
     outcomes = await settled(shop)
-    assert await values(page, "arms", "arm", "impressions", "clicks") == arms_of(outcomes)
+    assert await shown_arms(page) == arms_of(outcomes)
     ((_, counted, calibration),) = await values(page, "models", "model", "outcomes", "calibration")
     assert int(counted) == len(outcomes) > 1_000
     ratio = sum(one.clicked for one in outcomes) / sum(one.predicted for one in outcomes)
     assert float(calibration) == pytest.approx(ratio, abs=1e-4)
-    cells = {key: json.loads(value) for key, value in await shop.read("campaign-metrics") if value is not None}
-    day = max(one["day"] for one in cells.values())
-    spent: Counter[str] = Counter()
-    for one in cells.values():
-        spent[one["campaign_id"]] += one["today"].get("spent_micros", 0) if one["day"] == day else 0
-    assert sum(spent.values()) > 0
-    assert {name: int(micros) for name, micros in await values(page, "campaigns", "campaign", "spent")} == spent
+    spent = await expected_spend(shop)
+    assert spent.total() > 0
+    assert await shown_spend(page) == spent
     assert [row[1:] for row in await values(page, "refused", "topic", "count")] == [("1",)]
     told = await salience(shop, "experiment", "report", "warmth", "--json")
-    shown_arms = page.locator("#experiments article").filter(has_text="warmth")
+    trial = page.locator("#experiments article").filter(has_text="warmth")
     verdict, _, _ = told["verdict"].partition(" (")  # the figures behind it are in the table
-    assert verdict.replace(" in ctr", " in click rate") in await shown_arms.inner_text()
-    assert await shown_arms.locator("[data-field=users]").evaluate_all("cells => cells.map(c => c.dataset.value)") == [
+    assert verdict.replace(" in ctr", " in click rate") in await trial.inner_text()
+    assert await trial.locator("[data-field=users]").evaluate_all("cells => cells.map(c => c.dataset.value)") == [
         str(arm["users"]) for arm in told["arms"]
     ]
 
@@ -262,10 +275,15 @@ async def _send(shop: Shop, messages: list[Any]) -> None:
 
 
 async def _settled(shop: Shop, page: Page) -> None:
-    """Wait until nothing moves: all consumed, and the page shows it."""
+    """Wait until nothing moves: all consumed, and the page shows it, which hears of each topic at a time of its own."""
 
     async def equal() -> bool:
-        return await shown_lanes(page) == await expected_lanes(shop)
+        return (
+            await shown_lanes(page) == await expected_lanes(shop)
+            and await shown_arms(page) == arms_of(await settled(shop))
+            and await shown_spend(page) == await expected_spend(shop)
+            and await page.locator("#refused tbody tr").count() > 0
+        )
 
     await until(equal, "the page shows what the topics hold")
 

@@ -112,7 +112,7 @@ _COLUMNS: dict[str, tuple[Any, tuple[int, ...]]] = {
     "start_ms": (np.int64, ()),
     "end_ms": (np.int64, ()),
     "active": (np.bool_, ()),
-    "withdrawn_ms": (np.int64, ()),  # 0: it is not withdrawn
+    "withdrawn_ms": (np.int64, ()),  # 0: it is not withdrawn; 1: nobody knows when it was
     "features": (np.float32, (FEATURE_DIM,)),
     "tokens": (np.uint64, (TOKENS_MAX,)),
     "dense": (np.float32, (DENSE_DIM,)),
@@ -127,7 +127,7 @@ class Catalogue:
     """Slot map and columns. A withdrawn ad keeps its slot for ``kept_ms``: histories still refer to it.
 
     Then a new ad may take it: there are as many slots as ads that are there, or were within that time. The clock is the
-    newest time that was told; without times every slot is kept. ``gone`` counts ads whose slot others have taken.
+    newest time that was told; ads withdrawn before there is one keep theirs. ``gone`` counts ads that lost theirs.
 
     ``names`` and ``campaigns`` repeat the ids of ads and campaigns by slot. Through `Entry` and `Content` each ad of a
     placement would cost four reads of memory outside the processor's cache instead of one.
@@ -156,7 +156,7 @@ class Catalogue:
         self._slots = IdMap()
         self._shelf: Shelf | None = None
         self._shelf_version = -1
-        self._now_ms = 0
+        self._now_ms = 1  # until a time is told
         self._open: tuple[Shelf, Bools, Shelf] | None = None
         self._tone: Vectors = self.tones.of(np.zeros(0, dtype=np.uint64))
         self._tone_version = -1, -1
@@ -202,7 +202,7 @@ class Catalogue:
         times, entries = _times(told_ms, len(entries))[last], [entries[at] for at in last]
         ids = np.array([id64(entry.content.item_id) for entry in entries], dtype=np.uint64)
         slots = self._slots.get(ids)
-        left = np.flatnonzero((self.withdrawn_ms > 0) & (self.withdrawn_ms <= self._now_ms - self.kept_ms))
+        left = np.flatnonzero((self.withdrawn_ms > 1) & (self.withdrawn_ms <= self._now_ms - self.kept_ms))
         again = np.setdiff1d(left, slots)[: (slots == MISSING).sum()]
         self._check(entries, ids, slots, len(again))
         tokens = np.stack([token_ids(entry.content) for entry in entries])
@@ -341,7 +341,7 @@ class Catalogue:
         on = np.flatnonzero([s != MISSING and self.names[s] == ad and not self.withdrawn_ms[s] for s, ad in held])
         if len(on):
             times = _times(told_ms, len(slots))[on]
-            since = np.maximum(times, max(self._now_ms, 1))
+            since = np.maximum(times, self._now_ms)
             self._write(slots[on], {"active": False, "budget_micros": 0, "withdrawn_ms": since}, times)
 
     def groups(self, of: str, slots: Ints) -> Ids:

@@ -5,16 +5,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from scoring.catalogue import Catalogue
+from scoring.units import DAY_MS
+from streams.clock import wall_ms
 from streams.feeds.catalogue import apply_ads
 from streams.feeds.refused_ads import HELD_BYTES_MAX, RefusedAds
 from streams.refusal import Refusal
 from streams.wire import Ad, encode_json
-from tests.builders import START_MS, Record, ad
+from tests.builders import START_MS, Record, ad, entry
 from tests.unit.garbage import cycles
 
 
-def told(advert: Ad, key: bytes | None = None) -> Record:
-    return Record("ads", 0, 0, START_MS, key or advert.ad_id.encode(), encode_json(advert))
+def told(advert: Ad, key: bytes | None = None, time_ms: int = START_MS) -> Record:
+    return Record("ads", 0, 0, time_ms, key or advert.ad_id.encode(), encode_json(advert))
 
 
 def shown(catalogue: Catalogue) -> set[str]:
@@ -180,3 +182,35 @@ def test_a_tombstone_whose_key_is_no_text_withdraws_nothing_and_is_refused() -> 
     assert (record.offset, stage, error) == (7, "catalogue", "UnicodeDecodeError")
     assert apply_ads(catalogue, [Record("ads", 0, 8, START_MS, name.encode(), None)]) == 0
     assert shown(catalogue) == set()
+
+
+@pytest.mark.parametrize("days", [-365, 365])
+@pytest.mark.parametrize("withdraws", [False, True])
+def test_a_record_whose_clock_is_a_year_off_makes_no_ad_be_forgotten_early_nor_refused(
+    days: int, *, withdraws: bool
+) -> None:
+    now_ms, catalogue = wall_ms(), Catalogue(kept_ms=DAY_MS)
+    off_ms = now_ms + days * DAY_MS
+    apply_ads(catalogue, [told(ad(name), time_ms=now_ms - 3 * DAY_MS) for name in "ab"])
+    apply_ads(catalogue, [Record("ads", 0, 2, now_ms - DAY_MS // 2, b"a", None)])
+    off = Record("ads", 0, 3, off_ms, b"b", None) if withdraws else told(ad("off"), time_ms=off_ms)
+    assert apply_ads(catalogue, [off]) == 0
+
+    assert apply_ads(catalogue, [told(ad(name), time_ms=now_ms) for name in "cd"]) == 0
+    assert {"a", "b", "c", "d"} <= set(catalogue.names)
+    assert shown(catalogue) == {"c", "d", *([] if withdraws else ["b", "off"])}
+    catalogue.upsert([entry("e"), entry("f")], [now_ms + 2 * DAY_MS] * 2)
+    catalogue.upsert([entry("g"), entry("h")], [now_ms + 2 * DAY_MS] * 2)
+    assert "a" not in catalogue.names  # nor is it kept for a year
+    assert ("b" in catalogue.names) is not withdraws
+
+
+def test_ads_withdrawn_before_any_clock_could_be_believed_are_not_forgotten_when_the_first_one_can() -> None:
+    """As where this machine's clock, or that of the ads' producer, was wrong until now."""
+    catalogue, ahead_ms = Catalogue(), wall_ms() + 365 * DAY_MS
+    apply_ads(catalogue, [told(ad("a"), time_ms=ahead_ms)])
+    apply_ads(catalogue, [Record("ads", 0, 1, ahead_ms, b"a", None)])
+
+    for name in "bcd":
+        apply_ads(catalogue, [told(ad(name), time_ms=wall_ms())])
+    assert catalogue.names == ["a", "b", "c", "d"]

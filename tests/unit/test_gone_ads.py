@@ -4,7 +4,10 @@ import numpy as np
 import pytest
 
 from scoring.catalogue import Catalogue
-from scoring.ids import id64
+from scoring.ids import id64, id64s
+from scoring.inputs import CONTEXT_DIM
+from scoring.pool import Pool
+from scoring.units import DAY_MS
 from streams.feeds.layers import AD, BUCKETS
 from streams.lanes.clicks import LaneClicks
 from tests.builders import entry
@@ -38,3 +41,34 @@ def test_of_a_catalogue_that_is_only_being_filled_no_ad_is_taken_for_withdrawn()
     keep(kept, restored.commit(begun))
     assert set(restored.layer.lifts) == set(clicks.layer.lifts)
     assert set(LaneClicks.restore(LEARNING, kept).layer.lifts) == set(clicks.layer.lifts)
+
+
+def test_an_ad_in_the_place_of_another_is_told_of_as_after_a_restart_and_inherits_nothing() -> None:
+    """Whatever lanes know is kept by ad; what they serve of it is laid out by place."""
+    shop, pool, clicks = Catalogue(kept_ms=DAY_MS), Pool(), LaneClicks(LEARNING)
+    shop.upsert([entry("gone", brand="one"), entry("stays", brand="two")], [DAY_MS, DAY_MS])
+    known = id64s(["gone", "stays"])
+    clicks.layer.lifts.put(known, np.array([[90.0, 10.0, 100.0, 90.0], [5.0, 10.0, 50.0, 5.0]]))
+    pool.tell_ads(1, known, np.array([[40.0, 10.0, 50.0, 40.0], [1.0, 2.0, 20.0, 1.0]]))
+    serve(clicks, shop, pool)
+    shop.withdraw(["gone"], [DAY_MS])
+    shop.upsert([entry("stays", brand="two")], [3 * DAY_MS])
+    shop.upsert([entry("new", brand="one")], [3 * DAY_MS])
+    assert shop.names == ["new", "stays"]
+
+    fresh, later = Catalogue(), LaneClicks.restore(LEARNING, clicks.parts())
+    fresh.upsert(shop.entries)
+    told = serve(clicks, shop, pool)
+    assert told == serve(later, fresh, pool)
+    assert told[0][0] == 0.0 != told[0][1]
+
+
+def serve(clicks: LaneClicks, shop: Catalogue, pool: Pool) -> list[list[float]]:
+    """What the lane tells of each ad of the catalogue: its lift, what that rests on, and the rates, joined and own."""
+    clicks.follow(shop)
+    clicks.serve(shop, pool.others(0))
+    clicks.layer.lifts.touched.clear()
+    places, context = np.arange(len(shop))[None], np.zeros((1, CONTEXT_DIM), dtype=np.float32)
+    of = clicks.calibrator.calibration(np.zeros(1, dtype=np.uint64), context, places)
+    rates = clicks.calibrator.rated(places), clicks.rates.at(places)
+    return [each.ravel().tolist() for each in (of.lift, of.evidence, *rates)]

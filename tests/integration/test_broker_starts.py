@@ -81,22 +81,6 @@ def test_apache_kafka_draws_other_ports_where_a_stranger_was_faster(tmp_path: Pa
 
 
 @pytest.mark.usefixtures("_java")
-def test_apache_kafka_keeps_its_data_in_a_folder_of_any_name(tmp_path: Path) -> None:
-    folder = tmp_path / "Büro 東京 😀 \\u0041"
-    with ApacheKafka(folder):
-        assert (folder / "node-0" / "data" / "__cluster_metadata-0").is_dir()
-
-
-@pytest.mark.usefixtures("_java")
-def test_apache_kafka_starts_whatever_language_its_machine_speaks(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("JAVA_TOOL_OPTIONS", "-Duser.language=tr")  # as under LANG=tr_TR.UTF-8
-    with ApacheKafka(tmp_path) as broker:
-        assert broker.pids
-
-
-@pytest.mark.usefixtures("_java")
 def test_where_jars_are_not_whole_the_folder_to_remove_is_named(tmp_path: Path) -> None:
     cache = tmp_path / "a cache"
     (cache / fetch(default_cache(), lambda _: None).name).mkdir(parents=True)

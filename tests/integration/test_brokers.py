@@ -5,23 +5,20 @@ import select
 import signal
 import subprocess
 import sys
-from collections.abc import Collection, Iterator
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
 import pytest
 from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, TopicPartition
-from confluent_kafka.admin import AdminClient, ConfigResource
-from typer.testing import CliRunner
+from confluent_kafka.admin import AdminClient
 
 from deploy.brokers import Broker, BrokerError, running
 from deploy.brokers.apache import ApacheKafka
 from deploy.brokers.embedded import EmbeddedBroker
 from deploy.brokers.process import Process
 from streams import topic_admin, topics
-from streams.cli import app
 from tests.integration.lanes import DEADLINE_S, delete
-from tests.needs import apache_kafka
 
 pytestmark = pytest.mark.integration
 on_linux = pytest.mark.skipif(sys.platform != "linux", reason="needs Linux's /proc, prctl and pidfd")
@@ -30,12 +27,6 @@ on_linux = pytest.mark.skipif(sys.platform != "linux", reason="needs Linux's /pr
 @pytest.fixture(params=["kafka", "embedded"])
 def broker(request: pytest.FixtureRequest) -> Broker:
     return request.getfixturevalue(request.param)
-
-
-@pytest.fixture(scope="module")
-def three(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ApacheKafka]:
-    with apache_kafka(ApacheKafka(tmp_path_factory.mktemp("three"), 3, heap_mb=256)) as cluster:
-        yield cluster
 
 
 def produce(bootstrap: str, topic: str, values: list[bytes], partition: int = 0) -> None:
@@ -210,55 +201,6 @@ def test_a_topic_that_is_deleted_while_it_is_configured_or_checked_is_missing_an
     assert (problem.topic, problem.what) == (clicks, "missing")
 
 
-def test_topics_made_or_configured_later_have_as_many_copies_as_those_beside_them(
-    three: ApacheKafka, topic_prefix: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def salience_topics(*words: str) -> None:
-        at = ("--bootstrap", three.bootstrap, "--prefix", topic_prefix)
-        told = CliRunner().invoke(app, ["topics", *words, *at])
-        assert told.exit_code == 0, told.output
-
-    clicks, reviews = topic_prefix + topics.CLICKS, topic_prefix + topics.REVIEWS
-    with monkeypatch.context() as former:  # none is deleted: a node may tell of it for a while after the others
-        former.setattr(topic_admin, "TABLE", tuple(t for t in topics.TABLE if t.name != topics.REVIEWS))
-        salience_topics("create", "--partitions", "2")
-    assert topic_admin.found(three.bootstrap, [reviews]) == {}
-    salience_topics("create", "--configure")
-    assert topic_admin.check(three.bootstrap, 2, topic_prefix) == []
-    there = topic_admin.found(three.bootstrap, topics.names(topic_prefix))
-    assert {name: topic.copies for name, topic in there.items()} == dict.fromkeys(topics.names(topic_prefix), 3)
-    resource = ConfigResource(ConfigResource.Type.TOPIC, clicks)
-    admin = AdminClient({"bootstrap.servers": three.bootstrap})
-    assert admin.describe_configs([resource])[resource].result()["min.insync.replicas"].value == "2"
-
-
-def test_topics_of_one_copy_among_three_brokers_are_remarked(three: ApacheKafka, topic_prefix: str) -> None:
-    topic_admin.create(three.bootstrap, 2, topic_prefix, replication=1)
-    problems = topic_admin.check(three.bootstrap, 2, topic_prefix)
-    assert [problem.topic for problem in problems] == topics.names(topic_prefix)
-    assert {(problem.what, problem.fails) for problem in problems} == {("copies", False)}
-
-
-def test_a_lost_node_loses_no_data(three: ApacheKafka, topic_prefix: str) -> None:
-    topic_admin.create(three.bootstrap, 3, topic_prefix, replication=3)
-    name = topic_prefix + topics.CHANGELOG
-    for partition in range(3):
-        produce(three.bootstrap, name, [b"before"], partition)
-
-    three.kill_node(1)
-    assert sorted(three.node_pids) == [0, 2]
-    for partition in range(3):
-        produce(three.bootstrap, name, [b"without"], partition)
-    three.start_node(1)
-    three.stop_node(0)
-    for partition in range(3):
-        produce(three.bootstrap, name, [b"after"], partition)
-    three.start_node(0)
-
-    for partition in range(3):
-        assert consume(three.bootstrap, name, partition) == [b"before", b"without", b"after"]
-
-
 def test_a_stopped_broker_leaves_no_process_and_no_listener(tmp_path: Path) -> None:
     broker = EmbeddedBroker(tmp_path)
     broker.start()
@@ -294,24 +236,26 @@ def test_a_broker_dies_with_the_process_that_started_it(tmp_path: Path) -> None:
     assert not process.alive()
 
 
-def test_apache_kafka_keeps_its_topics_over_a_restart_on_other_ports(
-    kafka: Broker, tmp_path: Path, topic_prefix: str
+def test_apache_kafka_keeps_its_topics_over_a_restart_on_other_ports_in_a_folder_of_any_name_and_in_any_language(
+    kafka: Broker, tmp_path: Path, topic_prefix: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if not isinstance(kafka, ApacheKafka):
         pytest.skip("restarts Apache Kafka, and it could not be had")
-    name = topic_prefix + topics.CLICKS
-    with ApacheKafka(tmp_path) as first:
+    monkeypatch.setenv("JAVA_TOOL_OPTIONS", "-Duser.language=tr")  # as under LANG=tr_TR.UTF-8
+    folder, name = tmp_path / "Büro 東京 😀 \\u0041", topic_prefix + topics.CLICKS
+    with ApacheKafka(folder) as first:
         pid = first.node_pids[0]
         topic_admin.create(first.bootstrap, 1, topic_prefix)
         produce(first.bootstrap, name, [b"kept"])
         found = topic_admin.found(first.bootstrap, [name])
     assert not Process.of(pid).alive()
 
-    with ApacheKafka(tmp_path) as second:
+    assert (folder / "node-0" / "data" / "__cluster_metadata-0").is_dir()
+    with ApacheKafka(folder) as second:
         assert consume(second.bootstrap, name) == [b"kept"]
         assert topic_admin.found(second.bootstrap, [name]) == found
     with pytest.raises(BrokerError, match="data of 1 node"):
-        ApacheKafka(tmp_path, 3).start()
+        ApacheKafka(folder, 3).start()
 
 
 def test_a_node_that_cannot_start_says_why_and_leaves_nothing(kafka: Broker, tmp_path: Path) -> None:

@@ -65,13 +65,14 @@ def agree(made: Decided) -> None:
     assert len(orders) > 3
 
 
-def test_200_000_slots_by_thompson_sampling_come_as_often_as_their_propensities_say():
-    made = Market().decide(STOCK, asked(100_000, "thompson"), 2)
+def test_40_000_slots_by_thompson_sampling_come_as_often_as_their_propensities_say():
+    people = 20_000
+    made = Market().decide(STOCK, asked(people, "thompson"), 2)
     agree(made)
     samples = np.log(BIDS * PCTR) + spread_of(DOUBT) * np.random.default_rng(1).normal(size=(100_000, 4))
     samples -= spread_of(DOUBT) ** 2 / 2
     drawn = np.bincount(samples.argmax(axis=1), minlength=4) / 100_000
-    np.testing.assert_allclose(np.bincount(made.chosen[:, 0], minlength=4) / 100_000, drawn, atol=0.01)
+    np.testing.assert_allclose(np.bincount(made.chosen[:, 0], minlength=4) / people, drawn, atol=0.01)
 
 
 @pytest.mark.parametrize("explore", EXPLORATIONS)

@@ -46,9 +46,10 @@ _WEIGHT = np.dtype([("bucket", "<u4"), ("weight", "<f8"), ("squares", "<f8")])
 
 
 def grams(text: str) -> dict[int, float]:
-    """The review's features, by bucket, of unit length; none for an empty text."""
+    """The review's features, by bucket, of unit length, in the order of the text; none for an empty one."""
     text = "".join(text.lower().split())[:CHARACTERS_MAX]
-    found = {text[at : at + size] for size in GRAMS for at in range(len(text) - size + 1)}
+    # In their order: that of a set is another one in each process, and so would be the last digits of sums.
+    found = dict.fromkeys(text[at : at + size] for size in GRAMS for at in range(len(text) - size + 1))
     weight = 1 / np.sqrt(max(len(found), 1))
     return {xxhash.xxh3_64_intdigest(gram.encode()) % FEATURES: float(weight) for gram in found}
 

@@ -26,6 +26,11 @@ def test_a_review_is_read_by_its_characters_whatever_the_script_and_the_spacing(
     assert grams("x" * 400 + "y") == grams("x" * 400) != grams("x" * 399 + "y")  # of longer ones the beginning
 
 
+def test_grams_stand_as_they_come_in_a_review_so_that_sums_over_them_are_the_same_in_every_process():
+    letters = "abcdefgh"
+    assert [*grams(letters)][: len(letters)] == [bucket for letter in letters for bucket in grams(letter)]
+
+
 def test_the_tone_is_learnt_one_review_after_the_other_and_predicting_changes_nothing():
     sentiment = Sentiment()
     assert sentiment.predict_one("很好") == 0.5

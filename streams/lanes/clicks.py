@@ -88,6 +88,8 @@ class LaneClicks:
         """Why this layer began anew, where something else was kept."""
         self._look_at = GONE_EVERY
         """How many ads the catalogue has lost when records of ads are looked through; if restored, at once."""
+        self._shown_last = np.zeros(0, dtype=np.uint64)
+        """Ads whose impressions were in the queue when it was restored."""
 
     def apply(self, store: RowStore, events: Events, engine: Engine, rules: Rules) -> tuple[Applied, Observed]:
         """Apply ``events`` to ``store``, predict the impressions among them and learn the outcomes that they bring.
@@ -160,19 +162,23 @@ class LaneClicks:
     def _gone(self, catalogue: Catalogue) -> list[Change]:
         """Forget ads that the catalogue lacks: at first, and whenever it has lost `GONE_EVERY` more.
 
-        Before a worker's first step it has read the topic of ads to its end. A topic that is being filled anew has few
-        ads by then, or none: this waits while the catalogue is empty, and at first keeps everything where most ads are
-        missing.
+        Before a worker's first step it has read the topic of ads to its end. A topic that is being filled anew, or is
+        another one, has few of the lane's ads by then, or none: this waits while the catalogue is empty, and at first
+        keeps everything where most ads are missing, unless most of those shown last are there. A new worker's catalogue
+        has no withdrawn ads: where ads live for days, the lane's former owner has left more of them than of others.
         """
         if catalogue.gone < self._look_at or not len(catalogue):
             return []
         first, self._look_at, lifts = self._look_at == 0, catalogue.gone + GONE_EVERY, self.layer.lifts
         ads = np.fromiter(lifts, dtype=np.uint64, count=len(lifts))
-        gone = ads[catalogue.slots_of(ads) == MISSING].tolist()
-        if first and 2 * len(gone) > len(ads):
-            log.warning(
-                "most ads that a lane has learned of are not on ads; they are kept", gone=len(gone), of=len(ads)
-            )
+        gone, lost = (each[catalogue.slots_of(each) == MISSING].tolist() for each in (ads, self._shown_last))
+        if first and 2 * len(gone) > len(ads) and 2 * len(lost) >= len(self._shown_last):
+            if lost:
+                log.warning(
+                    "most ads that a lane showed last are not on ads; what it has learned of them is kept",
+                    missing=len(lost),
+                    of=len(self._shown_last),
+                )
             return []
         for ad in gone:
             lifts.forget(ad)
@@ -314,6 +320,7 @@ class LaneClicks:
             rows["open"][answered[(answered >= row.head) & (answered < row.tail)] - row.head] = 0
             self._chunks.append(_Chunk(number, chunk.first, min(end, row.tail), chunk.settled))
             self._next_chunk = number + 1
+        self._shown_last = np.unique(rows["ad"][rows["ad"] != LOST["ad"]])
         self.layer.reopen(row.head, rows, row.asked)
 
 

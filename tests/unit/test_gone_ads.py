@@ -2,8 +2,10 @@
 
 import numpy as np
 import pytest
+from structlog.testing import capture_logs
 
 from scoring.catalogue import Catalogue
+from scoring.events import Kind, Source
 from scoring.ids import id64, id64s
 from scoring.inputs import CONTEXT_DIM
 from scoring.pool import Pool
@@ -11,7 +13,7 @@ from scoring.units import DAY_MS
 from streams.feeds.layers import AD, BUCKETS
 from streams.lanes.clicks import LaneClicks
 from tests.builders import entry
-from tests.unit.keeping import LEARNING, keep, observe, stream
+from tests.unit.keeping import LEARNING, SHOP, keep, observe, stream
 
 
 @pytest.mark.parametrize("from_snapshot", [False, True])
@@ -38,9 +40,32 @@ def test_of_a_catalogue_that_is_only_being_filled_no_ad_is_taken_for_withdrawn()
     keep(kept, observe(clicks, events, users))
     begun.upsert([entry("ad-0")])
     restored = LaneClicks.restore(LEARNING, kept)
-    keep(kept, restored.commit(begun))
+    with capture_logs() as said:
+        keep(kept, restored.commit(begun))
+    assert [each["event"] for each in said] == [
+        "most ads that a lane showed last are not on ads; what it has learned of them is kept"
+    ]
     assert set(restored.layer.lifts) == set(clicks.layer.lifts)
     assert set(LaneClicks.restore(LEARNING, kept).layer.lifts) == set(clicks.layer.lifts)
+
+
+@pytest.mark.parametrize("shown", [True, False], ids=["shown last", "nothing open"])
+def test_most_ads_that_a_lane_knows_may_be_withdrawn_as_long_as_those_shown_last_are_there(*, shown: bool) -> None:
+    """As with ads that live a few days, at each start of a worker: its catalogue has none that was withdrawn before."""
+    events, users = stream(1, 120)
+    clicks, there = LaneClicks(LEARNING), Catalogue()
+    there.upsert(SHOP.entries[:3])
+    events["ad"][-40:] = SHOP.ad[np.arange(40) % 3]
+    if not shown:  # a window later nobody knows what was shown last
+        events["source"][-1], events["kind"][-1] = Source.CLICK, Kind.VIEWED
+        events["stream_ms"][-1] += LEARNING.window_ms
+    observe(clicks, events, users)
+    assert len(clicks.layer.lifts) > 2 * 3
+    restored = LaneClicks.restore(LEARNING, clicks.parts())
+    with capture_logs() as said:
+        restored.commit(there)
+    assert said == []
+    assert (set(restored.layer.lifts) == set(there.ad.tolist())) == shown
 
 
 def test_an_ad_in_the_place_of_another_is_told_of_as_after_a_restart_and_inherits_nothing() -> None:

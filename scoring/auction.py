@@ -22,7 +22,7 @@ CHANCE_MIN = 1e-30
 
 def _of_slots(values: npt.NDArray[Any], chosen: Ints) -> npt.NDArray[Any]:
     """``values [B, C]`` of the ad in each slot, ``[B, L]``; for an empty slot that of an arbitrary ad."""
-    at = np.maximum(chosen, 0) + np.arange(len(chosen))[:, None] * values.shape[1]
+    at = chosen + np.arange(len(chosen))[:, None] * values.shape[1]
     found: npt.NDArray[Any] = values.ravel().take(at)
     return found
 
@@ -96,7 +96,7 @@ def prices(
     # A hair less before rounding up: a price that is whole must not become the next one by a float's last bit.
     owed = owed * (1 - 1e-12)
     if attention is not None:
-        owed = np.maximum(owed - weight * _of_slots(attention, chosen), 0.0)
+        owed = owed - weight * _of_slots(attention, chosen)  # below 0 the reserve is needed
     needed = np.ceil(owed / np.maximum(per_bid * weight, CHANCE_MIN))
     paid: Ints = np.where(filled, np.minimum(np.maximum(needed, reserve_micros), bid), 0).astype(np.int64)
     return paid

@@ -46,12 +46,12 @@ class Rules:
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """What one poll saw of a group's partition. ``owned``: by a live member of the group; None where unknown."""
+    """What one poll saw of a group's partition. ``owned``: by a live member of the group, as far as is known."""
 
     time_ms: int
     committed: int | None
     log_end: int | None
-    owned: bool | None
+    owned: bool
 
     @property
     def lag(self) -> int | None:

@@ -121,11 +121,10 @@ class Board:
     ) -> GroupLag:
         lags = []
         for partition in sorted(group.partitions):
-            owned = None if group.owners is None else partition in group.owners
+            owner = (group.owners or {}).get(partition)
             committed, end = group.committed.get(partition), seen.ends.get(partition)
             track = self._tracks[name, partition] = before.get((name, partition)) or Track(self._rules)
-            track.add(Sample(seen.time_ms, committed, end, owned))
-            owner = (group.owners or {}).get(partition)
+            track.add(Sample(seen.time_ms, committed, end, owned=owner is not None))
             lags.append(track.lag(*partition, self._ends[partition], owner))
         return GroupLag(
             group=name,

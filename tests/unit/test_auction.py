@@ -21,6 +21,11 @@ def test_an_empty_slot_of_one_person_takes_nothing_from_another() -> None:
     assert best_left(np.array([[5.0]]), np.array([[0, -1]])).tolist() == [[0.0, 0.0]]  # an empty slot is worth nothing
 
 
+def test_a_slot_keeps_out_the_best_of_all_that_stand_after_it_whatever_order_they_were_drawn_in() -> None:
+    value = np.array([[2.0, 1.0, 9.0, 4.0]])
+    assert best_left(value, np.array([[0, 1, 2]])).tolist() == [[9.0, 9.0, 4.0]]
+
+
 def test_by_vcg_nobody_pays_for_an_empty_slot_between_two() -> None:
     chosen = np.array([[1, -1, 2]])
     owed = externalities(VALUE, chosen, best_left(VALUE, chosen), np.array([1.0, 0.5, 0.25]))

@@ -23,7 +23,7 @@ RULES = Rules(window_ms=30_000, stuck_ms=10_000)
 Point = tuple[int | None, int | None]  # committed, log end
 
 
-def watched(points: Sequence[Point], *, owned: bool | None = True, every_ms: int = 1_000) -> PartitionLag:
+def watched(points: Sequence[Point], *, owned: bool = True, every_ms: int = 1_000) -> PartitionLag:
     """What a monitor says after seeing ``points``, one a second."""
     track, ends = Track(RULES), LogEnds()
     for number, (committed, end) in enumerate(points):
@@ -52,6 +52,7 @@ def test_a_record_that_came_after_a_pause_is_as_old_as_the_end_of_the_pause() ->
     for time_ms, end in [(0, 50), (1_000, 50), (600_000, 50), (601_000, 60)]:
         ends.add(time_ms, end)
 
+    assert len(ends) == 3  # of a rest its first moment and its last
     assert time_lag(ends, 50, 60, 602_000) == (2_000, True)
     assert time_lag(ends, 55, 60, 602_000) == (1_500, True)
 
@@ -100,9 +101,9 @@ def test_one_sample_tells_no_rate() -> None:
     assert rates([Sample(0, 5, 10, True)]) == (0.0, 0.0)
 
 
-@pytest.mark.parametrize(("owned", "status"), [(True, Status.STALL), (False, Status.STOP), (None, Status.STOP)])
+@pytest.mark.parametrize(("owned", "status"), [(True, Status.STALL), (False, Status.STOP)])
 def test_lag_without_progress_is_a_stall_where_a_member_lives_and_a_stop_where_none_does(
-    owned: bool | None, status: Status
+    owned: bool, status: Status
 ) -> None:
     frozen: list[Point] = [(100, 100)] * 3 + [(100, 100 + 10 * second) for second in range(1, 14)]
 
@@ -220,14 +221,15 @@ def test_a_lag_that_begins_within_the_window_is_no_trend() -> None:
     assert watched([(90, 100), *falling[1:]]).status is Status.WARN
 
 
-def test_a_window_of_more_polls_than_are_kept_is_looked_back_on_whole() -> None:
+@pytest.mark.parametrize("pace", [9, 10])  # behind all the time, and caught up until it stands still
+def test_a_window_of_more_polls_than_are_kept_is_looked_back_on_whole(pace: int) -> None:
     track, ends = Track(Rules(window_ms=3_600_000)), LogEnds()
     for second in range(7_200):  # of the hour that counts, it stands still for the last twenty minutes
         ends.add(1_000 * second, 10 * second)
-        track.add(Sample(1_000 * second, 9 * min(second, 6_000), 10 * second, owned=True))
+        track.add(Sample(1_000 * second, pace * min(second, 6_000), 10 * second, owned=True))
     lag = track.lag("clicks", 3, ends)
-    assert (lag.committed, lag.log_end) == (54_000, 71_990)
-    assert lag.consumed_per_s == pytest.approx(9 * 2_400 / 3_600, rel=0.01)
+    assert (lag.committed, lag.log_end) == (pace * 6_000, 71_990)
+    assert lag.consumed_per_s == pytest.approx(pace * 2_400 / 3_600, rel=0.01)
     assert lag.produced_per_s == pytest.approx(10, rel=0.01)
 
 
@@ -244,11 +246,13 @@ def test_a_group_that_catches_up_now_and_then_is_well_over_a_long_window_too(pha
 
 def test_rates_go_back_to_the_sample_on_the_edge_of_the_window_and_no_further() -> None:
     # A poll each ten seconds, and a window of thirty: the first within it stands on its edge.
-    steps = [0, 0, 500, 600, 700, 800]
+    steps = [0, 0, 500, 600, 650, 800]
     lag = watched([(offset, 1_000) for offset in steps], every_ms=10_000)
     assert lag.consumed_per_s == 10.0
+    lag = watched([(offset, 1_000) for offset in steps], every_ms=20_000)
+    assert lag.consumed_per_s == 5.0  # from the last one before the edge, where none is on it
     lag = watched([(offset, 1_000) for offset in steps], every_ms=31_000)
-    assert lag.consumed_per_s == round(100 / 31, 3)
+    assert lag.consumed_per_s == round(150 / 31, 3)
 
 
 def test_samples_of_one_moment_tell_no_rate() -> None:

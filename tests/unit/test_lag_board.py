@@ -43,6 +43,12 @@ def test_a_report_tells_how_long_it_has_watched() -> None:
     assert [board.observe(Observation(time_ms, {}, {})).watched_s for time_ms in (5_000, 6_000, 8_500)] == [0, 1, 3.5]
 
 
+def test_groups_are_reported_in_the_order_of_their_names_whichever_broker_told_of_them_first() -> None:
+    groups = {name: GroupSeen("stable", 1, {CLICKS: 0}, None) for name in ("shop", "ads", "referee")}
+    report = Board(Rules()).observe(Observation(0, groups, {CLICKS: 0}))
+    assert [group.group for group in report.groups] == ["ads", "referee", "shop"]
+
+
 BEHIND = [seen(1_000 * second, {CLICKS: 0}, {CLICKS: 10 * second}) for second in range(4)]
 BACK = seen(5_000, {CLICKS: 0}, {CLICKS: 50}, {CLICKS: "w@1"})
 

@@ -67,3 +67,4 @@ def test_of_more_groups_than_are_kept_those_last_listed_are_missed(monkeypatch: 
     called.missed(2_000, {0}, {"i"}, whole=True)
     called.missed(3_000, {0}, {"j"}, whole=True)
     assert called.missed(4_000, {0}, set[str](), whole=True) == {"i", "j"}
+    assert called.missed(5_000, {0}, {"i", "j"}, whole=True) == set(), "the others were forgotten"

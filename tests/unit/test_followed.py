@@ -46,7 +46,16 @@ def test_an_outage_from_the_first_look_on_concludes_nothing(monkeypatch: pytest.
     followed = Followed("b", list(HERE))
     for there in (TopicsError("silent"), HERE, TopicsError("silent"), HERE):
         check(followed, there, monkeypatch)
+        assert followed.is_unanswered == (there is not HERE)
     assert followed.ids == {"ads": "id-1", "clicks": "id-2"}
+
+
+def test_of_topics_whose_ids_are_known_those_alone_that_are_followed_are_missed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    followed = Followed("b", ["ads"], {"ads": "id-1", "clicks": "id-2"})
+    for _ in range(GONE_LOOKS):
+        check(followed, {"ads": HERE["ads"]}, monkeypatch)
 
 
 def test_while_certificates_are_renewed_one_that_is_connected_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -152,6 +161,20 @@ def test_a_look_waits_for_no_answer_and_tells_what_an_earlier_check_has_found(mo
     with pytest.raises(MadeAnewError, match=r"^ads: deleted or made anew"):
         asyncio.run(scenario())
     assert asked == [["ads"]]
+
+
+async def test_after_a_check_that_has_found_nothing_a_look_begins_another(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("streams.followed.LOOK_S", 0.0)
+    followed, answers = Followed("b", ["ads"]), iter([HERE, {"ads": Found("id-of-another", 1)}])
+    monkeypatch.setattr("streams.topic_admin.found", lambda *_: {"ads": next(answers)["ads"]})
+
+    async def look() -> None:
+        while True:
+            followed.look(Reader(), HELD)
+            await asyncio.sleep(0)
+
+    with pytest.raises(MadeAnewError, match=r"^ads: deleted or made anew"):
+        await asyncio.wait_for(look(), 10)
 
 
 async def test_who_leaves_waits_for_no_check_that_is_under_way(monkeypatch: pytest.MonkeyPatch) -> None:

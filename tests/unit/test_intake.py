@@ -30,11 +30,14 @@ def test_a_lane_is_one_partition_of_both_topics() -> None:
 def test_an_assignment_that_parts_clicks_from_impressions_is_refused() -> None:
     with pytest.raises(ValueError, match=r"\[0, 1\] of ad-impressions but \[1\] of clicks"):
         lanes_of(assigned({0, 1}, {1}), TOPICS, 64)
+    with pytest.raises(ValueError, match=r"\[1\] of ad-impressions but \[0, 1\] of clicks"):
+        lanes_of(assigned({1}, {0, 1}), TOPICS, 64)
 
 
 def test_more_lanes_than_a_worker_may_have_are_refused_with_the_setting() -> None:
     with pytest.raises(ValueError, match="SALIENCE_LANES_MAX"):
         lanes_of(assigned(set(range(5)), set(range(5))), TOPICS, 4)
+    assert len(lanes_of(assigned(set(range(4)), set(range(4))), TOPICS, 4)) == 4
 
 
 def test_a_fatal_error_ends_a_process_that_hangs_while_it_stops() -> None:

@@ -75,3 +75,11 @@ def test_what_is_decided_for_a_person_is_the_same_alone_and_among_others(
         slots = np.flatnonzero(together.chosen[person] != EMPTY_SLOT)
         assert won == (slots + Fate.WON).tolist()
     assert len({tuple(each) for each in together.prices_micros.tolist()}) > 1
+
+
+def test_campaigns_of_which_no_more_than_the_multiplier_is_told_have_the_rates_of_the_terms() -> None:
+    market = Market(Terms(conversion=0.25, viewed_s=3.0))
+    market.pace(id64s(["c-1"]), np.array([0.5]))
+    offers = market.offers(STOCK, np.arange(2)[None])
+    assert offers is not None
+    assert offers.kept.tolist() == [[[1.0, 1.0, 0.25, 3.0], [0.5, 1.0, 0.25, 3.0]]]

@@ -194,11 +194,11 @@ def test_neighbours_are_of_different_categories_where_that_is_possible():
 
 
 def test_a_placement_shows_one_advertiser_of_rivals():
-    rivals = tuple((id64(f"brand-{name}"), 7) for name in ("a1", "a2"))
-    made = decide(Market(Terms(rivals=rivals)))
-    assert made.chosen.tolist() == [[0, 1, 3, EMPTY_SLOT]]
+    stock = shop(("c1", "a1", "hat", 400), ("c4", "a1", "hat", 300), ("c2", "a2", "hat", 200), ("c3", "a3", "hat", 100))
+    market = Market(Terms(rivals=tuple((id64(f"brand-{name}"), 7) for name in ("a1", "a2"))))
+    made, fewer = decide(market, stock=stock), decide(market, stock=stock, slots=2)
+    assert made.chosen.tolist() == [[0, 1, 3, EMPTY_SLOT]]  # of the first with both of its campaigns
     assert made.fate.tolist() == [[Fate.WON, Fate.WON + 1, Fate.KEPT_APART, Fate.WON + 2]]
-    fewer = decide(Market(Terms(rivals=rivals)), slots=2)
     assert fewer.fate.tolist() == [[Fate.WON, Fate.WON + 1, Fate.KEPT_APART, Fate.OUTBID]]
 
 

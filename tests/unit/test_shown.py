@@ -71,6 +71,15 @@ def test_exposure_goes_by_how_likely_slots_are_looked_at_as_was_learned() -> Non
     assert shown[1].advertisers.ratio == pytest.approx(0.25 / 0.5)
 
 
+def test_weights_are_those_of_the_groups_that_fairness_is_asked_for_among() -> None:
+    for among, group, of in (("advertiser", "a-1", 3), ("category", "c-1", 4)):
+        market, stock = Market(Terms(fair_among=among)), shop()
+        market.favour(id64s([group]), np.array([2.0]))
+        offers = market.offers(stock, np.arange(ADS)[None])
+        assert offers is not None
+        assert offers.quality[0].tolist() == [2.0 if n % of == 1 else 1.0 for n in range(ADS)]
+
+
 def test_what_fairness_gave_and_what_exploration_adds_are_no_merit() -> None:
     stock, market, question = shop(), Market(), asked(np.random.default_rng(1))
     market.favour(id64s(["a-0"]), np.array([2.0]))

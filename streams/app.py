@@ -34,7 +34,7 @@ from streams.control import CONTROLS_PER_READ, Control
 from streams.control_wire import Allocation, ExperimentSetting, HourlyTraffic
 from streams.experiments.registry import ExperimentSwitch
 from streams.feeds import campaigns, layers, tones
-from streams.feeds.catalogue import CatalogueFeed
+from streams.feeds.catalogue import AHEAD_MS, CatalogueFeed
 from streams.feeds.refused_ads import RefusedAds
 from streams.feeds.topic import TopicFeed
 from streams.group_offsets import GroupOffsets
@@ -105,7 +105,7 @@ def make_engine(settings: Settings, model: AttentionModel | None = None) -> Engi
     market = Market(rules.terms(), Seal.of(settings.sealing_secret()))
     titles = Titles(settings.home / "text", text_encoder().encode) if settings.text or model.manifest.text else None
     # Besides the window, a week: as long as events wait on their topics for a worker that was away.
-    kept_ms = max(WITHDRAWN_KEPT_MS, rules.owed().longest_ms + 7 * DAY_MS)
+    kept_ms = AHEAD_MS + max(WITHDRAWN_KEPT_MS, rules.owed().longest_ms + 7 * DAY_MS)
     catalogue = Catalogue(model.encode, model.dim, titles=titles, kept_ms=kept_ms)
     return Engine(catalogue, model, policy(settings), experiments, market)
 

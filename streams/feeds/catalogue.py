@@ -27,6 +27,8 @@ ADS_PER_READ = 5_000
 """Ads encoded in one call, about 100 ms: a placement waits no longer for the catalogue."""
 TITLES_PER_READ = 100
 """Ads in one call where titles are encoded first, 6 ms each: a new ad waits at most 0.6 s for titles of others."""
+AHEAD_MS = DAY_MS
+"""A record's time is believed up to so far ahead of this worker's clock; so the catalogue may be as far ahead, too."""
 _DECODE = msgspec.json.Decoder(Ad).decode
 
 
@@ -98,8 +100,8 @@ def _told(record: Record) -> Entry | None:
 
 
 def _told_ms(record: Record) -> int:
-    """A record's own time in ms; 0 where it has none, or one more than a day ahead of this worker's clock."""
-    return record.timestamp if 0 < record.timestamp <= wall_ms() + DAY_MS else 0
+    """A record's own time in ms; 0 where it has none, or one that is not believed (`AHEAD_MS`)."""
+    return record.timestamp if 0 < record.timestamp <= wall_ms() + AHEAD_MS else 0
 
 
 def _upsert(catalogue: Catalogue, taken: Sequence[tuple[Record, Entry]]) -> list[tuple[Record, Refusal]]:

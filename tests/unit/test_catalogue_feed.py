@@ -1,15 +1,19 @@
 """Records of the ads topic into the catalogue: one bad ad costs nobody else anything."""
 
+from pathlib import Path
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from scoring.catalogue import Catalogue
-from scoring.units import DAY_MS
+from scoring.units import DAY_MS, HOUR_MS
+from streams.app import make_engine
 from streams.clock import wall_ms
 from streams.feeds.catalogue import apply_ads
 from streams.feeds.refused_ads import HELD_BYTES_MAX, RefusedAds
 from streams.refusal import Refusal
+from streams.settings import Settings
 from streams.wire import Ad, encode_json
 from tests.builders import START_MS, Record, ad, entry
 from tests.unit.garbage import cycles
@@ -215,3 +219,22 @@ def test_ads_withdrawn_before_any_clock_could_be_believed_are_not_forgotten_when
     for name in "bcd":
         apply_ads(catalogue, [told(ad(name), time_ms=wall_ms())])
     assert catalogue.names == ["a", "b", "c", "d"]
+
+
+@pytest.mark.parametrize(("rules", "days"), [("{}", 30), ("windows: {days: 90}", 97)])
+def test_a_record_as_far_ahead_as_is_believed_makes_no_withdrawn_ad_be_forgotten_early(
+    rules: str, days: int, tmp_path: Path
+) -> None:
+    """The longest cap looks 30 days back, and who bought 90 days after an impression may be told of a week later."""
+    (file := tmp_path / "rules.yml").write_text(rules)
+    catalogue, now_ms = make_engine(Settings(home=tmp_path, rules=file)).catalogue, wall_ms()
+    withdrawn_ms = now_ms - days * DAY_MS + HOUR_MS
+    apply_ads(catalogue, [told(ad("a"), time_ms=withdrawn_ms)])
+    apply_ads(catalogue, [Record("ads", 0, 1, withdrawn_ms, b"a", None)])
+
+    for name in "bc":  # the first tells the time
+        apply_ads(catalogue, [told(ad(name), time_ms=now_ms + DAY_MS)])
+    assert catalogue.names == ["a", "b", "c"]
+    catalogue.upsert([entry("d")], [now_ms + DAY_MS + 2 * HOUR_MS])
+    catalogue.upsert([entry("e")], [now_ms + DAY_MS + 2 * HOUR_MS])
+    assert "a" not in catalogue.names

@@ -22,7 +22,7 @@ CHANCE_MIN = 1e-30
 
 def _of_slots(values: npt.NDArray[Any], chosen: Ints) -> npt.NDArray[Any]:
     """``values [B, C]`` of the ad in each slot, ``[B, L]``; for an empty slot that of an arbitrary ad."""
-    at = chosen + np.arange(len(chosen))[:, None] * values.shape[1]
+    at = np.maximum(chosen, 0) + np.arange(len(chosen))[:, None] * values.shape[1]
     found: npt.NDArray[Any] = values.ravel().take(at)
     return found
 

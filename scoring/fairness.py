@@ -51,7 +51,7 @@ class Division:
         total = worth.sum(axis=1, keepdims=True)
         deserved = worth / np.maximum(total, 1e-300) * exposed.sum(axis=1, keepdims=True)
         self._sums *= KEPT ** (len(chosen) / ADJUST_EVERY)
-        shown = np.take_along_axis(of, chosen, axis=1)  # of an empty slot, which is not exposed, any
+        shown = np.take_along_axis(of, np.maximum(chosen, 0), axis=1)
         self._sums[0] += np.bincount(shown.ravel(), weights=exposed.ravel(), minlength=size)
         self._sums[1] += np.bincount(of.ravel(), weights=deserved.ravel(), minlength=size)
 

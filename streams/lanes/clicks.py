@@ -171,15 +171,14 @@ class LaneClicks:
             return []
         first, self._look_at, lifts = self._look_at == 0, catalogue.gone + GONE_EVERY, self.layer.lifts
         ads = np.fromiter(lifts, dtype=np.uint64, count=len(lifts))
-        gone, lost = (each[catalogue.slots_of(each) == MISSING].tolist() for each in (ads, self._shown_last))
-        if first and 2 * len(gone) > len(ads) and 2 * len(lost) >= len(self._shown_last):
-            if lost:
-                log.warning(
-                    "most ads that a lane showed last are not on ads; what it has learned of them is kept",
-                    missing=len(lost),
-                    of=len(self._shown_last),
-                )
-            return []
+        gone = ads[catalogue.slots_of(ads) == MISSING].tolist()
+        if first and 2 * len(gone) > len(ads):
+            lost, of = int((catalogue.slots_of(self._shown_last) == MISSING).sum()), len(self._shown_last)
+            if 2 * lost >= of:
+                if lost:
+                    why = "most ads that a lane showed last are not on ads; what it has learned of them is kept"
+                    log.warning(why, missing=lost, of=of)
+                return []
         for ad in gone:
             lifts.forget(ad)
         return [(_AD + ad.to_bytes(8, "big"), None) for ad in gone]

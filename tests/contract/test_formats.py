@@ -52,6 +52,7 @@ NONE_OF_THEIR_OWN = {
     "ControlMessage", "Revised", "Asked",  # what kinds have in common
     "HeardConsent", "HeardErasure",  # as read; nobody writes them
     "Kept",  # the one field that a layer of any layout has
+    "Heard",  # an array, which stands in the state of the reader of reviews, below
 }  # fmt: skip
 HELP = (
     "\n\nWorkers of the version before read what this one writes, and this one reads what they wrote: else an upgrade "
@@ -123,7 +124,7 @@ def test_every_kind_of_record_stands_here_with_all_its_fields() -> None:
         if inspect.isclass(each) and issubclass(each, Struct) and each.__module__ == module.__name__
         and not each.__name__.startswith("_") and each.__name__ not in NONE_OF_THEIR_OWN
     }  # fmt: skip
-    assert {each.__name__ for each in kinds} - {"Heard"} <= {one.kind.__name__ for one in ALL}, HELP
+    assert {each.__name__ for each in kinds} <= {one.kind.__name__ for one in ALL}, HELP
     for one in ALL:
         if issubclass(one.kind, Struct):
             new = {*one.kind.__struct_encode_fields__} - one.told.keys()

@@ -74,7 +74,7 @@ class Budgets:
     """The traffic by which the whole day is planned; what is learnt meanwhile serves the next day."""
     _traffic: dict[int, Floats] = field(default_factory=dict)
     _told: dict[tuple[int, str, str], Spending] = field(default_factory=dict)
-    """The newest report by lane, campaign and arm: 0.45 KB each, and 1 KB a campaign, of all that there ever were."""
+    """The newest report by lane, campaign and arm: 0.45 KB each, and 1 KB a campaign, of all that it has heard."""
     _lanes: dict[int, int] = field(default_factory=dict)
     """The newest day that each lane has reported."""
     _campaigns: dict[str, int] = field(default_factory=dict)

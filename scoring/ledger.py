@@ -29,6 +29,10 @@ FIGURE_MAX = np.iinfo(np.int64).max
 CELLS_MAX = 200_000
 """Cells (campaign, arm) of a lane, 0.6 KB each, from which on new arms count in their campaign's cell without an arm.
 Campaigns are let in beyond it, since each must be charged."""
+KEPT_DAYS = 400
+"""Days for which a lane keeps a campaign that has no events: one that comes back each year goes on where it was."""
+FORGOTTEN_MAX = 1_000
+"""Cells that are forgotten at once, each with two tombstones in a slice's transaction."""
 
 
 class Period(IntEnum):
@@ -89,6 +93,8 @@ class Ledger:
         self._days = np.zeros((0, 2), dtype=np.int64)
         self._figures = np.zeros((0, len(Period), len(FIGURES)), dtype=np.int64)
         self._changed: set[int] = set()
+        self._looked_through = -1
+        """The day on which all was forgotten that was to be."""
 
     def __len__(self) -> int:
         return len(self.names)
@@ -156,6 +162,34 @@ class Ledger:
         """The cells that have changed since the last call."""
         changed, self._changed = sorted(self._changed), set()
         return changed
+
+    def forget(self, day: int) -> list[tuple[str, str]]:
+        """Forget campaigns that had no event for `KEPT_DAYS` before ``day``, with all their arms; names of the cells.
+
+        A day's first call looks at all cells; `FORGOTTEN_MAX` go at once, the others with the next calls. Call it when
+        the `changes` are stored: cells move.
+        """
+        if day == self._looked_through:
+            return []
+        old = self._days[: len(self), Period.TODAY] < day - KEPT_DAYS
+        going_on = {self.names[cell][0] for cell in np.flatnonzero(~old).tolist()}
+        gone = [cell for cell in np.flatnonzero(old).tolist() if self.names[cell][0] not in going_on][-FORGOTTEN_MAX:]
+        if len(gone) < FORGOTTEN_MAX:
+            self._looked_through = day
+        names = [self.names[cell] for cell in gone]
+        for cell in reversed(gone):  # each leaves its place to the last cell, which is none of these any more
+            self._leave(cell)
+        return names
+
+    def _leave(self, cell: int) -> None:
+        last = len(self) - 1
+        del self._cells[self.names[cell]]
+        if cell != last:
+            self.names[cell] = self.names[last]
+            self._cells[self.names[cell]] = cell
+            self._days[cell], self._figures[cell] = self._days[last], self._figures[last]
+        self._days[last], self._figures[last] = 0, 0
+        self.names.pop()
 
     def kept(self, cell: int) -> bytes:
         """A cell as bytes: its days and its figures, little-endian int64."""

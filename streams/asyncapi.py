@@ -177,7 +177,7 @@ CARRIED: Mapping[str, tuple[Message, ...]] = {
     ),
     topics.CAMPAIGN_METRICS: (
         Message("CampaignMetrics", "Lane, a slash, the campaign_id, a slash and the arm.", examples.CAMPAIGN_METRICS),
-        _tombstone("Uncounted", "As before.", "A tombstone drops it."),
+        _tombstone("Uncounted", "As before.", "A tombstone drops it: the lane has forgotten the campaign."),
     ),
     topics.CLICK_LAYERS: (
         _raw(

@@ -310,12 +310,12 @@ class CampaignMetrics(Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     A campaign's figures are the sum over lanes and arms. ``arm``: the suffix of placement ids, such as ``1-0`` for
     experiment 1, arm 0; "" outside experiments. ``today``: figures of ``day``; ``before``: of the last earlier day with
-    any (``before_day``); ``total``: of all time. For a history, keep the last record of each day. A day's
-    ``spent_micros``, summed over lanes, is billed up to the larger of the day's ``budget_micros`` (null: no limit;
-    ``yesterday_budget_micros``: the day before's, if known) and the day's largest ``billed_micros``: what was billed by
-    then, as far as the lane's worker knew. ``level``: long-term level of the bid multiplier; 0 without a budget.
-    ``starts_ms``: when its first ad begins (null: not known), ``ends_ms``: when its last one ends (null: never).
-    ``anew_ms``: when the rest of the day's budget was planned anew (null: was not), ``anew_micros`` planned by then.
+    any (``before_day``); ``total``: of all time; a lane forgets a campaign 400 days after its last event. For history,
+    keep the last record of each day. A day's ``spent_micros``, summed over lanes, is billed up to the larger of the
+    day's ``budget_micros`` (null: no limit; ``yesterday_budget_micros``: the day before's, if known) and its largest
+    ``billed_micros``: what was billed by then, as far as the lane's worker knew. ``level``: long-term level of the bid
+    multiplier; 0 without a budget. ``starts_ms``: when its first ad begins (null: not known), ``ends_ms``: when its
+    last ends (null: never). ``anew_ms``: when the day's budget was planned anew, ``anew_micros`` planned by then.
     """
 
     lane: int

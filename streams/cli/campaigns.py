@@ -26,8 +26,9 @@ def campaigns(
     """Show each campaign's spending against the day's budget, and its purchases with their value.
 
     It reads the topic campaign-metrics. Today is the newest UTC day that lanes
-    tell of; other figures are of all time. An arm's name ends its placements'
-    ids: 1-0 is arm 0 of experiment 1. Spent is what was delivered, even what is
+    tell of; other figures are of all time, of campaigns that had an event in the
+    last 400 days. An arm's name ends its placements' ids: 1-0 is arm 0 of
+    experiment 1. Spent is what was delivered, even what is
     beyond a budget and not billed. ROAS is value over money spent, by last touch;
     "spread" is ROAS by position, which gives 40 % each to the first and to the
     last of the ads that were clicked before a purchase. First and last go by when

@@ -20,7 +20,7 @@ from streams.wire import Day as DayNumber
 
 CELLS_MAX = 200_000
 """Some 400 bytes each. Of more, those of days past are dropped, the oldest first: campaigns that have ended stay on the
-topic for ever. Where all are of the newest day, cells beyond it are counted, but not held."""
+topic for over a year. Where all are of the newest day, cells beyond it are counted, but not held."""
 SHOWN = 30
 """Campaigns on the page: those with the highest spend."""
 

@@ -25,6 +25,7 @@ from scoring.moments import Moments
 from scoring.rows import Rows
 from scoring.settlement import MICROS_MAX
 from scoring.touches import TouchWeights
+from scoring.units import DAY_MS
 from streams.campaigns import sold_of
 from streams.message import Message
 from streams.wire import RESERVED, CampaignMetrics, Figures, encode_json
@@ -122,16 +123,20 @@ class LaneLedger:
         self._known = True
 
     def commit(self, lane: int, budgets: Budgets, time_ms: int) -> tuple[list[Message], list[Message]]:
-        """Messages for the changelog, and for everyone, of the cells that were last told to the budgets."""
-        kept = [Message(self._key(cell), self.ledger.kept(cell)) for cell in self._news]
+        """Messages for the changelog, and for everyone, of the cells that were last told to the budgets.
+
+        Campaigns long without an event leave both. Budgets that have heard of them keep them until their worker ends.
+        """
+        kept = [Message(_key(self.ledger.names[cell]), self.ledger.kept(cell)) for cell in self._news]
         if self.touches.changed:
             kept.append(Message(TOUCHES, self.touches.kept))
             self.touches.changed = False
         names = [self.ledger.names[cell][0] for cell in self._news]
         billed = budgets.billed_micros(names, [self.ledger.of(cell)[0][0] for cell in self._news]).tolist()
-        return kept, [
-            self._told(lane, cell, budgets, time_ms, owed) for cell, owed in zip(self._news, billed, strict=True)
-        ]
+        told = [self._told(lane, cell, budgets, time_ms, owed) for cell, owed in zip(self._news, billed, strict=True)]
+        gone = self.ledger.forget(time_ms // DAY_MS)
+        kept += [Message(_key(name), None) for name in gone]
+        return kept, told + [Message(_told_key(lane, name), None) for name in gone]
 
     def _told(self, lane: int, cell: int, budgets: Budgets, time_ms: int, billed_micros: int) -> Message:
         campaign, arm = self.ledger.names[cell]
@@ -158,16 +163,13 @@ class LaneLedger:
             anew_ms=anew_ms,
             anew_micros=anew_micros,
         )
-        return Message(f"{lane}/{campaign}/{arm}".encode(), encode_json(metrics))
-
-    def _key(self, cell: int) -> bytes:
-        return KEY + _BETWEEN.join(part.encode() for part in self.ledger.names[cell])
+        return Message(_told_key(lane, (campaign, arm)), encode_json(metrics))
 
     # --- all of it -------------------------------------------------------------------------------------------
 
     def parts(self) -> dict[bytes, bytes]:
         """Everything, by key, as the changelog would have it after compaction."""
-        out = {self._key(cell): self.ledger.kept(cell) for cell in range(len(self.ledger))}
+        out = {_key(name): self.ledger.kept(cell) for cell, name in enumerate(self.ledger.names)}
         return out | ({TOUCHES: self.touches.kept} if self.touches.learned else {})
 
     @classmethod
@@ -181,6 +183,14 @@ class LaneLedger:
         if TOUCHES in parts:
             out.touches = TouchWeights.restore(parts[TOUCHES])
         return out
+
+
+def _key(name: tuple[str, str]) -> bytes:
+    return KEY + _BETWEEN.join(part.encode() for part in name)
+
+
+def _told_key(lane: int, name: tuple[str, str]) -> bytes:
+    return "/".join((str(lane), *name)).encode()
 
 
 def _figures(of: Ints) -> Figures:

@@ -15,9 +15,10 @@ from scoring.catalogue import Catalogue
 from scoring.engine import Engine
 from scoring.events import Source
 from scoring.ids import id64s
-from scoring.ledger import FIGURES
+from scoring.ledger import FIGURES, KEPT_DAYS
 from scoring.market import Fate
 from scoring.policies import Policy, arm_tag
+from scoring.units import DAY_MS
 from streams.campaigns import campaigns
 from streams.client import priced
 from streams.feeds.campaigns import tell
@@ -208,6 +209,17 @@ def test_a_lane_that_moves_takes_its_ledger_along_and_charges_nothing_twice(mode
     assert moved.step.budgets is not None
     for name, each in before.items():  # the new owner knows before anything is told on the topic
         assert moved.step.budgets.spent_micros(name) == each.today.spent_micros
+
+
+def test_a_campaign_that_has_long_had_no_event_leaves_the_changelog_and_the_topic(model: AttentionModel) -> None:
+    played, known = Played(step_of(model)), {b"0/c-0/", b"0/c-1/"}
+    played.take([impression(ad_id="ad-1")])
+    played.take(played.answer(10))
+    for day, keys in ((KEPT_DAYS, set()), (KEPT_DAYS + 1, known)):
+        effects = played.take([click(ad_id="ad-2", time_ms=START_MS + day * DAY_MS)])
+        assert {each.key for each in effects.messages["campaign-metrics"] if not each.value} == keys
+        kept = {key: value for key, value in played.kept.items() if value and key.startswith(KEY)}
+        assert (kept, len(kept)) == (played.state.ledger.parts(), len(known - keys))
 
 
 def test_a_ledger_that_is_full_is_restored_whole_in_whatever_order_its_changelog_is(

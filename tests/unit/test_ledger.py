@@ -3,9 +3,12 @@
 from itertools import chain
 
 import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from scoring.arrays import Ints
-from scoring.ledger import FIGURES, Ledger, Period
+from scoring.ledger import FIGURES, KEPT_DAYS, Ledger, Period
 
 MOST = 2**63 - 1
 
@@ -42,3 +45,48 @@ def test_a_cell_from_before_sales_were_counted_begins_with_what_was_credited_at_
     again = Ledger()
     again.restore(("one", ""), ledger.kept(0))
     assert again.of(0)[1].tolist() == figures.tolist()
+
+
+def all_of(ledger: Ledger) -> dict[tuple[str, str], bytes]:
+    return {name: ledger.kept(cell) for cell, name in enumerate(ledger.names)}
+
+
+@given(
+    events=st.lists(st.tuples(st.integers(0, 3), st.sampled_from("abcdef"), st.sampled_from(["", "1-0", "1-1"]))),
+    later=st.integers(0, 3),
+)
+def test_a_campaign_is_forgotten_whole_once_its_last_event_is_over_the_kept_days_ago_and_no_other_changes(
+    events: list[tuple[int, str, str]], later: int
+) -> None:
+    ledger, newest = Ledger(), dict[str, int]()
+    for charged, (day, campaign, arm) in enumerate(sorted(events)):
+        ledger.add(day, [(campaign, arm)], figures(charged + 1))
+        newest[campaign] = day
+    ledger.changes()
+    before, day = all_of(ledger), KEPT_DAYS + later
+    gone = ledger.forget(day)
+    assert set(gone) == {name for name in before if newest[name[0]] < later}
+    assert len(gone) == len(set(gone))
+    assert all_of(ledger) == {name: kept for name, kept in before.items() if name not in gone}
+    assert all(name in ledger for name in before.keys() - set(gone))
+    again, as_new = [(campaign, arm) for campaign, arm in before], Ledger()
+    ledger.add(day, again, figures(*range(len(again))))  # whoever comes back finds the place where it is now
+    as_new.add(day, again, figures(*range(len(again))))
+    assert {name: all_of(ledger)[name] for name in gone} == {name: all_of(as_new)[name] for name in gone}
+    charged = FIGURES.index("charged")
+    for name in before.keys() - set(gone):
+        total = np.frombuffer(before[name], dtype="<i8")[2:].reshape(len(Period), -1)[Period.TOTAL, charged]
+        now = np.frombuffer(all_of(ledger)[name], dtype="<i8")[2:].reshape(len(Period), -1)[Period.TOTAL, charged]
+        assert now - total == again.index(name)
+
+
+def test_no_slice_forgets_more_than_its_bound_and_the_next_ones_forget_the_rest(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("scoring.ledger.FORGOTTEN_MAX", 2)
+    ledger = Ledger()
+    ledger.add(5, [(f"c-{n}", "") for n in range(5)], figures(*range(5)))
+    ledger.changes()
+    assert [len(ledger.forget(5 + KEPT_DAYS)) for _ in range(2)] == [0, 0]
+    assert [len(ledger.forget(6 + KEPT_DAYS)) for _ in range(4)] == [2, 2, 1, 0]
+    assert len(ledger) == 0

@@ -22,10 +22,13 @@ from streams.mendable import MendableError
 log = structlog.get_logger()
 
 ANSWER_S = 40.0
-"""As long as a request of the first connection may take, since the second reads as much, and over the same link."""
+"""As long as a request of the first connection may take, over the same link."""
 BYTES_MAX = 2 * 1024 * 1024
 """Most bytes of one answer. One that takes longer than a request may (40 s) is given up and asked for again, for ever:
 so each reader needs 53 KB/s. Larger answers are read no faster on loopback (400,000 to 600,000 records/s)."""
+APART_BYTES_MAX = BYTES_MAX // 2
+"""Of one answer over the second connection, which a worker's poll loop waits for: within 20 s over such a link, before
+the watchdog takes it for silent (`SALIENCE_SILENCE_MS`). librdkafka takes no less than the largest message, a MB."""
 RECORDS_MAX = 1_000
 """Most records read through librdkafka in one go, if the caller gives no bound."""
 
@@ -87,7 +90,7 @@ def _read_apart(bootstrap: str, positions: Mapping[TopicPartition, int], most: i
         "enable.auto.commit": False,
         "auto.offset.reset": "error",
         "isolation.level": "read_committed" if committed else "read_uncommitted",
-        "fetch.max.bytes": BYTES_MAX,  # its own 50 MB would not come in time over a slow link
+        "fetch.max.bytes": APART_BYTES_MAX,  # its own 50 MB would not come in time over a slow link
         "log_level": 2,
     }
     consumer = Consumer({**librdkafka_options(bootstrap), **options})

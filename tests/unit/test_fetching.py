@@ -2,15 +2,17 @@
 
 import asyncio
 from pathlib import Path
-from unittest.mock import AsyncMock
+from unittest.mock import AsyncMock, Mock
 
 import pytest
 from aiokafka import TopicPartition
 from aiokafka.errors import IllegalStateError
 
 from scoring.events import Source
+from streams.fetching import ANSWER_S, BYTES_MAX, _read_apart
 from streams.intake import Intake
 from streams.lanes.lane import Lane
+from streams.settings import Settings
 from tests.builders import START_MS, click, impression, record
 from tests.unit.lanes import Group, Outbox, assigned, intake_of, queue_one, shared_of, stepping, taken_over
 
@@ -138,3 +140,16 @@ async def test_a_lane_in_step_is_not_offered_however_much_is_queued_until_that_s
     lane._outbox.answers.set()
     await step
     assert [*offered, offer.await_count] == [1, 2]
+
+
+def test_over_the_slowest_link_a_second_connections_answer_comes_before_a_worker_would_end_as_silent(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Its poll loop waits for that answer; ended, it would meet the same record again, for ever."""
+    consumer = Mock()
+    consumer.return_value.poll.return_value = None
+    monkeypatch.setattr("confluent_kafka.Consumer", consumer)
+    _read_apart("127.0.0.1:9092", {TopicPartition("clicks", 0): 0}, 1, committed=True)
+    options = consumer.call_args.args[0]
+    slowest = BYTES_MAX / ANSWER_S  # bytes a second
+    assert 1000 * options["fetch.max.bytes"] / slowest < Settings().silence_ms

@@ -10,13 +10,14 @@ import pytest
 
 from scoring.arrays import Floats
 from scoring.budgets import EVERY_MS, Budgets
-from scoring.ledger import FIGURES, Ledger
+from scoring.ledger import FIGURES, PARTS, Ledger
 from scoring.market import Market
 from scoring.units import DAY_MS, HOUR_MS, MINUTE_MS
 from streams.columns import source_of
 from streams.feeds import campaigns
 from streams.feeds.campaigns import tell
 from streams.lanes.ahead import AHEAD_MS
+from streams.lanes.ledger import LaneLedger
 from streams.wire import Click, Impression
 from tests.builders import START_MS, click, impression, record
 from tests.unit.lanes import Group, Outbox, shared_of, taken_over
@@ -181,6 +182,19 @@ def test_what_was_spent_before_the_clock_was_ahead_is_still_spent_on_that_day() 
     ledger.set_back(7)
     assert ledger.of(0)[0] == (7, 0)
     assert ledger.of(0)[1][:, at].tolist() == [7, 0, 7]
+
+
+def test_a_ledger_that_was_ahead_tells_of_days_to_come_what_is_new_alone() -> None:
+    ledger, budgets = LaneLedger(), Budgets(Market(), shop())
+    for day, campaign in ((DAY, "one"), (DAY + 365, "two")):
+        ledger.ledger.add(day, [(campaign, "")], figures(5 * PARTS))
+    ledger.ledger.changes()
+    ledger.tell(0, budgets, DAY + 1)
+    assert (budgets.spent_micros("one"), budgets.spent_micros("two")) == (5, 0)
+    ledger = LaneLedger(ledger.ledger)  # of the lane's next owner
+    ledger.ledger.add(DAY + 365, [("two", "")], figures(2 * PARTS))
+    ledger.tell(0, budgets, DAY + 1)
+    assert (budgets.spent_micros("one"), budgets.spent_micros("two")) == (0, 7)
 
 
 def test_a_worker_whose_lane_was_ahead_stops_a_campaign_that_has_spent_its_budget_once_the_lane_is_back() -> None:

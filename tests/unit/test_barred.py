@@ -73,6 +73,7 @@ def test_a_campaign_gets_its_places_back_as_soon_as_it_may_spend_again(model: At
         market.pace(BIG, np.array([multiplier]))
         shares.append(float((placed(engine).asked.candidates < 150).mean()))
     assert shares[1] == 0 < min(shares[0], shares[2])
+    assert market.barred(engine.catalogue) is None
 
 
 def test_ads_that_are_new_or_changed_since_are_barred_at_once(model: AttentionModel) -> None:

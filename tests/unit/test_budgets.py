@@ -46,10 +46,16 @@ def test_without_budgets_nobody_is_paced() -> None:
     assert offered(budgets) is None
 
 
-def test_a_budget_told_after_a_lane_whose_clock_is_ahead_has_paced_stops_its_campaign_when_it_is_spent() -> None:
+@pytest.mark.parametrize("was_ahead", [False, True])
+def test_a_budget_told_after_a_lane_whose_clock_is_ahead_has_paced_stops_its_campaign_when_it_is_spent(
+    was_ahead: bool,
+) -> None:
     stock = shop()
     tick_ms = [0]
     budgets = Budgets(Market(), stock, tick_ms=lambda: tick_ms[0])
+    if was_ahead:
+        budgets.pace(NOON_MS + DAY_MS)
+        budgets.set_back(DAY)
     budgets.pace(NOON_MS + 300_000)  # a record dated ahead
     stock.upsert([entry("c", campaign_id="two", budget_micros=1_000)])
     budgets.pace(NOON_MS)

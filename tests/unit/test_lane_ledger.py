@@ -303,17 +303,17 @@ def test_a_purchase_without_a_seal_counts_for_arms_that_there_are_and_makes_up_n
 def test_a_purchase_counts_for_the_arm_of_a_sealed_impression_in_its_own_slice_or_an_earlier_one(
     model: AttentionModel,
 ) -> None:
-    for size in (1, 3):
+    for size in (1, 3, 5):
         played = Played(step_of(model))
         played.take([impression(ad_id="ad-1")])
         assert played.placement is not None
         played.placement = under(arm_tag([(1, 0)]), played.placement, played.step.engine)
-        first = played.answer(10)
+        first, later = played.answer(10), played.answer(40)
         bought = click(
             ad_id=first[0].ad_id, event_id="p", time_ms=START_MS + 30_000, kind="purchase", value_micros=7,
             placement_id=played.placement.placement_id,
         )  # fmt: skip
-        events = [*first, bought]
+        events = [*first, bought, *later]
         for start in range(0, len(events), size):
             played.take(events[start : start + size])
         cells = played.state.ledger.ledger

@@ -189,6 +189,13 @@ def test_records_that_are_ahead_of_who_reads_are_counted_apart_from_events_that_
     assert (sample.records, sample.refused, sample.ahead) == (3, 2, 1)
 
 
+def test_impressions_that_serve_to_find_what_clicks_answer_are_not_counted_whatever_is_wrong_with_them() -> None:
+    ann, latest_ms = partitioner(LANES)(b"ann"), START_MS + 60_000
+    shown = [impression("ann", time_ms=START_MS // 1000), impression("ann", "ad-2", latest_ms + 1), impression("bob")]
+    sent = [replace(each, timestamp=each.timestamp * 2) for each in records(shown, ann)]
+    assert summed([decoded(sent, Source.IMPRESSION, LANES, latest_ms, LATE_MS, early=True)]) == summed([])
+
+
 @pytest.mark.parametrize(("after_ms", "overlong"), [(30_000, 0), (29_000, 0), (28_999, 1), (0, 1), (-5, 1)])
 def test_looks_that_are_longer_than_they_can_be_are_counted_but_for_rounding(after_ms: int, overlong: int) -> None:
     told = {"impression_time_ms": START_MS, "kind": "view"}

@@ -251,6 +251,15 @@ def test_a_plan_of_another_day_holds_nothing_back(anew_ms: int) -> None:
     assert told.standing() == usual.standing()
 
 
+def test_a_plan_that_is_told_to_a_worker_that_paces_counts_as_it_does_for_one_that_begins() -> None:
+    began, pacing = Shop(AD).budgets, Shop(AD).budgets
+    pacing.pace(NOON_MS)
+    for budgets in (began, pacing):
+        budgets.tell_anew("one", NOON_MS - HOUR_MS, BUDGET // 10)
+        budgets.pace(NOON_MS + EVERY_MS)
+    assert pacing.standing() == pytest.approx(began.standing())
+
+
 def test_a_worker_whose_lanes_are_behind_those_that_saw_a_raise_makes_up_for_no_morning_until_they_get_there() -> None:
     shop = Shop(entry("a", campaign_id="one", budget_micros=2 * BUDGET))
     shop.stock.upsert([entry("other", campaign_id="two")])

@@ -4,10 +4,11 @@ from typing import Any, NoReturn
 
 import pytest
 
+from scoring.engine import Engine
 from streams.control_wire import Consent
 from streams.privacy.consent import ERASED_KEY, Gate, Verdict, Watermarks, digest_of, watermark_key
-from tests.builders import START_MS
-from tests.unit.consenting import by_digest, erasure, grant, no_of
+from tests.builders import START_MS, click, record
+from tests.unit.consenting import Bench, by_digest, erasure, grant, no_of
 
 
 def test_a_watermark_never_falls() -> None:
@@ -40,6 +41,16 @@ def test_of_more_watermarks_than_a_lane_may_have_those_that_end_first_go() -> No
     restored.raise_to(b"more", START_MS)
     Gate(watermarks=restored).bound()
     assert len(restored.until_ms) == 71 - 71 // 8 + 1
+
+
+def test_a_slice_drops_what_a_lane_may_not_have_and_tells_its_changelog(engine: Engine) -> None:
+    bench = Bench(engine, presumed=True)
+    bench.state.erased = Watermarks(most=8)
+    refusals = [click(f"u{number}", time_ms=START_MS + number, consent=False) for number in range(20)]
+    bench.run([record(each, offset) for offset, each in enumerate(refusals)])
+    assert len(bench.state.erased.until_ms) == 8
+    kept = Watermarks.restore({key: value for key, value in bench.changelog.items() if value})
+    assert kept.until_ms.keys() == bench.state.erased.until_ms.keys()
 
 
 def test_at_the_bound_those_go_last_that_guard_an_erasure_or_end_a_consent_that_stands() -> None:

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
+from typing import get_args
 
 import msgspec
 import numpy as np
@@ -19,6 +20,7 @@ from scoring.calibration import LIFT_PRIOR
 from scoring.candidates import Shares
 from scoring.catalogue import Catalogue
 from scoring.engine import Engine
+from scoring.exploration import Explore
 from scoring.ids import id64, id64s
 from scoring.market import Cap, Fate, Market, Terms
 from scoring.policies import Policy, arms_of
@@ -315,6 +317,18 @@ def test_a_receipt_under_rules_and_pacing_gives_the_same_placement_with_the_rule
         fates.update(fate.tolist())
     assert {Fate.BLOCKED, Fate.CAPPED, Fate.BUDGET_SPENT, Fate.BELOW_RESERVE, Fate.KEPT_APART} <= fates.keys()
     assert all(len(decision.chosen) < 10 for decision in made)
+
+
+@pytest.mark.parametrize("explore", get_args(Explore))
+def test_a_receipt_tells_what_candidates_were_worth_where_that_is_more_than_bid_times_click_rate(
+    model: AttentionModel, explore: Explore
+) -> None:
+    engine = engine_of(model, Policy(explore=explore, ucb_alpha=0.5, control_share=0.0))
+    engine.catalogue.upsert([replace(each, budget_micros=None) for each in engine.catalogue.entries])
+    for decision in decisions(engine):
+        again = recompute(decision, engine)
+        np.testing.assert_allclose(worth_of(decision), again.scored.decided.worth[0], rtol=1e-6)
+        assert bool(decision.worth) is (explore == "linucb")
 
 
 def test_the_price_of_a_slot_is_what_the_next_best_was_worth(model: AttentionModel) -> None:

@@ -69,6 +69,14 @@ def test_a_mangled_receipt_is_told_by_the_field_that_is_wrong(
         recompute(bad, engine)
 
 
+def test_a_receipt_of_a_former_layout_has_a_row_too(model: AttentionModel) -> None:
+    engine = engine_of(model)
+    decision = decisions(engine)[0]
+    bad = msgspec.structs.replace(decision, row=b"", versions=decision.versions | {"layout": "1"})
+    with pytest.raises(ValueError, match=r"^row has 0 bytes"):
+        recompute(bad, engine)
+
+
 def test_what_is_found_to_be_no_receipt_only_as_it_is_recomputed_ends_the_command_in_words(
     model: AttentionModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:

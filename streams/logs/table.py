@@ -95,7 +95,9 @@ def rows(file: Path, columns: Sequence[str]) -> Iterator[Row]:
 
 
 def _opened(file: Path) -> TextIO:
-    """The file's text, without the mark of UTF-8 that spreadsheets put before it."""
+    """The file's text, without the mark of UTF-8 that spreadsheets put before it. Raises `LogError` if it is a pipe."""
+    if file.is_fifo():
+        raise LogError(f"{file} is a pipe; expected a file, since it is read more than once: write it to one")
     with file.open("rb") as held:
         zipped = held.read(len(GZIP)) == GZIP
     opening = gzip.open if zipped else open

@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -300,3 +301,10 @@ def test_a_damaged_file_is_named(folder: Folder, damage: Callable[[bytes], bytes
 
     with pytest.raises(LogError, match=f"{IMPRESSIONS} cannot be read"):
         read(file.parent)
+
+
+def test_a_pipe_is_refused_since_a_later_file_is_read_twice(folder: Folder) -> None:
+    data = folder()
+    os.mkfifo(data / "later")
+    with pytest.raises(LogError, match=r"later is a pipe; expected a file, .*: write it to one"):
+        read(data, later=data / "later")

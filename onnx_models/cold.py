@@ -28,19 +28,19 @@ def segments(trial: Trial, chances: dict[str, Floats]) -> list[Segment]:
     ``chances``: frozen, stateful and, for a network, unnamed (all ids hidden, so content alone).
     """
     test = trial.stateful
-    met = _met(test.row, trial)
+    known = met(test.row, trial)
     earlier = (test.history >= 0).any(axis=1)
     session = ((test.history >= 0) & (test.age < np.log1p(SESSION_S))).any(axis=1)
     shown = np.union1d(trial.learn.item, trial.before.item)
     new_ad = ~np.isin(test.item, shown)
     everyone = np.ones(len(test), dtype=np.bool_)
     wanted: list[tuple[str, str, Bools]] = [
-        ("known people", "stateful", met),
-        ("new people, context alone", "frozen", ~met),
-        ("new people, first impression", "stateful", ~met & ~earlier),
-        ("new people, session so far", "stateful", ~met & session),
-        ("the same, as if they had none", "frozen", ~met & session),
-        ("new people, back after a pause", "stateful", ~met & earlier & ~session),
+        ("known people", "stateful", known),
+        ("new people, context alone", "frozen", ~known),
+        ("new people, first impression", "stateful", ~known & ~earlier),
+        ("new people, session so far", "stateful", ~known & session),
+        ("the same, as if they had none", "frozen", ~known & session),
+        ("new people, back after a pause", "stateful", ~known & earlier & ~session),
         ("known ads", "stateful", ~new_ad),
         ("new ads", "stateful", new_ad),
         ("all ads, content alone", "unnamed", everyone),
@@ -52,7 +52,7 @@ def segments(trial: Trial, chances: dict[str, Floats]) -> list[Segment]:
     ]
 
 
-def _met(rows: npt.NDArray[np.int32], trial: Trial) -> Bools:
+def met(rows: npt.NDArray[np.int32], trial: Trial) -> Bools:
     """Whether each user in ``rows`` was shown anything before the test."""
     return np.isin(rows, np.union1d(trial.learn.row, trial.before.row))
 

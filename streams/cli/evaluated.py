@@ -34,7 +34,8 @@ def report(trial: "Trial", found: "Comparison", beside: Beside, console: Console
     if as_json:
         about = {
             "learnt": len(trial.learn), "before": len(trial.before), "tested": len(trial.stateful),
-            "left_out": trial.left._asdict(), "cut_ms": trial.cut_ms, "chosen": found.chosen,
+            "left_out": trial.left._asdict(), "clicks": {"late": trial.late, "astray": trial.astray},
+            "cut_ms": trial.cut_ms, "chosen": found.chosen,
             "steps": {step: {name: each.named() for name, each in of.items()} for step, of in found.steps.items()},
         }  # fmt: skip
         told = {mode: {name: line.named() for name, line in of.items()} for mode, of in found.lines.items()}

@@ -10,6 +10,7 @@ import numpy as np
 from streams.cli.options import settings_of
 from streams.cli.screen import screen
 from streams.logs import Log, LogError
+from streams.wire import Impression
 
 if TYPE_CHECKING:
     from onnx_models.trial import Trial
@@ -72,7 +73,24 @@ def kuairand_trial(
         late = sum(time_ms >= cut_ms for time_ms in given_ms)
         ends, begins = (datetime.fromtimestamp(ms / 1000, UTC).isoformat() for ms in (max(given_ms), cut_ms))
         require_later(f"{test} begins {begins}, --data ends {ends}", late, len(given_ms), "impressions")
-    return trial_of(read(data, later=test, histories=True), progress, min(given_ms), cut_ms, share=share)
+    begin_ms = min(given_ms)
+    return trial_of(
+        _described(read(data, later=test, histories=True), begin_ms), progress, begin_ms, cut_ms, share=share
+    )
+
+
+def _described(log: Log, from_ms: int) -> Log:
+    """``log``; says on stderr how many impressions since ``from_ms`` are of videos that nothing describes."""
+    from streams.logs.kuairand import UNKNOWN, VIDEOS
+
+    bare = {ad.ad_id for ad in log.ads if ad.campaign_id == UNKNOWN}
+    shown = [event.ad_id for event in log.events if isinstance(event, Impression) and event.time_ms >= from_ms]
+    if of_bare := sum(ad_id in bare for ad_id in shown):
+        screen(stderr=True).print(
+            f"{of_bare:,} of {len(shown):,} impressions are of videos that {VIDEOS} lacks: of their content nothing is "
+            "known. Is video_id the same in all files?"
+        )
+    return log
 
 
 def titles_of(*, wanted: bool) -> "TextOf | None":
@@ -127,6 +145,7 @@ def trial_of(
     trial = prepare(events, users, store, catalogue, **split, said=said, progress=progress, learning=served)
     _tell_left(trial)
     _tell_lost(trial)
+    _tell_strangers(trial)
     return trial
 
 
@@ -151,4 +170,15 @@ def _tell_lost(trial: "Trial") -> None:
         screen(stderr=True).print(
             f"{trial.late:,} of {clicked:,} impressions with a click got it more than {window_s:,.0f} s after they "
             "were shown, which counts as no click, here and in workers: SALIENCE_CLICK_WINDOW_MS may be longer"
+        )
+
+
+def _tell_strangers(trial: "Trial") -> None:
+    """Say on stderr if the test has none of the people who were met before."""
+    from onnx_models.cold import met
+
+    if not met(trial.stateful.row, trial).any():
+        screen(stderr=True).print(
+            "Of the test's people nobody was met before: what was learnt of people tells nothing here. Is user_id the "
+            "same in all of the log?"
         )

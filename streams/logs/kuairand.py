@@ -70,6 +70,8 @@ HISTORY_COLUMNS = ("user_id", "last_time_ms", "videos", "long_view")
 VIDEO_CHARS = 20
 HISTORY_MAX = 50
 HISTORY_STEP_MS = HOUR_MS
+UNKNOWN = "unknown"
+"""Author of the videos that were shown but that nothing describes."""
 LONG_S = 18
 """What KuaiRand calls a long view of a long video."""
 
@@ -184,7 +186,7 @@ def _ad(row: Row) -> Ad:
 
 
 def _unknown(video: str) -> Ad:
-    return Ad(ad_id=video, campaign_id="unknown", advertiser_id="unknown", bid_micros=bid_micros(video))
+    return Ad(ad_id=video, campaign_id=UNKNOWN, advertiser_id=UNKNOWN, bid_micros=bid_micros(video))
 
 
 def bid_micros(video: str) -> int:

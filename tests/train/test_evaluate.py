@@ -90,6 +90,7 @@ def test_every_model_stands_in_the_table_in_three_modes(data: Path) -> None:
     assert found["about"]["tested"] == pytest.approx(600, abs=5)
     assert found["about"]["before"] == 20 * USERS
     assert found["about"]["left_out"] == {"unknown": 0, "repeated": 0, "crowded": 0}
+    assert found["about"]["clicks"] == {"late": 0, "astray": 0}
     assert set(found["lanes"]) == {"one_lane", "8_lanes_alone", "8_lanes_sharing"}
     losses = {name: line["log_loss"] for name, line in found["lanes"].items()}
     assert losses["one_lane"] == pytest.approx(found["online"]["attention"]["log_loss"], abs=0.002)

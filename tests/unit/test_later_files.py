@@ -66,6 +66,19 @@ def test_what_the_data_has_of_the_later_files_time_tests_nothing(
     assert "1 of 40 impressions" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("column", ["videos", "people"])
+def test_a_later_file_whose_names_are_not_the_datas_is_told_beside_what_it_then_says(
+    data: Path, capsys: pytest.CaptureFixture[str], column: str
+) -> None:
+    user, video = ("", "v") if column == "videos" else ("u", "")
+    others = [f"{BEGIN_MS + 1_000 * at},{user}{at % 7},{video}{at % 5},1,{at % 2},900" for at in range(ROWS, ROWS + 10)]
+    later = file_of(data / "later.csv.gz", IMPRESSION_COLUMNS, others)
+    assert len(kuairand_trial(data, later, lambda *_: None).stateful) == 10
+    told = " ".join(capsys.readouterr().err.split())
+    assert ("10 of 50 impressions are of videos that videos.csv.gz lacks" in told) == (column == "videos")
+    assert ("Of the test's people nobody was met before" in told) == (column == "people")
+
+
 @pytest.mark.parametrize("later", [False, True])
 def test_what_histories_tell_since_the_impressions_began_is_no_example(data: Path, *, later: bool) -> None:
     rows = [f"1,{BEGIN_MS + 3_600_000},1 2,10", f"2,{BEGIN_MS},3 4,01", f"3,{BEGIN_MS - 1},0,1"]

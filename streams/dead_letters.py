@@ -5,6 +5,7 @@ transactions. A header of the record counts its requeues, and the count is bound
 fails for a reason that sending it again does not mend.
 """
 
+import asyncio
 from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -274,8 +275,10 @@ async def _send(
                 headers=[*letter.headers, (REQUEUED, str(letter.requeued + 1).encode())],
             )
         )
-    for delivery in deliveries:
-        await delivery
+    await asyncio.gather(*deliveries)
+    deliveries = []
     for letter in letters:
         headers = [(NOTE, letter.name.encode()), (ORIGIN, letter.told("topic").encode())]
-        await producer.send_and_wait(notes, b"", key=letter.key or b"", partition=letter.partition, headers=headers)
+        note = await producer.send(notes, b"", key=letter.key or b"", partition=letter.partition, headers=headers)
+        deliveries.append(note)
+    await asyncio.gather(*deliveries)

@@ -32,6 +32,8 @@ class Producer:
     begun: int = 0
     committed: int = 0
     awaited: int = 0
+    done: list[int] = field(default_factory=list)
+    """How many deliveries had been awaited when each record was sent."""
 
     def __call__(self, **options: Any) -> Self:
         self.options = options
@@ -49,13 +51,11 @@ class Producer:
         self.committed += 1
 
     async def send(self, topic: str, value: bytes | None, **fields: Any) -> "asyncio.Future[None]":
+        self.done.append(self.awaited)
         self.sent.append((self.begun, topic, fields | {"value": value}))
         delivery = asyncio.get_running_loop().create_future()
         delivery.set_result(None)
         return _Counted(self, delivery)  # type: ignore[return-value]  # is awaited likewise
-
-    async def send_and_wait(self, topic: str, value: bytes | None, **fields: Any) -> None:
-        await (await self.send(topic, value, **fields))
 
     def to(self, topic: str) -> list[dict[str, Any]]:
         """What was sent to a topic."""
@@ -156,6 +156,8 @@ def test_letters_are_sent_back_by_so_many_a_transaction_each_with_its_note(produ
     assert send_back(letters).sent == count
     assert producer.committed == producer.begun == 3
     assert len(producer.to("shop-clicks")) == len(producer.to(NOTES)) == count
+    assert producer.done[-1] == 2 * count - 1, "the last note is sent when its record is delivered"
+    assert producer.done[2 * PER_TRANSACTION - 1] == PER_TRANSACTION, "no note waits for the one before"
     assert [number for number, topic, _ in producer.sent if topic == NOTES] == [
         1 + offset // PER_TRANSACTION for offset in range(count)
     ]

@@ -63,7 +63,7 @@ class Applied:
         return cls(outcome, clicked, touched.astype(np.int64), acted, unknown_ads)
 
 
-def apply(store: RowStore, events: Events, catalogue: Catalogue, rules: Rules = Rules()) -> Applied:  # noqa: B008 - frozen
+def apply(store: RowStore, events: Events, catalogue: Catalogue, rules: Rules = Rules()) -> Applied:
     """Apply ``events`` to their rows, in place.
 
     Only what passes all of ``rules`` (`scoring.cleaning`) touches interest, ring and counters; the rest moves the

@@ -130,7 +130,7 @@ class _LogRecord:
 def pure_core(
     log: Log,
     lanes: int,
-    rules: Rules = Rules(),  # noqa: B008 - it is frozen: one for all calls
+    rules: Rules = Rules(),
     core: Core | None = None,
 ) -> Expected:
     """The state that ``log`` leads to on topics of ``lanes`` partitions that hold nothing else.

@@ -36,7 +36,7 @@ class Cleaned:
     None may be newer than ``latest_ms``, or answer an impression of more than ``window_ms`` before (0: of any time).
     """
 
-    def __init__(self, rules: Rules = Rules(), latest_ms: int = FOREVER, window_ms: int = 0) -> None:  # noqa: B008 - frozen
+    def __init__(self, rules: Rules = Rules(), latest_ms: int = FOREVER, window_ms: int = 0) -> None:
         self._rules = replace(rules, unshown_per_day=COUNT_MAX)
         self._latest_ms, self._window_ms = latest_ms, window_ms or FOREVER
         self._lanes: defaultdict[int, _Lane] = defaultdict(_Lane)

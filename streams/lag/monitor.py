@@ -52,7 +52,7 @@ class LagMonitor:
     def __init__(
         self,
         poller: Poller,
-        rules: Rules = Rules(),  # noqa: B008 - it is frozen: one for all calls
+        rules: Rules = Rules(),
         every_s: float = POLL_EVERY_S,
         clock: Callable[[], int] = tick_ms,
         failing: Callable[[str], None] = lambda _why: None,

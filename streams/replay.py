@@ -20,6 +20,7 @@ from streams.aside import aside
 from streams.columns import source_of
 from streams.connection import aiokafka_options
 from streams.identity import partitioner
+from streams.leaving import sending
 from streams.logs import Event, Log
 from streams.mendable import MendableError
 from streams.wire import Ad, encode_json
@@ -110,9 +111,10 @@ async def fill(
             f"{bootstrap} has no topic {prefix + topics.CLICKS}; make it with: "
             f"salience topics create --bootstrap {bootstrap} --prefix '{prefix}'"
         )
-    async with AIOKafkaProducer(
+    to_send = AIOKafkaProducer(
         acks="all", max_batch_size=BATCH_BYTES, max_request_size=2 * BATCH_BYTES, **aiokafka_options(bootstrap)
-    ) as producer:
+    )
+    async with sending(to_send) as producer:
         sender = _Sender(producer, prefix, counts[prefix + topics.CLICKS])
         for ads in in_rounds(log.ads):
             await sender.ads(ads)

@@ -125,13 +125,14 @@ async def _records(
     from streams.client import require_topic
     from streams.connection import aiokafka_options
     from streams.fetching import fetch
+    from streams.leaving import at_work
     from streams.reading import groupless
 
     await require_topic(topic, aiokafka_options(bootstrap))
     start = "earliest" if from_beginning else "latest"
     async with (
         _followed(bootstrap, topic) as followed,
-        groupless(bootstrap, topic, auto_offset_reset=start) as consumer,
+        at_work(groupless(bootstrap, topic, auto_offset_reset=start)) as consumer,
     ):
         told, away, heard_s = False, False, time.monotonic()
         while True:

@@ -14,19 +14,19 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import msgspec
-from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka import TopicPartition
 
 from scoring.events import Source
 from scoring.rows import RowStore
 from streams.aside import aside
-from streams.connection import aiokafka_options
 from streams.identity import TopicIdentity, check_partitions, identify
 from streams.lag.poller import Poller
 from streams.lanes.outbox import Outbox, transactional_id
 from streams.lanes.recovery import Recovered, recover
+from streams.leaving import at_work
 from streams.mendable import MendableError
 from streams.message import Message
-from streams.reading import log_ends
+from streams.reading import groupless, log_ends
 from streams.settings import Settings
 from streams.topics import CHANGELOG, LANE_INPUTS
 from streams.wire import LANE_KEY, LaneRow
@@ -119,7 +119,7 @@ async def _bounds(settings: Settings, lane: int, row: LaneRow) -> tuple[_Bounds,
     """Those of the lane's impressions and clicks."""
     inputs = [TopicPartition(settings.topic_prefix + name, lane) for name in LANE_INPUTS]
     since = {tp: time_ms + 1 for tp, time_ms in zip(inputs, row.watermarks_ms, strict=True)}
-    async with AIOKafkaConsumer(**aiokafka_options(settings.bootstrap)) as consumer:
+    async with at_work(groupless(settings.bootstrap, committed=False)) as consumer:
         begin = await consumer.beginning_offsets(inputs)
         newer = await consumer.offsets_for_times(since)
     end = await log_ends(settings.bootstrap, inputs)

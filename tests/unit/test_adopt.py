@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Iterable, Sequence
 from types import SimpleNamespace
-from typing import Any, Self
+from typing import Any
 
 import msgspec
 import pytest
@@ -37,10 +37,9 @@ class Consumer:
     def __init__(self, begins: tuple[int, int]) -> None:
         self.begins = begins
 
-    async def __aenter__(self) -> Self:
-        return self
+    async def start(self) -> None: ...
 
-    async def __aexit__(self, *_: object) -> None: ...
+    async def stop(self) -> None: ...
 
     async def beginning_offsets(self, partitions: list[TopicPartition]) -> dict[TopicPartition, int]:
         return dict(zip(partitions, self.begins, strict=True))
@@ -89,7 +88,7 @@ def adopting(
 
     monkeypatch.setattr("streams.lanes.adopt.recover", recover)
     monkeypatch.setattr("streams.lanes.adopt.log_ends", log_ends)
-    monkeypatch.setattr("streams.lanes.adopt.AIOKafkaConsumer", lambda **_: Consumer(begins))
+    monkeypatch.setattr("streams.lanes.adopt.groupless", lambda *_, **__: Consumer(begins))
     monkeypatch.setattr("streams.lanes.adopt.Outbox", lambda *_: Writing(did))
     return asyncio.run(_adopt_lane(Settings(), IDENTITY, 0)), written
 

@@ -4,18 +4,24 @@ import asyncio
 import gc
 import warnings
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import aclosing, asynccontextmanager, nullcontext
+from types import SimpleNamespace
+from unittest.mock import AsyncMock
 
 import pytest
 from aiokafka import AIOKafkaProducer
 from aiokafka.protocol.admin import ApiVersionResponse_v0
 from aiokafka.protocol.metadata import MetadataResponse_v1
 
+from streams.cli.tail import _records
 from streams.intake import group_consumer
 from streams.joining import meet_coordinator
+from streams.lanes.adopt import _bounds
 from streams.lanes.outbox import Outbox
 from streams.leaving import at_work, sending, start_reading
+from streams.logs import Log
 from streams.reading import groupless
+from streams.replay import fill
 from streams.settings import Settings
 from tests.unit.lanes import turns, within_deadline
 
@@ -66,14 +72,32 @@ async def _delivers(settings: Settings) -> None:
         await outbox.stop()
 
 
+async def _tails(settings: Settings) -> None:
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr("streams.client.require_topic", AsyncMock())
+        patched.setattr("streams.cli.tail._followed", lambda *_: nullcontext())
+        async with aclosing(_records(settings.bootstrap, "clicks", False, "", lambda _: None)) as records:
+            await anext(records)
+
+
+async def _replays(settings: Settings) -> None:
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr("streams.topic_admin.partition_counts", lambda *_: {"clicks": 1})
+        await fill(Log([], []), settings.bootstrap)
+
+
+async def _adopts(settings: Settings) -> None:
+    await _bounds(settings, 0, SimpleNamespace(watermarks_ms=(0, 0)))
+
+
 @pytest.mark.parametrize(
     "begin",
     [
         lambda settings: start_reading(group_consumer(settings)),
         lambda settings: meet_coordinator(settings, lambda: True),
-        _reads, _sends, _delivers,
+        _reads, _sends, _delivers, _tails, _replays, _adopts,
     ],
-    ids=["member", "admin", "reader", "sender", "lane"],
+    ids=["member", "admin", "reader", "sender", "lane", "tail", "replay", "adopt"],
 )  # fmt: skip
 async def test_a_client_cancelled_while_it_asks_for_the_nodes_leaves_no_connection_open(
     begin: Callable[[Settings], Awaitable[None]],

@@ -211,13 +211,13 @@ def test_who_waits_is_told_that_the_broker_is_away_and_then_that_it_is_back(
 ) -> None:
     monkeypatch.setattr(tail, "ASK_AFTER_S", 0.0)
     monkeypatch.setattr("streams.followed.LOOK_S", 0.0)
-    monkeypatch.setattr("streams.topic_admin.ANSWER_S", 1.0)
     said: list[str] = []
 
     async def scenario(broker: EmbeddedBroker) -> None:
         def tell(line: str) -> None:
             said.append(line)
             if line == "waits":
+                monkeypatch.setattr("streams.topic_admin.ANSWER_S", 1.0)  # a slow one before is not away
                 os.kill(broker.pids[0], signal.SIGSTOP)
             elif line == tail.AWAY.format(broker.bootstrap):
                 os.kill(broker.pids[0], signal.SIGCONT)

@@ -201,17 +201,17 @@ def test_a_worker_restarted_on_the_embedded_broker_goes_on_where_it_was(
     embedded: Broker, topic_prefix: str, tmp_path: Path
 ) -> None:
     async def scenario() -> None:
-        shop = shop_on(embedded, topic_prefix, tmp_path, "at_least_once", session_timeout_ms=2_000, heartbeat_ms=400)
+        shop = shop_on(embedded, topic_prefix, tmp_path, "at_least_once")
         await shop.publish([*ADS])
         await shop.publish_in_batches(events(300))  # the broker counts a batch as one record of its log's end
-        with Worker(shop, tmp_path / "first.log", session_timeout_ms=2_000) as worker:
-            await until(lambda: shop.has_applied(400), "400 events")
+        with Worker(shop, tmp_path / "first.log") as worker:
+            await until(lambda: shop.has_applied(400), "400 events", worker)
             worker.signal(signal.SIGTERM)
             assert worker.status() == 0, worker.said
         shutil.rmtree(tmp_path / "snapshots")
         await shop.publish_in_batches(events(30, start=300))
-        with Worker(shop, tmp_path / "second.log", session_timeout_ms=2_000) as worker:
-            await until(lambda: shop.has_applied(440), "440 events")
+        with Worker(shop, tmp_path / "second.log") as worker:
+            await until(lambda: shop.has_applied(440), "440 events", worker)
             worker.signal(signal.SIGTERM)
             assert worker.status() == 0, worker.said
         row = await shop.lane_row()

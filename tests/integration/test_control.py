@@ -15,7 +15,7 @@ from streams.feeds.topic import TopicFeed
 from streams.reading import MissingTopicError
 from streams.topics import CONTROL
 from tests.builders import START_MS
-from tests.integration.lanes import Shop, play
+from tests.integration.lanes import DEADLINE_S, Shop, play
 from tests.integration.workers import until
 
 pytestmark = pytest.mark.integration
@@ -93,8 +93,8 @@ def test_a_feed_stopped_while_it_starts_ends_in_order(
         starting = asyncio.create_task(feed.on_start())
         try:
             await under_way.wait()  # and the broker's answer has not come: a turn of the loop is less than its way
-            await asyncio.wait_for(feed.stop(), timeout=10)
-            await asyncio.wait_for(starting, timeout=10)
+            await asyncio.wait_for(feed.stop(), DEADLINE_S)
+            await asyncio.wait_for(starting, DEADLINE_S)
         finally:
             compute.stop()
         assert not feed.caught_up

@@ -104,14 +104,14 @@ class Exporter:
             yield self
         finally:
             process.terminate()
-            assert process.wait(30) == 0, self._log.read_text()
+            assert process.wait(DEADLINE_S) == 0, self._log.read_text()
 
     def _scrape(self) -> dict[str, float]:
         """Samples by series, as promtool writes them; nothing before the page is there."""
         found = re.search(r"http://[\d.:]+/metrics", self._log.read_text())
         if not found:
             return {}
-        with urllib.request.urlopen(found[0], timeout=10) as response:
+        with urllib.request.urlopen(found[0], timeout=DEADLINE_S) as response:
             families = list(text_string_to_metric_families(response.read().decode()))
         samples = [sample for family in families for sample in family.samples if sample.name in WATCHED]
         return {

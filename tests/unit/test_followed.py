@@ -145,7 +145,7 @@ def test_a_look_waits_for_no_answer_and_tells_what_an_earlier_check_has_found(mo
 
     def found(_: str, names: list[str]) -> dict[str, Found]:
         asked.append(names)
-        assert answers.wait(10), "a look waited"
+        assert answers.wait(60), "a look waited"
         return HERE
 
     async def scenario() -> None:
@@ -174,12 +174,12 @@ async def test_after_a_check_that_has_found_nothing_a_look_begins_another(monkey
             await asyncio.sleep(0)
 
     with pytest.raises(MadeAnewError, match=r"^ads: deleted or made anew"):
-        await asyncio.wait_for(look(), 10)
+        await asyncio.wait_for(look(), 60)
 
 
 async def test_who_leaves_waits_for_no_check_that_is_under_way(monkeypatch: pytest.MonkeyPatch) -> None:
     answers = threading.Event()
-    monkeypatch.setattr("streams.topic_admin.found", lambda *_: answers.wait(10))
+    monkeypatch.setattr("streams.topic_admin.found", lambda *_: answers.wait(60))
     followed = Followed("b", ["ads"])
     followed.look(Reader(), HELD)
     await asyncio.sleep(0)

@@ -83,7 +83,7 @@ types: setup
 lock:
 	rm -rf build/lock && $(PYTHON) -m venv build/lock
 	build/lock/bin/python -m pip install --quiet --editable '.[demo,dev,report,text,train,evaluate,checks,trace,fuzz]'
-	build/lock/bin/python -m pip freeze --exclude-editable --exclude salience > build/lock/constraints.txt
+	build/lock/bin/python -m pip freeze --all --exclude-editable --exclude pip --exclude salience > build/lock/constraints.txt
 	mv build/lock/constraints.txt constraints.txt
 
 clean:

@@ -73,14 +73,13 @@ def kuairand_trial(
         late = sum(time_ms >= cut_ms for time_ms in given_ms)
         ends, begins = (datetime.fromtimestamp(ms / 1000, UTC).isoformat() for ms in (max(given_ms), cut_ms))
         require_later(f"{test} begins {begins}, --data ends {ends}", late, len(given_ms), "impressions")
-    begin_ms = min(given_ms)
-    return trial_of(
-        _described(read(data, later=test, histories=True), begin_ms), progress, begin_ms, cut_ms, share=share
-    )
+    log, begin_ms = read(data, later=test, histories=True), min(given_ms)
+    _tell_bare(log, begin_ms)
+    return trial_of(log, progress, begin_ms, cut_ms, share=share)
 
 
-def _described(log: Log, from_ms: int) -> Log:
-    """``log``; says on stderr how many impressions since ``from_ms`` are of videos that nothing describes."""
+def _tell_bare(log: Log, from_ms: int) -> None:
+    """Say on stderr how many impressions since ``from_ms`` are of videos that nothing describes."""
     from streams.logs.kuairand import UNKNOWN, VIDEOS
 
     bare = {ad.ad_id for ad in log.ads if ad.campaign_id == UNKNOWN}
@@ -90,7 +89,6 @@ def _described(log: Log, from_ms: int) -> Log:
             f"{of_bare:,} of {len(shown):,} impressions are of videos that {VIDEOS} lacks: of their content nothing is "
             "known. Is video_id the same in all files?"
         )
-    return log
 
 
 def titles_of(*, wanted: bool) -> "TextOf | None":

@@ -24,7 +24,7 @@ def packed() -> set[str]:
 
 def test_a_wheel_holds_each_file_of_the_product(monkeypatch: pytest.MonkeyPatch) -> None:
     if not (ROOT / ".git").exists():
-        pytest.skip("what belongs to the product is asked of git")
+        pytest.skip("this is no checkout of git, which is asked for the product's files")
     monkeypatch.chdir(ROOT)
     listed = subprocess.run(["git", "ls-files", *PACKAGES], capture_output=True, text=True, check=True).stdout.split()
     pages = {path for path in listed if path.startswith("deploy/") and path.endswith(".md")}

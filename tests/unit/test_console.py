@@ -268,6 +268,19 @@ def test_an_interest_vector_is_told_by_the_words_it_was_made_of() -> None:
     assert Vocabulary(catalogue).tastes(np.zeros(64, dtype=np.float32)) == []
 
 
+def test_of_a_large_catalogue_the_words_are_those_of_active_ads_that_start_last_whatever_their_slots(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("streams.console.tastes.ADS_READ", 2)
+    catalogue = Catalogue()
+    starts = {"late": 9, "old": 1, "later": 10, "older": 0, "gone": 99}
+    catalogue.upsert([entry_of(ad(name, category=name, start_ms=ms)) for name, ms in starts.items()])
+    catalogue.withdraw(["gone"])
+    words = Vocabulary(catalogue)
+    assert {taste.word for features in catalogue.features for taste in words.tastes(features)} >= {"late", "later"}
+    assert not {word for _, word in words._words} & {"old", "older", "gone"}
+
+
 def receipt(worth: list[float], fates: list[int], **fields: Any) -> Decision:
     chosen = sorted((fate, at) for at, fate in enumerate(fates) if fate >= Fate.WON)
     told: dict[str, Any] = {

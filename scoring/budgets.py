@@ -13,14 +13,14 @@ import numpy as np
 import numpy.typing as npt
 
 from scoring.arrays import Bools, Floats, Ids, Ints
-from scoring.catalogue import FOREVER_MS, Catalogue
+from scoring.catalogue import Catalogue
 from scoring.ids import MISSING, places_in
 from scoring.market import Market
 from scoring.offers import bid_for_clicks
 from scoring.pacing import LEAST, Pacer
 from scoring.settlement import MICROS_MAX, Settlement
 from scoring.traffic import day_curve, unknown
-from scoring.units import DAY_MS
+from scoring.units import DAY_MS, FOREVER_MS
 
 EVERY_MS = 1_000
 """Least time between two updates of pacing, in the lanes' time."""

@@ -6,8 +6,9 @@ import numpy as np
 import numpy.typing as npt
 
 from scoring.arrays import Bools, Ids, Ints
-from scoring.catalogue import Catalogue, Shelf
+from scoring.catalogue import Catalogue
 from scoring.ids import MISSING, mix64, places_in
+from scoring.shelf import Shelf
 
 Slots = npt.NDArray[np.int64]
 Vectors = npt.NDArray[np.float32]

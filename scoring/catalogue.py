@@ -1,7 +1,7 @@
 """All ads as arrays, in every worker: enough to choose, score and price them without touching an object."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 import msgspec
@@ -20,9 +20,10 @@ from scoring.features import (
     top_category,
 )
 from scoring.ids import EMPTY, MISSING, IdMap, id64, id64s
+from scoring.shelf import Shelf
 from scoring.text import WIDE_DIM, TextOf
 from scoring.tones import ToneTable
-from scoring.units import DAY_MS
+from scoring.units import DAY_MS, FOREVER_MS
 from scoring.value import BID_TYPES
 
 Vectors = npt.NDArray[np.float32]
@@ -30,9 +31,6 @@ Encoder = Callable[[Ids, Vectors], Vectors]
 """Learned vectors ``[N, D]`` of token ids ``[N, TOKENS_MAX]`` and dense features ``[N, DENSE_DIM]``. Where the
 catalogue has vectors of titles, they follow the dense features (``[N, WIDE_DIM]``)."""
 
-FOREVER_MS = np.iinfo(np.int64).max
-BID_TIE = 1e-3
-"""Weight of the log bid beside the cosine: just enough to order ads for a person about whom nothing is known."""
 ADS_MAX = 1_000_000
 """Ads a worker holds, ended ones included: 1.7 GB at D = 32, 0.3 GB more while rules or spent budgets bar some of them,
 and 2 GB more with vectors of their titles."""
@@ -54,30 +52,6 @@ class Entry:
     active: bool = True
     start_ms: int = 0
     end_ms: int | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Shelf:
-    """The N ads that may be shown between two moments, as retrieval reads them."""
-
-    slots: Ints
-    vectors: Vectors  # [N, FEATURE_DIM + 1]: feature vectors and, last, the weighted log bid
-    by_start: Ints  # places in `slots`, oldest start first
-    starts: Ints  # of `by_start`
-    since_ms: int
-    until_ms: int
-
-    def without(self, barred: Bools) -> "Shelf":
-        """A copy without the ads of the catalogue that are ``barred [len(catalogue)]``."""
-        left = ~barred[self.slots]
-        in_order = left[self.by_start]
-        return replace(
-            self,
-            slots=self.slots[left],
-            vectors=self.vectors[left],
-            by_start=(np.cumsum(left) - 1)[self.by_start[in_order]],
-            starts=self.starts[in_order],
-        )
 
 
 class CatalogueError(ValueError):
@@ -157,6 +131,7 @@ class Catalogue:
         self._shelf: Shelf | None = None
         self._shelf_version = -1
         self._now_ms = 1  # until a time is told
+        self._oldest_ms = FOREVER_MS  # no ad that is withdrawn now was so earlier, but for those of unknown time
         self._open: tuple[Shelf, Bools, Shelf] | None = None
         self._tone: Vectors = self.tones.of(np.zeros(0, dtype=np.uint64))
         self._tone_version = -1, -1
@@ -202,8 +177,7 @@ class Catalogue:
         times, entries = _times(told_ms, len(entries))[last], [entries[at] for at in last]
         ids = np.array([id64(entry.content.item_id) for entry in entries], dtype=np.uint64)
         slots = self._slots.get(ids)
-        left = np.flatnonzero((self.withdrawn_ms > 1) & (self.withdrawn_ms <= self._now_ms - self.kept_ms))
-        again = np.setdiff1d(left, slots)[: (slots == MISSING).sum()]
+        again = np.setdiff1d(self._left(), slots)[: (slots == MISSING).sum()]
         self._check(entries, ids, slots, len(again))
         tokens = np.stack([token_ids(entry.content) for entry in entries])
         dense = self._dense(entries)
@@ -243,6 +217,18 @@ class Catalogue:
         for slot, entry in zip(slots.tolist(), entries, strict=True):
             self.entries[slot], self.names[slot] = entry, entry.content.item_id
             self.campaigns[slot] = entry.campaign_id
+
+    def _left(self) -> Ints:
+        """Slots whose ads were withdrawn so long ago that others may take them.
+
+        They are searched for only where there may be one: ads refused by a full catalogue come here one by one.
+        """
+        until = self._now_ms - self.kept_ms
+        if until < self._oldest_ms:
+            return np.zeros(0, dtype=np.int64)
+        since = self.withdrawn_ms
+        self._oldest_ms = int(since.min(where=since > 1, initial=FOREVER_MS))
+        return np.flatnonzero((since > 1) & (since <= until))
 
     def _forget(self, slots: Ints) -> None:
         """Make the rows in ``slots`` as if there had never been an ad, for others to take them."""
@@ -343,6 +329,7 @@ class Catalogue:
             times = _times(told_ms, len(slots))[on]
             since = np.maximum(times, self._now_ms)
             self._write(slots[on], {"active": False, "budget_micros": 0, "withdrawn_ms": since}, times)
+            self._oldest_ms = min(self._oldest_ms, int(since.min()))
 
     def groups(self, of: str, slots: Ints) -> Ids:
         """Category, brand, campaign or advertiser of the ads in ``slots``, as 64-bit ids; `EMPTY` where not named.
@@ -362,21 +349,8 @@ class Catalogue:
             shelf = self._shelf
             if shelf.since_ms <= now_ms < shelf.until_ms:
                 return shelf
-        active, start, end = self.active, self.start_ms, self.end_ms
-        slots = np.flatnonzero(active & (start <= now_ms) & (now_ms < end))
-        edges = np.concatenate([start[active], end[active]])
-        by_start = np.argsort(start[slots], kind="stable")
         self._shelf_version = self.version
-        self._shelf = Shelf(
-            slots=slots,
-            vectors=np.column_stack([self.features[slots], BID_TIE * np.log1p(self.bid_micros[slots])]).astype(
-                np.float32
-            ),
-            by_start=by_start,
-            starts=start[slots][by_start],
-            since_ms=int(edges[edges <= now_ms].max(initial=0)),
-            until_ms=int(edges[edges > now_ms].min(initial=FOREVER_MS)),
-        )
+        self._shelf = Shelf.at(now_ms, self.active, self.start_ms, self.end_ms, self.features, self.bid_micros)
         return self._shelf
 
     def open_shelf(self, now_ms: int, barred: Bools) -> Shelf:

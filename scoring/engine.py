@@ -9,7 +9,7 @@ from scoring.arrays import Bools, Floats, Ids, Ints, Singles
 from scoring.attention import AttentionModel
 from scoring.calibration import Calibration, Calibrator, chance_of
 from scoring.candidates import choose
-from scoring.catalogue import FOREVER_MS, Catalogue
+from scoring.catalogue import Catalogue
 from scoring.exploration import doubt_of
 from scoring.gathering import Gathered, People
 from scoring.ids import MISSING, id64, uniform
@@ -19,6 +19,7 @@ from scoring.offers import Offers
 from scoring.policies import Experiments, Group, Policy, in_control
 from scoring.rows import Rows
 from scoring.shown import Shown
+from scoring.units import FOREVER_MS
 
 PEOPLE_PER_CALL = 128
 """People gathered and ranked in one call: enough to share numpy's cost per call, and each read of an ad from memory."""

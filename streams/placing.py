@@ -12,7 +12,6 @@ from msgspec import UNSET, UnsetType
 from scoring.arrays import Ids, Ints, Singles
 from scoring.calibration import Calibration
 from scoring.candidates import Shares
-from scoring.catalogue import FOREVER_MS
 from scoring.engine import UNCALIBRATED, Calibrates, Engine, Scored
 from scoring.examination import over
 from scoring.exploration import UCB_ALPHA
@@ -22,6 +21,7 @@ from scoring.market import Asked
 from scoring.policies import CONTROL_ARM, Policy, changed
 from scoring.ranking import EMPTY_SLOT
 from scoring.rows import LAYOUT_VERSION, Rows
+from scoring.units import FOREVER_MS
 from streams.models.beside import beside_of
 from streams.placement_ids import placement_id
 from streams.receipts import encode_decision, kept

@@ -84,6 +84,15 @@ def test_an_ad_that_comes_back_in_the_read_that_takes_its_slot_keeps_it() -> Non
     assert shop.bid_micros[0] == 7
 
 
+def test_of_ads_withdrawn_in_one_read_each_is_forgotten_by_its_own_time() -> None:
+    shop = a_shop()
+    shop.upsert([entry("late"), entry("early")], told(0, "le"))
+    shop.withdraw(["late", "early"], [told(4, "l")[0], told(1, "e")[0]])
+    shop.upsert([entry("c")], told(5, "c"))
+    shop.upsert([entry("d")], told(5, "d"))
+    assert shop.names == ["late", "c", "d"]
+
+
 def test_where_no_record_tells_its_time_every_slot_is_kept() -> None:
     shop = a_shop()
     for name in "abc":

@@ -5,9 +5,10 @@ import pytest
 
 from scoring import catalogue as catalogue_module
 from scoring.arrays import Ids, Singles
-from scoring.catalogue import FOREVER_MS, Catalogue, CatalogueError, revision_of
+from scoring.catalogue import Catalogue, CatalogueError, revision_of
 from scoring.features import DENSE_DIM, TOKENS_MAX, feature_vector, token_ids
 from scoring.ids import MISSING, id64, id64s
+from scoring.units import FOREVER_MS
 from tests.builders import START_MS, catalogue, entry
 
 

@@ -58,6 +58,8 @@ def tell(budgets: Budgets, records: Sequence[Record], tolerance_ms: int = 0) -> 
 
 def _tell(budgets: Budgets, spent: Spending, told: CampaignMetrics) -> None:
     budgets.tell_level(told.campaign_id, told.level, told.time_ms)
+    if (before := _the_day_before(told, spent)) is not None:
+        budgets.tell(told.lane, told.arm, before)
     budgets.tell(told.lane, told.arm, spent)
     for day, budget in _by_day(told):
         budgets.tell_budget(told.campaign_id, day, budget, told.time_ms)
@@ -66,6 +68,20 @@ def _tell(budgets: Budgets, spent: Spending, told: CampaignMetrics) -> None:
     if told.anew_ms is not None:
         budgets.tell_anew(told.campaign_id, told.anew_ms, told.anew_micros)
     budgets.tell_billed(told.campaign_id, told.day, told.billed_micros)
+
+
+def _the_day_before(told: CampaignMetrics, spent: Spending) -> Spending | None:
+    """The cell as it stood when its ``before_day`` had ended; None where it has none.
+
+    The topic is compacted: to a worker that starts after midnight only this tells what the lane had spent on a day that
+    other lanes may still be in, and must settle with it.
+    """
+    if told.before is None:
+        return None
+    today = spending(told.campaign_id, told.day, told.today, told.today)
+    earned = spent.impressions - today.impressions, spent.clicks - today.clicks, spent.sold - today.sold
+    viewed_s = spent.viewed_s - today.viewed_s
+    return Spending(told.campaign_id, told.before_day, told.before.spent_micros, *earned, viewed_s)
 
 
 def _by_day(told: CampaignMetrics) -> tuple[tuple[int, int | None], ...]:

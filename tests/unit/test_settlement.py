@@ -348,3 +348,28 @@ def test_what_was_delivered_unbilled_is_of_the_days_asked_for_alone_and_never_le
         days.spend(0, day, spent)
     days.hear(0, 20, 450)  # another worker has billed what this one has not heard of yet
     assert [days.unbilled(one, since).tolist() for since in (20, 19, 18)] == [[0], [70], [570]]
+
+
+def test_a_worker_that_starts_after_midnight_settles_yesterday_by_what_lanes_beyond_it_had_spent():
+    shop = Shop(1_000)
+    shop.spend(600, lane=0, at_ms=DAY_MS + NOON_MS)
+    shop.spend(5, lane=0, at_ms=DAY_MS + MIDNIGHT_MS)
+    shop.start()
+    assert shop.spend(700, lane=1, at_ms=DAY_MS + MIDNIGHT_MS - 1).billed_micros == 1_000
+    assert shop.budgets.billed_micros(["one", "one"], [1, 2]).tolist() == [1_000, 5]
+    shop.budgets.pace(2 * DAY_MS + EVERY_MS)
+    _, unbilled = shop.budgets.standing()
+    assert unbilled == pytest.approx(0.3)
+
+
+def test_what_a_lane_earned_counts_once_whether_its_days_were_heard_one_by_one_or_together():
+    shop = Shop(1_000)
+    shop.spend(600, at_ms=DAY_MS + NOON_MS)
+    cells = [*shop.cells.values()]
+    shop.spend(5, at_ms=DAY_MS + MIDNIGHT_MS)
+    cells += shop.cells.values()
+    for heard in (cells, cells[1:], cells[::-1], [*cells, *cells]):
+        budgets = Budgets(Market(), shop.stock)
+        for record in heard:
+            tell(budgets, [record])
+        assert budgets.billed_micros(["one", "one"], [1, 2]).tolist() == [600, 5]

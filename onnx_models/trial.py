@@ -121,7 +121,7 @@ def split_ms(events: Events, from_ms: int, share: float) -> int:
     """
     shown = events["time_ms"][(events["source"] == Source.IMPRESSION) & (events["time_ms"] >= from_ms)]
     if not len(shown):
-        raise ValueError(f"no impressions since {from_ms}; expected a log that has some")
+        raise ValueError("the log has no impressions; expected one that has some")
     return moment_of(shown, share)
 
 

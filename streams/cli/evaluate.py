@@ -16,7 +16,6 @@ from streams.cli.evaluated import Beside, report
 from streams.cli.failing import fail
 from streams.cli.options import Hours, Json, LogFolder, Users, answer
 from streams.cli.screen import Table, bars, screen
-from streams.wire import Impression
 
 if TYPE_CHECKING:
     from onnx_models.comparison import Outcome
@@ -135,16 +134,12 @@ def log(
     """
     _require("pyarrow")
     from streams.cli.trials import TRAIN_SHARE, titles_of, trial_of
-    from streams.logs import LogError
     from streams.logs.parquet import read
 
     titles = titles_of(wanted=text)
 
     def prepare(told: "Told") -> "Trial":
-        held = read(data)
-        if not any(isinstance(event, Impression) for event in held.events):
-            raise LogError(f"{data} has no impressions; expected a log that has some")
-        return trial_of(held, told, titles=titles, share=train_share or TRAIN_SHARE)
+        return trial_of(read(data), told, titles=titles, share=train_share or TRAIN_SHARE)
 
     _compare(prepare, {}, _Asked(models, seed, jobs, lanes, as_json))
 

@@ -94,12 +94,10 @@ def demo(
     from streams.demo.shop import simulate_log
 
     console = screen(stderr=as_json)
-    with console.status(f"Simulating {users} shoppers for {hours:g} hours"):
-        log = simulate_log(seed, users, hours)
     data = f"demo shop: seed {seed}, {users} shoppers, {hours:g} hours"
     order = _Order("demo", data, Config(seed=seed), out, folds, console, as_json)
     titles = titles_of(wanted=text)
-    _make(order, lambda progress: trial_of(log, progress, titles=titles))
+    _make(order, lambda progress: trial_of(simulate_log(seed, users, hours), progress, titles=titles))
 
 
 @app.command(epilog="Example: salience train kuairand --data ./kuairand --out models/kuairand")
@@ -141,10 +139,9 @@ def log(
     from streams.logs.parquet import read
 
     console = screen(stderr=as_json)
-    held = read(data)
     order = _Order(out.resolve().name, _log_in(data), Config(seed=seed), out, folds, console, as_json)
     titles = titles_of(wanted=text)
-    _make(order, lambda progress: trial_of(held, progress, titles=titles))
+    _make(order, lambda progress: trial_of(read(data), progress, titles=titles))
 
 
 def _log_in(folder: Path) -> str:

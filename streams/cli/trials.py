@@ -73,13 +73,14 @@ def kuairand_trial(
         late = sum(time_ms >= cut_ms for time_ms in given_ms)
         ends, begins = (datetime.fromtimestamp(ms / 1000, UTC).isoformat() for ms in (max(given_ms), cut_ms))
         require_later(f"{test} begins {begins}, --data ends {ends}", late, len(given_ms), "impressions")
-    log, begin_ms = read(data, later=test, histories=True), min(given_ms)
-    _tell_bare(log, begin_ms)
-    return trial_of(log, progress, begin_ms, cut_ms, share=share)
+    begin_ms = min(given_ms)
+    return trial_of(
+        _told_bare(read(data, later=test, histories=True), begin_ms), progress, begin_ms, cut_ms, share=share
+    )
 
 
-def _tell_bare(log: Log, from_ms: int) -> None:
-    """Say on stderr how many impressions since ``from_ms`` are of videos that nothing describes."""
+def _told_bare(log: Log, from_ms: int) -> Log:
+    """``log``; says on stderr how many impressions since ``from_ms`` are of videos that nothing describes."""
     from streams.logs.kuairand import UNKNOWN, VIDEOS
 
     bare = {ad.ad_id for ad in log.ads if ad.campaign_id == UNKNOWN}
@@ -89,6 +90,7 @@ def _tell_bare(log: Log, from_ms: int) -> None:
             f"{of_bare:,} of {len(shown):,} impressions are of videos that {VIDEOS} lacks: of their content nothing is "
             "known. Is video_id the same in all files?"
         )
+    return log
 
 
 def titles_of(*, wanted: bool) -> "TextOf | None":
@@ -121,6 +123,7 @@ def trial_of(
 ) -> "Trial":
     """``log`` split at ``cut_ms``, or after ``share`` of its time; events before ``from_ms`` give looks alone.
 
+    A caller that holds ``log`` meanwhile keeps half a GB of a million events that nobody needs once they are columns.
     ``titles``: vectors of the ads' titles, for a model that uses them.
     """
     from onnx_models.trial import prepare, split_ms
@@ -139,7 +142,7 @@ def trial_of(
     cut_ms = split_ms(events, from_ms, share) if cut_ms is None else cut_ms
     split: dict[str, int] = {"from_ms": from_ms, "cut_ms": cut_ms}
     served, said = learning(settings_of()), history_of(log.tones)
-    del log  # half a GB of a million events, where the caller keeps it no more either
+    del log
     trial = prepare(events, users, store, catalogue, **split, said=said, progress=progress, learning=served)
     _tell_left(trial)
     _tell_lost(trial)

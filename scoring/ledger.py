@@ -1,12 +1,10 @@
-"""What campaigns owe and earn, lane by lane: exact sums that survive a lane's move, settled against the day's budget.
+"""What campaigns owe and earn, lane by lane: exact sums that survive a lane's move.
 
-A lane adds what its own events charge, each exactly once, as its events are. The shop settles the sum over lanes, so
-that no campaign is billed beyond the largest budget that it had on the day, whatever the lanes knew of each other. What
-was delivered beyond is counted, and is not billed.
+A lane adds what its own events charge, each exactly once, as its events are. How much of the lanes' sum is billed
+`scoring.settlement` says.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from enum import IntEnum
 
 import numpy as np
@@ -47,14 +45,6 @@ _LAYOUTS = {8 * (2 + len(Period) * figures): figures for figures in (len(FIGURES
 """Figures of a period, by the bytes of a kept cell: before them stand two days. The first layout lacks ``sold``."""
 
 
-@dataclass(frozen=True, slots=True)
-class Settled:
-    """M campaigns' micros of one day: what is billed, and what was delivered beyond the budget."""
-
-    billed_micros: Ints
-    unbilled_micros: Ints
-
-
 def charges(
     bid_type: npt.NDArray[np.uint8],
     price_micros: Ints,
@@ -74,13 +64,6 @@ def charges(
         price_micros * viewed_ms,
     )
     return owed + attention_micros * viewed_ms
-
-
-def settle(charged: Ints, budget_micros: Ints) -> Settled:
-    """Settle a day: ``charged [lanes, M]`` thousandths of a micro against ``budget_micros [M]`` (0: no limit)."""
-    total = charged.sum(axis=0) // PARTS
-    billed = np.where(budget_micros > 0, np.minimum(total, budget_micros), total)
-    return Settled(billed, total - billed)
 
 
 class Ledger:

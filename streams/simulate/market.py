@@ -16,10 +16,11 @@ from scoring.arrays import Bools, Floats, Ids, Ints
 from scoring.catalogue import Catalogue, Entry
 from scoring.features import Content
 from scoring.ids import MISSING, id64s
-from scoring.ledger import PARTS, charges, settle
+from scoring.ledger import PARTS, charges
 from scoring.market import Asked, Cap, Decided, Market, Terms
 from scoring.offers import Offers
 from scoring.pacing import Pacer, planned
+from scoring.settlement import Settlement
 from scoring.traffic import HOURS, Traffic, day_curve
 from scoring.units import DAY_MS, HOUR_MS, MINUTE_MS
 from scoring.value import BidType
@@ -307,7 +308,11 @@ def run(seed: int, days: int, tick: Callable[[], None] = lambda: None) -> dict[s
 
 
 def _days(world: World, days: int, tick: Callable[[], None]) -> Iterator[Day]:
+    everybody, settlement = np.arange(CAMPAIGNS), Settlement()
+    settlement.grow(CAMPAIGNS)
+    settlement.limit(everybody, world.budgets, np.zeros(CAMPAIGNS, dtype=np.int64))
     for day in range(days):
+        settlement.turn(day)
         world.ledger[:] = 0  # a new day has its own ledger
         world.published[:] = 0
         for worker in world.workers:
@@ -321,8 +326,10 @@ def _days(world: World, days: int, tick: Callable[[], None]) -> Iterator[Day]:
                 come = planned(minute * MINUTE_MS + MINUTE_MS - 1, DAY_CURVE)
                 off += np.abs(np.minimum(world.ledger.sum(axis=0) / PARTS / np.maximum(world.budgets, 1), 1.0) - come)
                 tick()
-        settled = settle(world.ledger, world.budgets)
-        yield Day(settled.billed_micros, settled.unbilled_micros, held, off / HOURS)
+        for at, micros in enumerate((world.ledger.sum(axis=0) // PARTS).tolist()):
+            settlement.spend(at, day, micros)
+        billed = settlement.billed(everybody, day)
+        yield Day(billed, settlement.spent - billed, held, off / HOURS)
 
 
 def _largest_event(shop: Shop) -> Ints:

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from scoring.catalogue import Catalogue, Entry
 from scoring.features import Content
 from scoring.ids import MISSING, id64, id64s
-from scoring.ledger import PARTS, charges, settle
+from scoring.ledger import PARTS, charges
 from scoring.market import Asked, Cap, Fate, Market, Terms
 from scoring.pacing import LEAST, Pacer, planned
 from scoring.ranking import EMPTY_SLOT, TEMPERATURE_MIN
@@ -363,14 +363,11 @@ def test_once_the_plan_wants_all_of_a_budget_what_is_left_is_offered_the_whole_b
     assert planned(np.array([DAY_MS * 24 // 25, DAY_MS - 1]), pacer.day_curve).tolist() == [1, 1]  # and never more
 
 
-def test_what_is_charged_follows_the_bid_type_and_what_is_billed_ends_at_the_budget():
+def test_what_is_charged_follows_the_bid_type():
     types = np.array([BidType.CPC, BidType.CPM, BidType.CPA, BidType.ATTENTION], dtype=np.uint8)
     yes, price = np.ones(4, dtype=np.bool_), np.array([500, 2_000, 9_000, 30])
     owed = charges(types, price, yes, yes, ~yes, np.full(4, 1_500), np.array([0, 0, 7, 0]))
     assert owed.tolist() == [500 * PARTS, 2_000, 7 * 1_500, 30 * 1_500]
-    settled = settle(np.array([[600 * PARTS, 5_500, 900], [700 * PARTS, 600, 900]]), np.array([1_000, 0, 50]))
-    assert settled.billed_micros.tolist() == [1_000, 6, 1]
-    assert settled.unbilled_micros.tolist() == [300, 0, 0]
 
 
 @pytest.mark.parametrize("bid_type", list(BID_TYPES))

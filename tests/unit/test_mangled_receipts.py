@@ -14,6 +14,7 @@ from scoring.attention import AttentionModel
 from scoring.engine import Engine
 from streams.cli import app
 from streams.explain import recompute
+from streams.receipts import check_receipt
 from streams.wire import Decision
 from tests.unit.test_explain import decisions, engine_of
 
@@ -72,9 +73,10 @@ def test_a_mangled_receipt_is_told_by_the_field_that_is_wrong(
 def test_a_receipt_of_a_former_layout_has_a_row_too(model: AttentionModel) -> None:
     engine = engine_of(model)
     decision = decisions(engine)[0]
-    bad = msgspec.structs.replace(decision, row=b"", versions=decision.versions | {"layout": "1"})
+    former = msgspec.structs.replace(decision, versions=decision.versions | {"layout": "1"})
+    check_receipt(msgspec.structs.replace(former, row=shorter(former.row)))  # its rows had another length
     with pytest.raises(ValueError, match=r"^row has 0 bytes"):
-        recompute(bad, engine)
+        recompute(msgspec.structs.replace(former, row=b""), engine)
 
 
 def test_what_is_found_to_be_no_receipt_only_as_it_is_recomputed_ends_the_command_in_words(

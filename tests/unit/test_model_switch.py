@@ -247,25 +247,27 @@ def test_a_model_that_was_removed_and_is_pushed_again_is_got_though_it_had_its_r
     assert f"{new.version} is not on the control topic; push it: salience model push DIR" in reason
 
 
-def test_a_model_that_is_taken_back_before_it_is_got_decides_for_nobody(
+def test_a_model_that_is_taken_back_before_it_is_got_decides_for_nobody_and_none_beside_it_is_got(
     old: AttentionModel, new: AttentionModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    models, played, settled = engine_of(old).models, list[str](), asyncio.Event()
+    models, played, got, settled = engine_of(old).models, list[str](), list[str](), asyncio.Event()
+    roles = ModelRoles(live=new.version, former=("",), shadow="m-00000001", shadow_share=0.1)
 
     class TakenBack(Failing):
         async def _load(self, version: str) -> AttentionModel:
+            got.append(version)
             assert self.control.take([told(ModelRoles(), self.control.next_offset)]) == 0
             return await super()._load(version)
 
-    def play(roles: Roles) -> None:
-        played.append(roles.live)
-        Models.play(models, roles)
-        if not roles.live:
+    def play(now: Roles) -> None:
+        played.append(now.live)
+        Models.play(models, now)
+        if not now.live:
             settled.set()
 
     async def follow() -> None:
         await switch.on_start()
-        assert switch.control.take([told(ModelRoles(live=new.version, former=("",)), 0)]) == 0
+        assert switch.control.take([told(roles, 0)]) == 0
         await settled.wait()
         for task in asyncio.all_tasks() - {asyncio.current_task()}:
             task.cancel()
@@ -273,7 +275,7 @@ def test_a_model_that_is_taken_back_before_it_is_got_decides_for_nobody(
     monkeypatch.setattr(models, "play", play)
     switch = TakenBack(models, new, [])
     asyncio.run(asyncio.wait_for(follow(), 30))  # lest a test of one that never plays them never ends
-    assert played == [""]
+    assert (played, got) == ([""], [new.version])
     assert models.held == [models.base]
 
 

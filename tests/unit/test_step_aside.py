@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from prometheus_client import generate_latest
 
-from scoring.events import EVENT, FILTERED
+from scoring.events import EVENT, FILTERED, Source
 from scoring.rows import ROW
 from scoring.update import Applied
 from streams.conservation import account
@@ -88,13 +88,15 @@ def test_misplaced_records_are_sent_to_their_own_partition_as_they_came() -> Non
     elsewhere = [user for user in users if user not in here]
     assert here
     assert elsewhere
-    given = records([event(user) for user in users for event in (impression, click)], partition=1)
+    told = records([event(user) for user in users for event in (impression, click)], partition=1)
+    given = [replace(each, topic=f"a-prefix-{each.topic}") for each in told]
     state = new_state(lane=1)
 
     effects = run(step_of(partition_of), state, given)
 
     assert {user for user in state.store.users if user} == {user.encode() for user in here}
     assert effects.counts["rerouted"] == 2 * len(elsewhere)
+    assert [effects.tally[source, "rerouted"] for source in Source] == 2 * [len(elsewhere)]
     sent = {(message.key, topic): message for (topic, _), messages in effects.rerouted.items() for message in messages}
     for original in given:
         if (original.key or b"").decode() in here:

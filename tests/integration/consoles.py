@@ -90,6 +90,7 @@ async def page_on(
             complaints.append(f"the page asks {address}")
 
     async with await browser.new_context(**{"viewport": DESK, "reduced_motion": "reduce", **context}) as opened:
+        opened.set_default_timeout(1_000 * DEADLINE_S)
         page = await opened.new_page()
         await page.add_init_script(first)
         page.on("console", lambda said: complaints.append(said.text) if said.type in ("error", "warning") else None)
@@ -104,13 +105,13 @@ async def page_on(
 async def level_is(page: Page, level: str) -> float:
     """Wait until the page shows this level; the seconds it took."""
     began = asyncio.get_running_loop().time()
-    await page.wait_for_selector(f"html[data-level={level}]", timeout=1_000 * DEADLINE_S)
+    await page.wait_for_selector(f"html[data-level={level}]")
     return asyncio.get_running_loop().time() - began
 
 
 async def not_red(page: Page) -> None:
     """Wait until all keeps up; whether something wants a look besides depends on how long ago it was."""
-    await page.wait_for_selector("html:is([data-level=ok], [data-level=amber])", timeout=1_000 * DEADLINE_S)
+    await page.wait_for_selector("html:is([data-level=ok], [data-level=amber])")
 
 
 async def values(page: Page, table: str, *fields: str) -> list[tuple[str, ...]]:

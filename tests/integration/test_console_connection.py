@@ -12,7 +12,7 @@ from tests.integration.consoles import chromium
 from tests.integration.test_console_page import STILL, HandedOut, ask, page_of, why
 from tests.unit.test_console_alarms import words
 
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(120)]
+pytestmark = pytest.mark.integration
 
 FAILS_ONCE = """const get = window.fetch;
 let failed = false;
@@ -83,7 +83,7 @@ def test_a_connection_that_stays_open_and_brings_nothing_is_given_up_for_another
     async def scenario() -> None:
         live = HandedOut()
         async with page_of(live) as page:
-            async with page.expect_request("**/api/events", timeout=20_000):
+            async with page.expect_request("**/api/events"):
                 await page.evaluate("window.later_ms = 6_000")
             await page.wait_for_selector("html[data-silent]")
             for _ in range(2):  # the first for whoever is still told on the connection that was given up

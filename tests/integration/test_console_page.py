@@ -25,7 +25,7 @@ from tests.unit.test_console import outcome
 from tests.unit.test_console_alarms import news
 from tests.unit.test_console_trials import report
 
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(120)]
+pytestmark = pytest.mark.integration
 
 WELL = news(group(*(partition(0, topic=topic) for topic in ("ad-impressions", "clicks"))))
 STILL = """window.later_ms = 0;

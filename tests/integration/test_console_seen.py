@@ -29,7 +29,7 @@ from tests.integration.consoles import (
 from tests.integration.full_console import history, snapshot, why
 from tests.integration.test_console_page import STILL, HandedOut, ask, page_of
 
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(120)]
+pytestmark = pytest.mark.integration
 
 CANVASES = """nodes => nodes.map(node => ({
   role: node.getAttribute("role"), name: node.getAttribute("aria-label"), instead: node.textContent,

@@ -172,7 +172,8 @@ def test_a_broker_that_is_gone_fails_the_delivery_within_a_slices_deadline_and_h
 
     async def scenario(broker: EmbeddedBroker) -> None:
         topic = topic_prefix + PLACEMENTS
-        outbox = await begun(broker, topic)
+        async with asyncio.timeout(DEADLINE_S):
+            outbox = await begun(broker, topic)
         os.kill(broker.pids[0], signal.SIGKILL)
         await outbox.send(topic, 0, numbered(2))
         async with asyncio.timeout(DEADLINE_S):

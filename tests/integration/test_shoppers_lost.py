@@ -38,6 +38,7 @@ def test_what_an_open_transaction_holds_back_is_not_waited_for_and_told_to_be_mi
 ) -> None:
     if not kafka.transactions:
         pytest.skip("the broker has no transactions")
+    monkeypatch.setattr("streams.demo.shopping.REPORT_WITHIN_S", DEADLINE_S)
     settings = Settings(bootstrap=kafka.bootstrap, topic_prefix=topic_prefix)
     topic_admin.create(kafka.bootstrap, 1, topic_prefix)
     name = topic_prefix + topics.OUTCOMES

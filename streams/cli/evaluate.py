@@ -182,7 +182,7 @@ def _compare(prepare: "Callable[[Told], Trial]", differs: dict[str, Any], asked:
 
     console, seed = screen(stderr=asked.as_json), asked.seed
     with bars(console) as progress:
-        task = progress.add_task("Applying events", total=None)
+        task = progress.add_task("Reading and applying events", total=None)
 
         def applied(done: int, total: int) -> None:
             progress.update(task, completed=done, total=total)

@@ -195,7 +195,7 @@ def _make(order: _Order, prepare: "Callable[[Callable[[int, int], None]], Trial]
     from scoring.attention import load
 
     with bars(order.console) as progress:
-        task = progress.add_task("Applying events", total=None)
+        task = progress.add_task("Reading and applying events", total=None)
         try:
             trial = prepare(lambda done, total: progress.update(task, completed=done, total=total))
             before = trial.before if len(trial.before) else None

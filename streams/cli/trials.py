@@ -80,7 +80,10 @@ def kuairand_trial(
 
 
 def _told_bare(log: Log, from_ms: int) -> Log:
-    """``log``; says on stderr how many impressions since ``from_ms`` are of videos that nothing describes."""
+    """``log``, after a word on stderr of how many impressions since ``from_ms`` are of videos that nothing describes.
+
+    It is given back so that no caller has to keep it by a name: see `trial_of`.
+    """
     from streams.logs.kuairand import UNKNOWN, VIDEOS
 
     bare = {ad.ad_id for ad in log.ads if ad.campaign_id == UNKNOWN}

@@ -20,7 +20,7 @@ from streams.wire import UNREADABLE, CampaignMetrics
 log = structlog.get_logger()
 
 RECORDS_PER_READ = 5_000
-"""Records taken in one call: about 40 ms where each is of a cell of its own, a third of it for daily limits."""
+"""Records taken in one call: some 75 ms where each is of a cell of its own and tells of the day before, too."""
 _DECODE = msgspec.json.Decoder(CampaignMetrics).decode
 
 

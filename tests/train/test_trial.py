@@ -47,6 +47,11 @@ def test_a_log_that_one_wrong_time_would_part_is_refused_with_both_counts() -> N
             trial_of(Log([], log), lambda _done, _total: None, share=0.8)
 
 
+def test_a_log_of_clicks_alone_is_refused_for_what_it_lacks() -> None:
+    with pytest.raises(ValueError, match=r"^the log has no impressions; expected one that has some$"):
+        trial_of(Log([ad("ad-0")], [click("user-1", "ad-0", START_MS)]), lambda _done, _total: None, share=0.8)
+
+
 def test_a_log_whose_ads_are_not_those_that_were_shown_is_refused_with_the_part_that_lacks_them() -> None:
     shown = ["ad-0" if number < 80 else "ad-1" for number in range(100)]
     log = [impression("user-1", of, START_MS + 1_000 * number) for number, of in enumerate(shown)]

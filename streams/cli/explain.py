@@ -93,17 +93,20 @@ async def _engine(settings: "Settings", version: str, other: str | None) -> "Eng
     from streams.control import read_control
     from streams.feeds.catalogue import apply_ads
     from streams.models.store import obtain
+    from streams.models.trial import TrialServer
     from streams.reading import read_topic
 
     given, control = load(settings.model), await read_control(settings)
 
     async def model(named: str) -> "AttentionModel":
         pushed = None if named == given.version else control.get(PushedModel, named)
-        return given if pushed is None else await obtain(settings, pushed)
+        return given if pushed is None else await obtain(settings, pushed, trials)
 
-    engine = make_engine(settings, await model(version))
-    if other is not None and other != engine.model.version:
-        second = await model(other)
+    async with TrialServer(settings) as trials:
+        first = await model(version)
+        second = first if other is None or other == version else await model(other)
+    engine = make_engine(settings, first)
+    if second.version != first.version:
         engine.catalogue.attach(learned_column(second.version), second.encode, second.dim)
         engine.models.hold(second)
     async for records in read_topic(settings.bootstrap, settings.topic_prefix + "ads"):

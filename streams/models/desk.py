@@ -28,7 +28,7 @@ from streams.models.store import (
     send,
     unshared,
 )
-from streams.models.trial import try_model
+from streams.models.trial import TrialServer
 from streams.settings import Settings
 from streams.wire import UNREADABLE
 
@@ -40,7 +40,8 @@ async def push(settings: Settings, directory: Path) -> PushedModel:
     there is no room for it, or its version is taken, or was pushed or removed meanwhile.
     """
     packed = pack(directory)
-    proof = await try_model(directory, settings)
+    async with TrialServer(settings) as trials:
+        proof = await trials.try_model(directory)
     pushed = PushedModel(
         model=proof.version,
         manifest=packed.manifest,
@@ -79,7 +80,8 @@ def _check_readable(directory: Path, pushed: PushedModel) -> None:
 async def parity(settings: Settings, pushed: PushedModel) -> list[str]:
     """Get a model from the topic and try it again. Returns what speaks against it."""
     try:
-        await obtain(settings, pushed)
+        async with TrialServer(settings) as trials:
+            await obtain(settings, pushed, trials)
     except ModelError as error:
         return [str(error)]
     return []
@@ -87,10 +89,11 @@ async def parity(settings: Settings, pushed: PushedModel) -> list[str]:
 
 async def tried(settings: Settings, control: Control, versions: Iterable[str]) -> None:
     """Get models from the topics, and try them as a worker would. Raises the `ModelError` of the first refused one."""
-    for version in versions:
-        pushed = control.get(PushedModel, version)
-        assert pushed is not None, f"{version} is on the topics"
-        await obtain(settings, pushed)
+    async with TrialServer(settings) as trials:
+        for version in versions:
+            pushed = control.get(PushedModel, version)
+            assert pushed is not None, f"{version} is on the topics"
+            await obtain(settings, pushed, trials)
 
 
 async def begin_anew(settings: Settings, versions: Iterable[str]) -> None:

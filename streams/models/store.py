@@ -31,7 +31,7 @@ from streams.control_wire import PushedModel
 from streams.decode import Record
 from streams.leaving import sending
 from streams.models.pushed import AGAIN, manifest_of, told_manifest
-from streams.models.trial import RefusedModelError, try_model
+from streams.models.trial import RefusedModelError, TrialServer
 from streams.reading import MissingTopicError, read_topic
 from streams.settings import Settings
 from streams.topics import MODELS
@@ -172,7 +172,9 @@ def _write(file: Path, parts: Sequence[bytes]) -> None:
         out.writelines(parts)
 
 
-async def obtain(settings: Settings, pushed: PushedModel, within: Path | None = None) -> AttentionModel:
+async def obtain(
+    settings: Settings, pushed: PushedModel, trials: TrialServer, within: Path | None = None
+) -> AttentionModel:
     """A pushed model from the topic, tried in a process of its own, then loaded. Raises `ModelError`; where it is a
     `MissingFilesError`, another push may mend it.
 
@@ -181,7 +183,7 @@ async def obtain(settings: Settings, pushed: PushedModel, within: Path | None = 
     with tempfile.TemporaryDirectory(dir=within, prefix=FOLDER) as name:
         try:
             directory = await fetch(settings, pushed, Path(name))
-            await try_model(directory, settings)
+            await trials.try_model(directory)
             return await asyncio.to_thread(load, directory)
         except MissingFilesError:
             raise

@@ -24,6 +24,7 @@ from streams.experiments.registry import models_of
 from streams.fatal import guarded
 from streams.models.roles import roles_of, roles_told
 from streams.models.store import FOLDER, MissingFilesError, obtain, remove_left
+from streams.models.trial import TrialServer
 from streams.own_files import own_folder
 from streams.settings import Settings
 
@@ -34,7 +35,7 @@ ADS_PER_CALL = 1_000
 REASON_MAX = 512
 PAUSE_S, PAUSE_S_MAX = 1.0, 60.0
 """First and longest pause before a model that could not be fetched is tried again: a restart of a broker takes some
-seconds, a trial a fifth of a second."""
+seconds, a trial a tenth of a second."""
 
 
 class ModelSwitch(Service):
@@ -53,6 +54,7 @@ class ModelSwitch(Service):
         super().__init__()
         self._fail, self._sleep = fail, sleep
         self._settings, self._control, self._models, self._compute = settings, control, models, compute
+        self._trials = TrialServer(settings)
         self._wanted = models.roles  # written on the compute thread alone
         self._settled: Roles | None = models.roles
         self._news = asyncio.Event()
@@ -80,6 +82,14 @@ class ModelSwitch(Service):
         await self._compute.run(self._control.on, ExperimentSetting, self._told)
         await self._settle()
         self.add_future(guarded("the switch of models", self._follow(), self._fail, lambda: self.should_stop))
+
+    async def on_started(self) -> None:
+        """Have the imports of trials done before a model comes."""
+        await self._trials.begin()
+
+    async def on_shutdown(self) -> None:
+        """End the process of trials, once nothing waits for one."""
+        await self._trials.close()
 
     async def _follow(self) -> None:
         """Settle whenever there is news. Some may be settled already, since the compute thread sets it meanwhile."""
@@ -164,7 +174,7 @@ class ModelSwitch(Service):
         if pushed is None:
             raise LookupError(f"{version} is not on the control topic; push it: salience model push DIR")
         own_folder(self._settings.home)
-        return await obtain(self._settings, pushed, self._settings.home)
+        return await obtain(self._settings, pushed, self._trials, self._settings.home)
 
     async def _encode(self, model: AttentionModel) -> None:
         """Give the catalogue the model's vectors, `ADS_PER_CALL` ads at a time. Raises `ModelError`."""

@@ -1,10 +1,14 @@
-"""The child process of `streams.models.trial`: ``python -m streams.models.trial_child DIRECTORY …``.
+"""The processes in which `streams.models.trial` tries models: ``python -m streams.models.trial_child``.
 
-Its imports cost time on a worker's core, so it imports only what running a model takes.
+One process makes the imports, and forks for each model that it is asked to try (a fork server): the imports take three
+times the processor time of a trial, and a worker's core is busy when models change. A line of JSON on stdin asks, and
+one on stdout answers. It ends when stdin does, thus with its worker, and imports only what running a model takes.
 """
 
 import contextlib
+import os
 import resource
+import signal
 import sys
 import time
 from pathlib import Path
@@ -14,13 +18,30 @@ import msgspec
 from scoring.manifest import ModelError
 from scoring.proof import prove
 
+SAID_BYTES_MAX = 65_536
+"""Bytes of a trial's output that are kept."""
 _PACE = time.thread_time
-"""CPU time of this thread, in which models run. The time of the whole process would go in steps of milliseconds, since
-Linux counts it in clock ticks where RLIMIT_CPU is set."""
+"""CPU time of this thread, in which models run."""
+
+
+class Asked(msgspec.Struct, frozen=True):
+    """A model to try, and its bounds."""
+
+    directory: str
+    score_ms_max: float
+    memory_bytes: int
+    seconds: float
+
+
+class Ended(msgspec.Struct, frozen=True):
+    """What a trial's process has written, and its exit status: negative where a signal ended it."""
+
+    said: bytes
+    status: int
 
 
 class Verdict(msgspec.Struct, frozen=True):
-    """What the child reports; ``refused`` is "" for a model that keeps its contract."""
+    """What a trial's process writes; ``refused`` is "" for a model that keeps its contract."""
 
     refused: str = ""
     version: str = ""
@@ -28,32 +49,63 @@ class Verdict(msgspec.Struct, frozen=True):
     score_ms: float = 0.0
 
 
+_decode_asked = msgspec.json.Decoder(Asked).decode
+decode_ended = msgspec.json.Decoder(Ended).decode
 decode_verdict = msgspec.json.Decoder(Verdict).decode
 
 
-def main(directory: str, score_ms_max: str, memory_bytes: str, cpu_s: str) -> None:
-    """Try the model within bounds, and write the verdict to stdout."""
-    with contextlib.suppress(OSError):  # where memory runs out all the same, the kernel kills this process first
+def main() -> None:
+    """Try each model that a line on stdin asks for, one after the other."""
+    with contextlib.suppress(OSError):  # where memory runs out, the kernel kills this process and its forks first
         Path("/proc/self/oom_score_adj").write_text("1000")
+    for line in sys.stdin.buffer:
+        ended = _forked(_decode_asked(line))
+        sys.stdout.buffer.write(msgspec.json.encode(ended) + b"\n")
+        sys.stdout.buffer.flush()
+
+
+def _forked(asked: Asked) -> Ended:
+    """Try a model in a fork of this process, whose only files are the null device and a pipe to this one."""
+    said, say = os.pipe()
+    if not (pid := os.fork()):
+        status = 1
+        try:
+            os.dup2(os.open(os.devnull, os.O_RDWR), sys.stdin.fileno())
+            os.dup2(say, sys.stdout.fileno())
+            os.closerange(sys.stderr.fileno() + 1, say + 2)
+            _try(asked)
+            status = 0
+        finally:  # of the server's own code nothing may run here
+            os._exit(status)
+    os.close(say)
+    with os.fdopen(said, "rb") as pipe:
+        kept = pipe.read(SAID_BYTES_MAX)
+        while pipe.read(SAID_BYTES_MAX):
+            pass
+    return Ended(kept, os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
+
+
+def _try(asked: Asked) -> None:
+    """Try the model within its bounds, and write the verdict to stdout."""
+    signal.setitimer(signal.ITIMER_REAL, asked.seconds)  # SIGALRM ends it, whatever it does, and though it only waits
     for kind, most in (
-        (resource.RLIMIT_AS, int(memory_bytes)),
-        (resource.RLIMIT_CPU, int(cpu_s)),
+        (resource.RLIMIT_AS, asked.memory_bytes),
         (resource.RLIMIT_FSIZE, 0),
         (resource.RLIMIT_CORE, 0),
     ):
         with contextlib.suppress(ValueError, OSError):  # macOS has no bound of address space
             resource.setrlimit(kind, (most, most))
     try:
-        _, proof = prove(Path(directory), _PACE, float(score_ms_max))
+        _, proof = prove(Path(asked.directory), _PACE, asked.score_ms_max)
         verdict = Verdict("", proof.version, proof.parity, proof.score_ms)
     except ModelError as error:
         verdict = Verdict(str(error))
     except MemoryError:
         verdict = Verdict(
-            f"{directory}: it needs too much; expected {int(memory_bytes):,} bytes at most; train a smaller"
+            f"{asked.directory}: it needs too much; expected {asked.memory_bytes:,} bytes at most; train a smaller"
         )
-    sys.stdout.buffer.write(msgspec.json.encode(verdict))
+    os.write(sys.stdout.fileno(), msgspec.json.encode(verdict))
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    main()

@@ -19,6 +19,7 @@ from streams.models.pushed import manifest_of
 from streams.models.roles import RolesError, promoted, with_canary, with_shadow
 from streams.models.store import MODELS_MAX, Parts, chunk_key, fetch, obtain, pack, unshared
 from streams.models.switch import ModelSwitch
+from streams.models.trial import TrialServer
 from streams.reading import MissingTopicError
 from streams.settings import Settings
 from tests.builders import START_MS, Record
@@ -92,8 +93,7 @@ def in_memory(monkeypatch: pytest.MonkeyPatch) -> Topics:
     for name in ("read_control", "publish", "send"):
         monkeypatch.setattr(desk, name, getattr(topics, name))
     monkeypatch.setattr(store, "read_topic", topics.read_topic)
-    for module in (desk, store):
-        monkeypatch.setattr(module, "try_model", in_this_process)
+    monkeypatch.setattr(TrialServer, "try_model", in_this_process)
     return topics
 
 
@@ -102,7 +102,7 @@ def topics(monkeypatch: pytest.MonkeyPatch) -> Topics:
     return in_memory(monkeypatch)
 
 
-async def in_this_process(directory: Path, _: Settings) -> Proof:
+async def in_this_process(_: TrialServer, directory: Path) -> Proof:
     """A model tried where it does no harm, which takes no second."""
     return await asyncio.to_thread(lambda: Proof(load(directory).version, 0.0, 1.0))
 
@@ -328,18 +328,18 @@ def test_a_model_is_tried_before_it_is_loaded_and_leaves_no_folder_whatever_came
     there, home, tried = push(model), tmp_path / "home", list[Path]()
     home.mkdir()
 
-    async def refuses(directory: Path, _: Settings) -> Proof:
+    async def refuses(_: TrialServer, directory: Path) -> Proof:
         tried.append(directory)
         raise ModelError(f"{directory}: it is slow", "a faster one", f"look at {directory}")
 
-    monkeypatch.setattr(store, "try_model", refuses)
+    monkeypatch.setattr(TrialServer, "try_model", refuses)
     with pytest.raises(ModelError) as refused:
-        asyncio.run(obtain(SETTINGS, there, home))
+        asyncio.run(obtain(SETTINGS, there, TrialServer(SETTINGS), home))
     assert str(refused.value) == f"{there.model}: it is slow; expected a faster one; look at {there.model}"
     assert [folder.parent for folder in tried] == [home]
     assert list(home.iterdir()) == []
-    monkeypatch.setattr(store, "try_model", in_this_process)
-    assert asyncio.run(obtain(SETTINGS, there, home)).version == there.model
+    monkeypatch.setattr(TrialServer, "try_model", in_this_process)
+    assert asyncio.run(obtain(SETTINGS, there, TrialServer(SETTINGS), home)).version == there.model
     assert list(home.iterdir()) == []
 
 

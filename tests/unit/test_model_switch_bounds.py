@@ -18,6 +18,7 @@ from streams.control import Control
 from streams.control_wire import ModelRoles, PushedModel
 from streams.models import switch as switches
 from streams.models.switch import REASON_MAX, ModelSwitch
+from streams.models.trial import TrialServer
 from streams.settings import Settings
 from tests.unit.consenting import told
 from tests.unit.lanes import turns
@@ -141,7 +142,7 @@ async def test_a_model_is_unpacked_in_the_workers_home_which_is_made_for_it(
 ) -> None:
     got: list[tuple[str, Path | None]] = []
 
-    async def obtain(_: Settings, pushed: PushedModel, within: Path | None = None) -> AttentionModel:
+    async def obtain(_: Settings, pushed: PushedModel, _trials: TrialServer, within: Path) -> AttentionModel:
         got.append((pushed.model, within))
         return new
 

@@ -1,7 +1,10 @@
 """Models tried in a process of their own: what it says, and what becomes of one that kills it or never ends."""
 
+import ast
 import asyncio
 import os
+import subprocess
+import sys
 import textwrap
 from collections.abc import Callable
 from pathlib import Path
@@ -14,14 +17,64 @@ from onnx import helper
 from scoring.attention import load
 from scoring.manifest import ATTENTION, ModelError
 from scoring.proof import Proof
-from streams.models import trial
-from streams.models.trial import try_model
+from streams.control import Control
+from streams.models.switch import ModelSwitch
+from streams.models.trial import NICENESS, NoTrialError, TrialServer
 from streams.settings import Settings
 from tests.models import Graphs, toy_model
+from tests.unit.test_model_switch import AtOnce, _ends
+from tests.unit.test_models import engine_of
 
 
 def tried(directory: Path, **settings: object) -> Proof:
-    return asyncio.run(try_model(directory, Settings(**settings)))  # type: ignore[arg-type]  # by name
+    async def once() -> Proof:
+        async with TrialServer(Settings(**settings)) as trials:  # type: ignore[arg-type]  # by name
+            return await trials.try_model(directory)
+
+    return asyncio.run(once())
+
+
+async def said_of(directory: Path, trials: TrialServer) -> str:
+    """Why a model is refused."""
+    with pytest.raises(ModelError) as refused:
+        await trials.try_model(directory)
+    return str(refused.value)
+
+
+def first_of_all(folder: Path, program: str) -> str:
+    """The path of modules with which Python runs a program before any other."""
+    (folder / "sitecustomize.py").write_text(program)
+    return os.pathsep.join([str(folder), *filter(None, [os.environ.get("PYTHONPATH")])])
+
+
+@pytest.fixture
+def instead(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
+    """Has servers run a program where they would try a model: it can ``say`` something, and has the model's ``name``.
+
+    As in a worker, `streams` comes first: it keeps onnxruntime from reports to its maker, and from a thread for them.
+    """
+
+    def run(program: str) -> None:
+        lines = textwrap.indent(textwrap.dedent(program), "    ")
+        customised = (
+            "import os, resource, signal, time\n"
+            "import streams\n"
+            "import scoring.proof as proof\n"
+            "from scoring.manifest import ModelError\n"
+            "def say(what):\n    raise ModelError(str(what), 'x', 'y')\n"
+            f"def prove(place, clock, score_ms_max):\n    name = place.name\n{lines}\n"
+            "proof.prove = prove\n"
+        )
+        monkeypatch.setenv("PYTHONPATH", first_of_all(tmp_path, customised))
+
+    return run
+
+
+@pytest.fixture
+def begun(tmp_path: Path) -> Path:
+    """A pipe with a name. Who reads it waits for who writes to it, and comes to its end when that process is gone."""
+    os.mkfifo(pipe := tmp_path / "begun")
+    return pipe
 
 
 def test_a_model_that_keeps_the_contract_passes(tmp_path: Path) -> None:
@@ -30,9 +83,10 @@ def test_a_model_that_keeps_the_contract_passes(tmp_path: Path) -> None:
     assert proof.parity < 1e-5
 
 
-def test_the_pace_that_a_trial_tells_is_measured_and_not_rounded_to_the_clocks_ticks(tmp_path: Path) -> None:
+async def test_the_pace_that_a_trial_tells_is_measured_and_not_rounded_to_the_clocks_ticks(tmp_path: Path) -> None:
     directory = toy_model(tmp_path)
-    paces = {tried(directory).score_ms for _ in range(6)}
+    async with TrialServer(Settings()) as trials:
+        paces = {(await trials.try_model(directory)).score_ms for _ in range(6)}
     assert 0 not in paces
     assert len(paces) == 6
 
@@ -125,72 +179,152 @@ def test_a_model_that_does_not_end_is_ended(tmp_path: Path, graphs: Callable[[Gr
 @pytest.mark.parametrize(
     ("program", "status"),
     [
-        ("import os; os.kill(os.getpid(), 11)", "status -11"),
-        ("raise SystemExit(3)", "status 3"),
-        ("print('x' * 1_000_000)", "status 0"),
+        ("os.kill(os.getpid(), signal.SIGSEGV)", "status -11"),
+        ("raise SystemExit(3)", "status 1"),
+        ("os._exit(3)", "status 3"),
+        ("os.write(1, b'x' * 1_000_000)\nos._exit(0)", "status 0"),
     ],
 )
-def test_a_model_that_kills_its_process_is_refused_and_nobody_else_is_hurt(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, program: str, status: str
+async def test_a_model_that_kills_its_process_is_refused_and_nobody_else_is_hurt(
+    tmp_path: Path, instead: Callable[[str], None], program: str, status: str
 ) -> None:
-    python = tmp_path / "python"
-    python.write_text(f'#!/bin/sh\nexec {trial.sys.executable} -c "{textwrap.dedent(program)}"\n')
-    python.chmod(0o755)
-    monkeypatch.setattr(trial.sys, "executable", str(python))
-    with pytest.raises(ModelError, match=f"the process that tried it ended with {status}"):
+    instead(f"if name == 'good': say(os.getppid())\n{program}")
+    async with TrialServer(Settings()) as trials:
+        server = await said_of(tmp_path / "good", trials)
+        assert f"the process that tried it ended with {status}" in await said_of(tmp_path / "bad", trials)
+        assert await said_of(tmp_path / "good", trials) == server
+
+
+async def test_each_model_is_tried_in_a_process_of_its_own_of_one_that_has_one_thread(
+    tmp_path: Path, instead: Callable[[str], None]
+) -> None:
+    """What a fork takes over from other threads may be locked for ever."""
+    instead("say(f'{os.getpid()} of {os.getppid()} with {len(os.listdir(f\"/proc/{os.getppid()}/task\"))}')")
+    async with TrialServer(Settings()) as trials:
+        first, second = [(await said_of(tmp_path, trials)).split(";")[0].split() for _ in range(2)]
+    assert first[0] != second[0]
+    assert first[1:] == second[1:]
+    assert first[-1] == "1"
+
+
+async def test_a_trial_has_no_file_of_the_server(tmp_path: Path, instead: Callable[[str], None]) -> None:
+    instead(
+        """
+        with os.scandir("/proc/self/fd") as files:
+            say(sorted((int(file.name), os.readlink(file.path).split(":")[0]) for file in files))
+        """
+    )
+    async with TrialServer(Settings()) as trials:
+        files = ast.literal_eval((await said_of(tmp_path, trials)).split(";")[0])
+    assert [file for _, file in files[:3]] == ["/dev/null", "pipe", "/dev/null"]
+    assert all(file.startswith("/proc/") for _, file in files[3:]), "of itself alone, where it looks for them"
+
+
+def test_the_process_that_tries_gives_way_whatever_it_runs(tmp_path: Path, instead: Callable[[str], None]) -> None:
+    instead("say(os.getpriority(os.PRIO_PROCESS, 0))")
+    usual = min(os.getpriority(os.PRIO_PROCESS, 0) + NICENESS, 19)
+    with pytest.raises(ModelError, match=rf"^{usual};"):
         tried(tmp_path)
 
 
-def test_the_process_that_tries_gives_way_whatever_it_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    usual = min(os.getpriority(os.PRIO_PROCESS, 0) + trial.NICENESS, 19)
-    python = tmp_path / "python"
-    python.write_text(f'#!/bin/sh\nuntil [ "$(nice)" = {usual} ]; do :; done\nprintf \'{{"refused": "gave way"}}\'\n')
-    python.chmod(0o755)
-    monkeypatch.setattr(trial.sys, "executable", str(python))
-    with pytest.raises(ModelError, match=r"^gave way$"):
-        tried(tmp_path, model_trial_s=10)
-
-
-def test_a_process_that_only_waits_is_ended_with_the_time_that_it_has(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+async def test_a_trial_that_only_waits_is_ended_with_the_time_that_it_has(
+    tmp_path: Path, instead: Callable[[str], None]
 ) -> None:
     """No bound of processor time ends one that uses none, and its worker would get no other model."""
-    python, pid = tmp_path / "python", tmp_path / "pid"
-    python.write_text(f"#!/bin/sh\necho $$ > {pid}\nexec sleep 120\n")
-    python.chmod(0o755)
-    monkeypatch.setattr(trial.sys, "executable", str(python))
-
-    async def within_a_minute() -> None:
-        async with asyncio.timeout(60):
-            await try_model(tmp_path, Settings(model_trial_s=1))
-
-    with pytest.raises(ModelError, match="it was not done within 1 s"):
-        asyncio.run(within_a_minute())
-    with pytest.raises(ProcessLookupError):
-        os.kill(int(pid.read_text()), 0)
+    instead("if name == 'good': say(os.getppid())\nos.write(1, b'x')\ntime.sleep(120)")
+    async with TrialServer(Settings(model_trial_s=1)) as trials:
+        server = await said_of(tmp_path / "good", trials)
+        assert "it was not done within 1 s" in await said_of(tmp_path / "bad", trials)
+        assert await said_of(tmp_path / "good", trials) == server
 
 
-def test_the_process_that_tries_is_told_its_bounds_which_hold_though_its_worker_is_killed_meanwhile(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+async def test_a_server_that_does_not_answer_is_ended_and_says_nothing_of_the_model(
+    tmp_path: Path, instead: Callable[[str], None]
 ) -> None:
-    python = tmp_path / "python"
-    python.write_text('#!/bin/sh\nprintf \'{"refused": "%s"}\' "$*"\n')
-    python.chmod(0o755)
-    monkeypatch.setattr(trial.sys, "executable", str(python))
+    instead("if name == 'good': say(os.getppid())\nos.kill(os.getppid(), signal.SIGSTOP)\ntime.sleep(120)")
+    async with TrialServer(Settings(model_trial_s=1)) as trials:
+        server = await said_of(tmp_path / "good", trials)
+        with pytest.raises(NoTrialError, match=r"bad was not tried to the end: .* did not answer within 2 s; try "):
+            await trials.try_model(tmp_path / "bad")
+        assert await said_of(tmp_path / "good", trials) != server
+        with pytest.raises(ProcessLookupError):
+            os.kill(int(server.split(";")[0]), 0)
+
+
+async def test_a_server_that_is_killed_says_nothing_of_the_model_and_the_next_trial_has_another(
+    tmp_path: Path, instead: Callable[[str], None]
+) -> None:
+    instead("if name == 'good': say(os.getppid())\nos.kill(os.getppid(), signal.SIGKILL)\ntime.sleep(120)")
+    async with TrialServer(Settings()) as trials:
+        server = await said_of(tmp_path / "good", trials)
+        with pytest.raises(NoTrialError, match=r"bad was not tried to the end: .* ended with status -9; try again"):
+            await trials.try_model(tmp_path / "bad")
+        assert await said_of(tmp_path / "good", trials) != server
+
+
+async def test_a_trial_that_is_cancelled_ends_with_its_server(
+    tmp_path: Path, instead: Callable[[str], None], begun: Path
+) -> None:
+    instead(f"pipe = open({str(begun)!r}, 'w')\nprint(os.getppid(), file=pipe, flush=True)\ntime.sleep(120)")
+    async with TrialServer(Settings()) as trials:
+        trial = asyncio.create_task(trials.try_model(tmp_path))
+        with await asyncio.to_thread(begun.open) as pipe:
+            server = int(await asyncio.to_thread(pipe.readline))
+            trial.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await trial
+            assert await asyncio.to_thread(pipe.read) == ""
+    with pytest.raises(ProcessLookupError):
+        os.kill(server, 0)
+
+
+async def test_a_switch_has_its_server_from_its_start_to_its_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, begun: Path
+) -> None:
+    monkeypatch.setenv("PYTHONPATH", first_of_all(tmp_path, f"pipe = open({str(begun)!r}, 'w')"))
+    models = engine_of(load(toy_model(tmp_path / "model"))).models
+    async with ModelSwitch(Settings(home=tmp_path), Control(), models, AtOnce(), _ends):
+        pipe = await asyncio.to_thread(begun.open)
+    with pipe:
+        assert await asyncio.to_thread(pipe.read) == ""
+
+
+def test_a_server_ends_though_its_worker_is_killed(tmp_path: Path, begun: Path) -> None:
+    program = """
+        import asyncio, os, sys
+        from streams.models.trial import TrialServer
+        from streams.settings import Settings
+
+        async def work():
+            os.environ["PYTHONPATH"] = sys.argv[1]
+            await TrialServer(Settings()).begin()
+            await asyncio.sleep(120)
+
+        asyncio.run(work())
+    """
+    path = first_of_all(tmp_path, f"pipe = open({str(begun)!r}, 'w')")
+    with subprocess.Popen([sys.executable, "-c", textwrap.dedent(program), path]) as worker, begun.open() as pipe:
+        worker.kill()
+        assert pipe.read() == ""
+
+
+def test_a_trial_has_the_bounds_that_the_worker_has_set(tmp_path: Path, instead: Callable[[str], None]) -> None:
+    """They hold though the worker is killed meanwhile."""
+    limits = "resource.getrlimit(kind)[0] for kind in (resource.RLIMIT_AS, resource.RLIMIT_FSIZE, resource.RLIMIT_CORE)"
+    instead(f"say([score_ms_max, *({limits}), signal.getitimer(signal.ITIMER_REAL)[0] // 1])")
     with pytest.raises(ModelError) as refused:
         tried(tmp_path, model_score_ms_max=7.5, model_trial_bytes=2**30, model_trial_s=20)
-    assert str(refused.value).split()[-4:] == [str(tmp_path), "7.5", str(2**30), "21"]
+    assert str(refused.value).startswith(f"[7.5, {2**30}, 0, 0, 19.0];")
 
 
-def test_the_process_that_tries_has_no_secrets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    python = tmp_path / "python"
-    python.write_text('#!/bin/sh\nprintf \'{"refused": "%s"}\' "$SALIENCE_KAFKA_SASL_PASSWORD.$PATH"\n')
-    python.chmod(0o755)
-    monkeypatch.setattr(trial.sys, "executable", str(python))
+def test_the_process_that_tries_has_no_secrets(
+    tmp_path: Path, instead: Callable[[str], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    instead("say(sorted(os.environ))")
     monkeypatch.setenv("SALIENCE_KAFKA_SASL_PASSWORD", "hunter2")
-    with pytest.raises(ModelError) as refused:
+    with pytest.raises(ModelError, match="PYTHONPATH") as refused:
         tried(tmp_path)
-    assert str(refused.value).startswith("./")
+    assert "SALIENCE" not in str(refused.value)
 
 
 def test_what_lies_in_the_workers_folder_is_not_run_by_the_process_that_tries(

@@ -308,14 +308,13 @@ class Figures(Struct, frozen=True, kw_only=True, omit_defaults=True):
 class CampaignMetrics(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """One lane's figures of a campaign and arm. Topic ``campaign-metrics`` (compacted), key lane/campaign/arm.
 
-    A campaign's figures are the sum over lanes and arms. ``arm``: the suffix of placement ids, such as ``1-0`` for
-    experiment 1, arm 0; "" outside experiments. ``today``: figures of ``day``; ``before``: of the last earlier day with
-    any (``before_day``); ``total``: of all time; a lane forgets a campaign 400 days after its last event. For history,
-    keep the last record of each day. A day's ``spent_micros``, summed over lanes, is billed up to the larger of the
-    day's ``budget_micros`` (null: no limit; ``yesterday_budget_micros``: the day before's, if known) and its largest
-    ``billed_micros``: what was billed by then, as far as the lane's worker knew. ``level``: long-term level of the bid
-    multiplier; 0 without a budget. ``starts_ms``: when its first ad begins (null: not known), ``ends_ms``: when its
-    last ends (null: never). ``anew_ms``: when the day's budget was planned anew, ``anew_micros`` planned by then.
+    Sums over lanes and arms are the campaign's. ``arm``: suffix of placement ids, as ``1-0`` for arm 0 of experiment 1,
+    or "". ``today``: figures of ``day``; ``before``: of the last earlier day with any (``before_day``); ``total``: of
+    all time, until 400 days after the last event. A day's ``spent_micros`` are billed up to the larger of the day's
+    ``budget_micros`` (null: no limit; ``yesterday_budget_micros``: of the day before, if known) and its largest
+    ``billed_micros``: what was billed by then, as the lane's worker knew (``before_billed_micros``: of ``before_day``).
+    ``level``: long-term bid multiplier; 0: no budget. ``starts_ms``: when its first ad begins (null: unknown); its last
+    ends at ``ends_ms`` (null: never). ``anew_ms``: when the day's budget was planned anew, ``anew_micros`` by then.
     """
 
     lane: int
@@ -327,6 +326,7 @@ class CampaignMetrics(Struct, frozen=True, kw_only=True, omit_defaults=True):
     arm: str = ""
     before_day: Day = 0
     before: Figures | None = None
+    before_billed_micros: Count = 0
     budget_micros: Micros | None = None
     yesterday_budget_micros: Micros | UnsetType | None = UNSET
     billed_micros: Count = 0

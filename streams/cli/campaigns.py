@@ -28,11 +28,13 @@ def campaigns(
     It reads the topic campaign-metrics. Today is the newest UTC day that lanes
     tell of; other figures are of all time, of campaigns that had an event in the
     last 400 days. An arm's name ends its placements' ids: 1-0 is arm 0 of
-    experiment 1. Spent is what was delivered, even what is
-    beyond a budget and not billed. ROAS is value over money spent, by last touch;
-    "spread" is ROAS by position, which gives 40 % each to the first and to the
-    last of the ads that were clicked before a purchase. First and last go by when
-    ads were shown, not by when they were clicked.
+    experiment 1. Spent is what was delivered, even what is beyond a budget and
+    not billed. The bill of the day before today is final once all lanes have
+    passed midnight; "salience lag" tells which are behind. ROAS is value over
+    money spent, by last touch; "spread" is ROAS by position, which gives 40 %
+    each to the first and to the last of the ads that were clicked before a
+    purchase. First and last go by when ads were shown, not by when they were
+    clicked.
 
     Example: salience campaigns --by-arm --json
     """
@@ -77,8 +79,9 @@ def _table(found: "list[Campaign]", by_arm: bool) -> Table:
 
     arm, day = ["arm"] if by_arm else [], moment(found[0].day * DAY_MS, "%Y-%m-%d")
     table = Table(
-        "campaign", *arm, "impressions", "clicks", "spent today", "of budget", "beyond", "spent", "purchases", "value",
-        "ROAS", "spread", title=f"Today is {day} (UTC); all else is of all time", title_justify="left",
+        "campaign", *arm, "impressions", "clicks", "spent today", "of budget", "beyond", "billed yesterday", "spent",
+        "purchases", "value", "ROAS", "spread",
+        title=f"Today is {day} (UTC); all else but yesterday's bill is of all time", title_justify="left",
     )  # fmt: skip
     for one in found:
         table.add_row(
@@ -89,6 +92,7 @@ def _table(found: "list[Campaign]", by_arm: bool) -> Table:
             _money(one.today.spent_micros),
             "" if by_arm else _share(one),
             "" if by_arm else _money(one.unbilled_micros or 0),
+            "" if by_arm else _money(one.yesterday_billed_micros or 0),
             _money(one.total.spent_micros),
             f"{one.total.purchases:g}",
             _money(one.total.value_micros),

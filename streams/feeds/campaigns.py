@@ -60,6 +60,7 @@ def _tell(budgets: Budgets, spent: Spending, told: CampaignMetrics) -> None:
     budgets.tell_level(told.campaign_id, told.level, told.time_ms)
     if (before := _the_day_before(told, spent)) is not None:
         budgets.tell(told.lane, told.arm, before)
+        budgets.tell_billed(told.campaign_id, told.before_day, told.before_billed_micros)
     budgets.tell(told.lane, told.arm, spent)
     for day, budget in _by_day(told):
         budgets.tell_budget(told.campaign_id, day, budget, told.time_ms)

@@ -132,13 +132,14 @@ class LaneLedger:
             kept.append(Message(TOUCHES, self.touches.kept))
             self.touches.changed = False
         names = [self.ledger.names[cell][0] for cell in self._news]
-        billed = budgets.billed_micros(names, [self.ledger.of(cell)[0][0] for cell in self._news]).tolist()
-        told = [self._told(lane, cell, budgets, time_ms, owed) for cell, owed in zip(self._news, billed, strict=True)]
+        days = zip(*(self.ledger.of(cell)[0] for cell in self._news), strict=True)
+        billed = zip(*(budgets.billed_micros(names, each).tolist() for each in days), strict=True)
+        told = [self._told(lane, cell, budgets, time_ms, *owed) for cell, owed in zip(self._news, billed, strict=True)]
         gone = self.ledger.forget(time_ms // DAY_MS)
         kept += [Message(_key(name), None) for name in gone]
         return kept, told + [Message(_told_key(lane, name), None) for name in gone]
 
-    def _told(self, lane: int, cell: int, budgets: Budgets, time_ms: int, billed_micros: int) -> Message:
+    def _told(self, lane: int, cell: int, budgets: Budgets, time_ms: int, billed: int, billed_before: int) -> Message:
         campaign, arm = self.ledger.names[cell]
         (today, before), figures = self.ledger.of(cell)
         yesterday = budgets.known_micros(campaign, today - 1)
@@ -153,10 +154,11 @@ class LaneLedger:
             today=_figures(figures[Period.TODAY]),
             before_day=before,
             before=_figures(figures[Period.BEFORE]) if before else None,
+            before_billed_micros=billed_before if before else 0,
             total=_figures(figures[Period.TOTAL]),
             budget_micros=budgets.budget_micros(campaign, today) or None,
             yesterday_budget_micros=UNSET if not yesterday else None if yesterday == MICROS_MAX else yesterday,
-            billed_micros=billed_micros,
+            billed_micros=billed,
             level=round(budgets.level(campaign), 6),
             starts_ms=starts_ms,
             ends_ms=ends_ms,

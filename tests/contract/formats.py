@@ -111,12 +111,13 @@ OUTPUTS = (
     }),
     Format(wire.CampaignMetrics, {
         "lane": 3, "campaign_id": "spring", "time_ms": MS, "day": 20_717, "today": _FIGURES, "total": _FIGURES,
-        "arm": "1-0", "before_day": 20_715, "before": _FIGURES, "budget_micros": 500, "yesterday_budget_micros": None,
-        "billed_micros": 61, "level": 0.62, "starts_ms": MS - 9, "ends_ms": MS + 9, "anew_ms": MS - 1,
-        "anew_micros": 17,
+        "arm": "1-0", "before_day": 20_715, "before": _FIGURES, "before_billed_micros": 59, "budget_micros": 500,
+        "yesterday_budget_micros": None, "billed_micros": 61, "level": 0.62, "starts_ms": MS - 9, "ends_ms": MS + 9,
+        "anew_ms": MS - 1, "anew_micros": 17,
     }, {
-        "arm": "", "before_day": 0, "before": None, "budget_micros": None, "yesterday_budget_micros": UNSET,
-        "billed_micros": 0, "level": 0.0, "starts_ms": None, "ends_ms": None, "anew_ms": None, "anew_micros": 0,
+        "arm": "", "before_day": 0, "before": None, "before_billed_micros": 0, "budget_micros": None,
+        "yesterday_budget_micros": UNSET, "billed_micros": 0, "level": 0.0, "starts_ms": None, "ends_ms": None,
+        "anew_ms": None, "anew_micros": 0,
     }),
     Format(wire.Tone, {
         "of": "brand", "name": "Arco", "reviews": 1_204, "tone": 0.81, "turned_ms": MS - 9, "time_ms": MS,

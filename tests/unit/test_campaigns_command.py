@@ -50,8 +50,22 @@ def test_a_record_that_tells_of_no_campaign_is_counted_and_left_out(
 def test_which_day_is_today_is_told_and_that_the_rest_is_of_all_time(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing has happened since 8 January 1970: what was spent then is today's, whenever one looks."""
     said = _told(monkeypatch, [_cell(total=Figures(impressions=900, clicks=80, spent_micros=70_000_000))])
-    assert "Today is 1970-01-08 (UTC); all else is of all time" in said.stdout
+    assert "Today is 1970-01-08 (UTC); all else but yesterday's bill is of all time" in said.stdout
     assert all(figure in said.stdout for figure in ("900", "80", "5.00", "70.00"))
+
+
+def test_yesterdays_bill_is_told_to_people_and_to_machines_and_none_of_an_arm(monkeypatch: pytest.MonkeyPatch) -> None:
+    yesterday = {"before_day": 6, "before": Figures(spent_micros=61_000_000), "before_billed_micros": 42_000_000}
+    cell = _cell(budget_micros=1_000_000, yesterday_budget_micros=37_000_000, **yesterday)
+    assert "42.00" in _told(monkeypatch, [cell]).stdout
+    assert "42.00" not in _told(monkeypatch, [cell], "--by-arm").stdout
+    (one,) = json.loads(_told(monkeypatch, [cell], "--json").stdout)["campaigns"]
+    told = {name: value for name, value in one.items() if name.startswith("yesterday")}
+    assert told.pop("yesterday")["spent_micros"] == 61_000_000
+    assert told == {
+        "yesterday_budget_micros": 37_000_000, "yesterday_billed_micros": 42_000_000,
+        "yesterday_unbilled_micros": 19_000_000,
+    }  # fmt: skip
 
 
 def test_what_the_console_tells_of_today_is_not_called_what_is_of_all_time_here(

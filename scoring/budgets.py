@@ -15,6 +15,7 @@ import numpy.typing as npt
 from scoring.arrays import Bools, Floats, Ids, Ints
 from scoring.catalogue import Catalogue
 from scoring.ids import MISSING, places_in
+from scoring.ledger import Spending
 from scoring.market import Market
 from scoring.offers import bid_for_clicks
 from scoring.pacing import LEAST, Pacer
@@ -26,24 +27,6 @@ EVERY_MS = 1_000
 """Least time between two updates of pacing, in the lanes' time."""
 PRIOR_CLICKS, PRIOR_IMPRESSIONS = 100, 1_000
 """Clicks and impressions that the terms' conversion and seconds count for, as a prior beside a campaign's own."""
-
-
-@dataclass(frozen=True, slots=True)
-class Spending:
-    """What one cell of a lane's ledger reports: micros spent on ``day``, and of all time what came of it."""
-
-    campaign: str
-    day: int
-    spent_micros: int
-    impressions: int
-    clicks: int
-    sold: int
-    viewed_s: float
-
-    @property
-    def age(self) -> tuple[int, int, int, int, int, float]:
-        """All figures of a cell, which only grow: of two reports the one with the larger tuple is newer."""
-        return self.day, self.spent_micros, self.clicks, self.impressions, self.sold, self.viewed_s
 
 
 _NOTHING = Spending("", -1, 0, 0, 0, 0, 0.0)
@@ -195,14 +178,21 @@ class Budgets:
         self.day_curve = day_curve(self._traffic.values())
 
     def set_back(self, day: int) -> None:
-        """Begin anew on ``day``, by what lanes told of days up to it, where the newest is later: a lane was ahead."""
-        if self._days.newest > day:
-            told = self._told
-            Budgets.__init__(self, self.market, self.catalogue, self.day_curve, self._traffic, tick_ms=self.tick_ms)
-            self._turn(day)
-            for (lane, _, arm), news in told.items():
-                if news.day <= day:
-                    self.tell(lane, arm, news)
+        """Go back to ``day``, by what lanes told of days up to it, where the newest is later: a lane was ahead.
+
+        What is known of limits, bills, levels and starts stays; what was spent or planned on days to come does not.
+        """
+        if self._days.newest <= day:
+            return
+        told, self._told, self._lanes, self._paced_ms = self._told, {}, {}, -EVERY_MS
+        self._earned[:] = 0
+        self._plans["anew_ms"][self._plans["anew_ms"] // DAY_MS > day] = 0
+        self._plans["stopped"] = True  # what was spent by ``day`` tells nothing of how this worker has bid since
+        self._days.set_back(day)
+        self._turn(day)
+        for (lane, _, arm), news in told.items():
+            if news.day <= day:
+                self.tell(lane, arm, news)
 
     def spent_micros(self, campaign: str) -> int:
         """What all lanes report as spent on the newest day."""

@@ -5,6 +5,7 @@ A lane adds what its own events charge, each exactly once, as its events are. Ho
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from enum import IntEnum
 
 import numpy as np
@@ -39,6 +40,24 @@ class Period(IntEnum):
     TODAY = 0
     BEFORE = 1
     TOTAL = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Spending:
+    """What one cell of a lane's ledger reports: micros spent on ``day``, and of all time what came of it."""
+
+    campaign: str
+    day: int
+    spent_micros: int
+    impressions: int
+    clicks: int
+    sold: int
+    viewed_s: float
+
+    @property
+    def age(self) -> tuple[int, int, int, int, int, float]:
+        """All figures of a cell, which only grow: of two reports the one with the larger tuple is newer."""
+        return self.day, self.spent_micros, self.clicks, self.impressions, self.sold, self.viewed_s
 
 
 _LAYOUTS = {8 * (2 + len(Period) * figures): figures for figures in (len(FIGURES) - 1, len(FIGURES))}

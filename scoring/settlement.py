@@ -59,6 +59,18 @@ class Settlement:
             last = now
         self.newest = day
 
+    def set_back(self, day: int) -> None:
+        """Go back to an older day, with nothing spent on the days that are kept from then on.
+
+        Their limits and bills stay as they were. Those that were kept no more take the limits of the oldest that was.
+        """
+        days = np.arange(day - DAYS + 1, day + 1)
+        known = np.maximum(days, self.newest - DAYS + 1)
+        for kept in (self._limits, self._limit_ms, self._owed):
+            kept[days % DAYS] = kept[known % DAYS]
+        self._owed[days[days < known] % DAYS] = self._spent[:] = self._coming[:] = 0
+        self.newest = day
+
     def spend(self, at: int, day: int, micros: int) -> None:
         """Add ``micros`` that the campaign at ``at`` has further spent on ``day``."""
         if self._kept(day):

@@ -7,7 +7,8 @@ import numpy as np
 import structlog
 from msgspec import UNSET
 
-from scoring.budgets import Budgets, Spending
+from scoring.budgets import Budgets
+from scoring.ledger import Spending
 from scoring.settlement import MICROS_MAX
 from scoring.units import DAY_MS
 from streams.clock import wall_ms

@@ -16,11 +16,11 @@ from msgspec import UNSET
 from scoring.arrays import Ids, Ints
 from scoring.attribution import MILLI, Attribution, earn
 from scoring.billing import Before, bill, look
-from scoring.budgets import Budgets, Spending
+from scoring.budgets import Budgets
 from scoring.catalogue import Catalogue
 from scoring.engine import Engine
 from scoring.events import Events, Outcome
-from scoring.ledger import FIGURES, PARTS, Ledger, Period
+from scoring.ledger import FIGURES, PARTS, Ledger, Period, Spending
 from scoring.moments import Moments
 from scoring.rows import Rows
 from scoring.settlement import MICROS_MAX

@@ -9,8 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from scoring.budgets import EVERY_MS, Budgets, Spending
+from scoring.budgets import EVERY_MS, Budgets
 from scoring.catalogue import Catalogue
+from scoring.ledger import Spending
 from scoring.market import Market
 from scoring.pacing import planned
 from scoring.traffic import day_curve

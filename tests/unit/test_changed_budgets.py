@@ -7,9 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from scoring.budgets import EVERY_MS, Budgets, Spending
+from scoring.budgets import EVERY_MS, Budgets
 from scoring.catalogue import Catalogue
 from scoring.ids import id64
+from scoring.ledger import Spending
 from scoring.market import Market
 from scoring.settlement import DAYS, Settlement
 from scoring.units import DAY_MS

@@ -15,13 +15,14 @@ from rich.console import Console
 
 from scoring.assignment import Arm, Experiment
 from scoring.attention import AttentionModel
-from scoring.budgets import Budgets, Spending
+from scoring.budgets import Budgets
 from scoring.calibration import LIFT_PRIOR
 from scoring.candidates import Shares
 from scoring.catalogue import Catalogue
 from scoring.engine import Engine
 from scoring.exploration import Explore
 from scoring.ids import id64, id64s
+from scoring.ledger import Spending
 from scoring.market import Cap, Fate, Market, Terms
 from scoring.policies import Policy, arms_of
 from scoring.units import DAY_MS

@@ -7,8 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from scoring.budgets import Budgets, Spending
+from scoring.budgets import Budgets
 from scoring.catalogue import Catalogue
+from scoring.ledger import Spending
 from scoring.market import Market
 from scoring.pacing import FINISH, Pacer, planned
 from scoring.units import DAY_MS, HOUR_MS

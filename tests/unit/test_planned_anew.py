@@ -11,8 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from scoring.attention import load
-from scoring.budgets import EVERY_MS, Budgets, Spending
+from scoring.budgets import EVERY_MS, Budgets
 from scoring.catalogue import Catalogue
+from scoring.ledger import Spending
 from scoring.market import Market
 from scoring.pacing import FINISH, planned
 from scoring.units import DAY_MS, HOUR_MS

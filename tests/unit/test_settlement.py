@@ -5,9 +5,9 @@ import numpy as np
 import pytest
 from msgspec import UNSET
 
-from scoring.budgets import EVERY_MS, Budgets, Spending
+from scoring.budgets import EVERY_MS, Budgets
 from scoring.catalogue import Catalogue
-from scoring.ledger import FIGURES, PARTS
+from scoring.ledger import FIGURES, PARTS, Spending
 from scoring.market import Market
 from scoring.settlement import DAYS, MICROS_MAX, Settlement
 from scoring.units import DAY_MS

@@ -7,9 +7,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from scoring.budgets import Budgets, Spending
+from scoring.budgets import Budgets
 from scoring.clicks import RECORD
 from scoring.feedback import ClickLayer
+from scoring.ledger import Spending
 from scoring.market import Market
 from scoring.pool import Pool
 from scoring.units import DAY_MS

@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from scoring.budgets import Budgets, Spending
+from scoring.budgets import Budgets
+from scoring.ledger import Spending
 from scoring.market import Market
 from scoring.pacing import FINISH, planned
 from scoring.traffic import HOURS, LEAST, Traffic, day_curve, unknown

@@ -99,6 +99,10 @@ class Budgets:
             news.viewed_s - old.viewed_s,
         )
 
+    def told_day(self, lane: int, campaign: str, arm: str) -> int:
+        """The newest day of which a cell has told; -1: it has not told anything."""
+        return self._told.get((lane, campaign, arm), _NOTHING).day
+
     def tell_level(self, campaign: str, level: float, time_ms: int) -> None:
         """Take the long-term level of a campaign's multiplier, as reported at ``time_ms``; 0: it is not paced.
 

@@ -16,7 +16,7 @@ from streams.control_wire import HourlyTraffic
 from streams.decode import Record
 from streams.lanes.ahead import AHEAD_MS
 from streams.lanes.ledger import spending
-from streams.wire import UNREADABLE, CampaignMetrics
+from streams.wire import UNREADABLE, CampaignMetrics, Figures
 
 log = structlog.get_logger()
 
@@ -59,8 +59,9 @@ def tell(budgets: Budgets, records: Sequence[Record], tolerance_ms: int = 0) -> 
 
 def _tell(budgets: Budgets, spent: Spending, told: CampaignMetrics) -> None:
     budgets.tell_level(told.campaign_id, told.level, told.time_ms)
-    if (before := _the_day_before(told, spent)) is not None:
-        budgets.tell(told.lane, told.arm, before)
+    # A worker that has heard the cell tell of its day has heard all that it is to hear of the day before.
+    if told.before is not None and budgets.told_day(told.lane, told.campaign_id, told.arm) < told.day:
+        budgets.tell(told.lane, told.arm, _the_day_before(told, told.before, spent))
         budgets.tell_billed(told.campaign_id, told.before_day, told.before_billed_micros)
     budgets.tell(told.lane, told.arm, spent)
     for day, budget in _by_day(told):
@@ -72,18 +73,16 @@ def _tell(budgets: Budgets, spent: Spending, told: CampaignMetrics) -> None:
     budgets.tell_billed(told.campaign_id, told.day, told.billed_micros)
 
 
-def _the_day_before(told: CampaignMetrics, spent: Spending) -> Spending | None:
-    """The cell as it stood when its ``before_day`` had ended; None where it has none.
+def _the_day_before(told: CampaignMetrics, before: Figures, spent: Spending) -> Spending:
+    """The cell as it stood when its ``before_day`` had ended.
 
     The topic is compacted: to a worker that starts after midnight only this tells what the lane had spent on a day that
     other lanes may still be in, and must settle with it.
     """
-    if told.before is None:
-        return None
     today = spending(told.campaign_id, told.day, told.today, told.today)
     earned = spent.impressions - today.impressions, spent.clicks - today.clicks, spent.sold - today.sold
     viewed_s = spent.viewed_s - today.viewed_s
-    return Spending(told.campaign_id, told.before_day, told.before.spent_micros, *earned, viewed_s)
+    return Spending(told.campaign_id, told.before_day, before.spent_micros, *earned, viewed_s)
 
 
 def _by_day(told: CampaignMetrics) -> tuple[tuple[int, int | None], ...]:

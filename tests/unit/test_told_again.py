@@ -107,6 +107,20 @@ def test_of_a_cell_whose_last_report_cannot_be_read_the_one_before_counts() -> N
     assert known(budgets) == known(before)
 
 
+def test_of_a_day_before_a_worker_is_told_by_the_first_report_of_the_next_one_and_no_more() -> None:
+    budgets, before = CountingBudgets(Market(), shop()), Figures(spent_micros=7, impressions=2)
+    budgets.pace(NOON_MS)
+    for at in range(5):
+        figures, total = Figures(spent_micros=at, impressions=at), Figures(spent_micros=7 + at, impressions=2 + at)
+        told = CampaignMetrics(
+            lane=0, campaign_id="one", time_ms=NOON_MS + at, day=DAY, today=figures, before_day=DAY - 1, before=before,
+            before_billed_micros=6, total=total,
+        )  # fmt: skip
+        tell(budgets, [Record("campaign-metrics", 0, at, NOON_MS + at, b"0/one/", encode_json(told))])
+    assert budgets.times == 1 + 5
+    assert budgets.billed_micros(["one", "one"], [DAY - 1, DAY]).tolist() == [7, 4]
+
+
 def shared(times: int) -> list[Record]:
     """What a lane has told of its layer and two ads, of two buckets, so many times."""
     layer, ads, out = ClickLayer(), [BUCKETS + 3, 2 * BUCKETS + 5], list[Record]()

@@ -154,7 +154,7 @@ class LaneLedger:
             today=_figures(figures[Period.TODAY]),
             before_day=before,
             before=_figures(figures[Period.BEFORE]) if before else None,
-            before_billed_micros=billed_before if before else 0,
+            before_billed_micros=billed_before,
             total=_figures(figures[Period.TOTAL]),
             budget_micros=budgets.budget_micros(campaign, today) or None,
             yesterday_budget_micros=UNSET if not yesterday else None if yesterday == MICROS_MAX else yesterday,

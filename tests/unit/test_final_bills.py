@@ -145,6 +145,15 @@ def test_yesterdays_budget_is_that_which_was_told_last_by_lanes_that_know_it() -
     assert bill(one) == (900, 600, 600, 300)
 
 
+def test_a_bill_and_a_budget_of_another_day_before_are_not_yesterdays() -> None:
+    cells = [
+        told(0, day=6, time_ms=3, budget_micros=300, spent=900),
+        told(1, day=5, time_ms=4, yesterday_budget_micros=700, before_day=4, before_billed_micros=800),
+    ]
+    (one, _) = campaigns([*cells, told(0, "two", day=7)])
+    assert bill(one) == (900, 300, 300, 600)
+
+
 def test_an_arms_figures_of_yesterday_are_told_and_no_bill() -> None:
     (one,) = campaigns([former(0, arm="1-0", before_billed_micros=9)], by_arm=True)
     assert bill(one) == (700, None, None, None)

@@ -5,12 +5,12 @@ ever. Without a farewell, the broker's own timeouts do the same.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Awaitable, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from typing import TYPE_CHECKING
 
 import structlog
-from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.errors import IllegalOperation, KafkaError
 
 if TYPE_CHECKING:
@@ -94,16 +94,33 @@ async def start_reading(consumer: AIOKafkaConsumer) -> None:
         raise
 
 
-@asynccontextmanager
-async def at_work(consumer: AIOKafkaConsumer) -> AsyncIterator[AIOKafkaConsumer]:
-    """A started consumer, stopped by `end_reading` on exit. Its own ``async with`` would stop it in another way, and
-    would leave it open if its start were cancelled.
+def at_work(
+    consumer: AIOKafkaConsumer, partitions: Sequence[TopicPartition] | None = None
+) -> AbstractAsyncContextManager[AIOKafkaConsumer]:
+    """A started consumer, of these ``partitions`` if given, stopped by `end_reading` on exit.
+
+    Its own ``async with`` would stop it in another way, and would leave it open if its start were cancelled.
     """
-    try:
-        await start(consumer)
-        yield consumer
-    finally:
-        await end_reading(consumer)
+    return _AtWork(consumer, partitions)
+
+
+class _AtWork:
+    """No generator: one around which a generator is left in the middle would be closed by two at once.
+
+    The event loop closes all generators at its end, so that both closings would fail, and say so on stderr.
+    """
+
+    def __init__(self, consumer: AIOKafkaConsumer, partitions: Sequence[TopicPartition] | None) -> None:
+        self._consumer, self._partitions = consumer, partitions
+
+    async def __aenter__(self) -> AIOKafkaConsumer:
+        await start_reading(self._consumer)
+        if self._partitions is not None:
+            self._consumer.assign(self._partitions)
+        return self._consumer
+
+    async def __aexit__(self, *_: object) -> None:
+        await end_reading(self._consumer)
 
 
 @asynccontextmanager

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager
 from typing import Any
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
@@ -179,14 +179,11 @@ async def newest(bootstrap: str, topic: str, key: bytes) -> dict[int, Record]:
     return found
 
 
-@asynccontextmanager
-async def reader(
+def reader(
     bootstrap: str, partitions: Sequence[TopicPartition], committed: bool
-) -> AsyncIterator[AIOKafkaConsumer]:
+) -> AbstractAsyncContextManager[AIOKafkaConsumer]:
     """A consumer of these partitions, in no group, for the block."""
-    async with at_work(groupless(bootstrap, committed=committed, auto_offset_reset="earliest")) as consumer:
-        consumer.assign(partitions)
-        yield consumer
+    return at_work(groupless(bootstrap, committed=committed, auto_offset_reset="earliest"), partitions)
 
 
 async def _until(

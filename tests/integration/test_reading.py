@@ -65,6 +65,18 @@ def test_who_reads_a_topic_is_told_of_all_offsets_how_many_have_been_read(
     assert all(before <= after for before, after in pairwise(told))
 
 
+def test_who_fails_in_the_middle_of_a_topic_is_told_of_that_alone(
+    shop: Broker, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def read() -> None:
+        async for _ in read_topic(shop.bootstrap, f"{PREFIX}clicks"):
+            raise OSError("the disk is full")
+
+    with pytest.raises(OSError, match="the disk is full"):
+        asyncio.run(read())
+    assert caplog.messages == []
+
+
 def test_what_is_read_between_two_places_ends_where_it_was_told_though_more_is_there(shop: Broker) -> None:
     lanes = [TopicPartition(f"{PREFIX}clicks", number) for number in range(2)]
 

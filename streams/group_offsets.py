@@ -30,6 +30,7 @@ class GroupOffsets:
         self._due: dict[TopicPartition, int] = {}
         self._task: asyncio.Task[None] | None = None
         self._turn = asyncio.Lock()
+        self._leaving: set[TopicPartition] = set()
 
     def put(self, offsets: dict[TopicPartition, int]) -> None:
         """Have ``offsets``, which must be of committed slices, written soon; newer ones replace them."""
@@ -40,24 +41,29 @@ class GroupOffsets:
     async def leave(self, partitions: Collection[TopicPartition]) -> None:
         """Write what is due of a lane, unless no broker answers. From then on its next owner writes them.
 
-        What is refused is given up: written later, it could set back what that owner has written.
+        Lanes that are left together share one request. What is refused is given up: written later, it could set back
+        what the next owner has written.
         """
+        self._leaving |= {*partitions}
         try:
-            await leave("the group's offsets", self._commit(partitions))
+            await leave("the group's offsets", self._commit(self._leaving, again=False))
         finally:
-            for tp in partitions:
-                self._due.pop(tp, None)
+            self._leaving -= {*partitions}
+            self._forget(partitions)
             if not self._due and self._task is not None:
                 self._task.cancel()
                 self._task = None
 
     async def _write(self) -> None:
         while self._due:
-            accepted = await self._commit(self._due)
+            accepted = await self._commit(self._due, again=True)
             await asyncio.sleep(PAUSE_S if accepted else AGAIN_S)
 
-    async def _commit(self, partitions: Collection[TopicPartition]) -> bool:
-        """Write what is due of these; whether that was accepted. What was refused is still due."""
+    async def _commit(self, partitions: Collection[TopicPartition], *, again: bool) -> bool:
+        """Write what is due of these by the time it is their turn; whether that was accepted.
+
+        ``again``: what was refused is still due.
+        """
         async with self._turn:
             ours = self._consumer.assignment()  # one that was given away would have them all refused
             offsets = {tp: self._due[tp] for tp in partitions if tp in self._due and tp in ours}
@@ -67,5 +73,12 @@ class GroupOffsets:
             except KafkaError as error:
                 log.warning("the group's offsets were not written; the lane rows hold", error=str(error))
                 return False
+            finally:
+                if not again:
+                    self._forget(offsets)
             self._due = dict(self._due.items() - offsets.items())  # but for newer ones
         return True
+
+    def _forget(self, partitions: Collection[TopicPartition]) -> None:
+        for tp in partitions:
+            self._due.pop(tp, None)

@@ -123,6 +123,34 @@ def test_a_lane_that_is_left_writes_its_own_offsets_and_the_others_keep_their_pa
     assert run(scenario).offsets == {CLICKS: 3, OTHERS: 2}
 
 
+@pytest.mark.parametrize("rebalances", [False, True], ids=["accepted", "refused"])
+def test_lanes_that_are_left_together_write_what_is_due_in_one_request(rebalances: bool) -> None:
+    async def scenario(group: Group, offsets: GroupOffsets) -> None:
+        offsets.put({CLICKS: 1, OTHERS: 2})
+        await turns()
+        offsets.put({CLICKS: 3, OTHERS: 4})
+        group.rebalances = rebalances
+        await asyncio.gather(offsets.leave([CLICKS]), offsets.leave([OTHERS]))
+        group.rebalances = False
+
+    assert run(scenario).requests == [{CLICKS: 1, OTHERS: 2}, {CLICKS: 3, OTHERS: 4}]
+
+
+def test_a_lane_that_is_left_while_another_is_writes_after_it() -> None:
+    async def scenario(group: Group, offsets: GroupOffsets) -> None:
+        group.open.clear()
+        offsets.put({CLICKS: 1})
+        first = asyncio.create_task(offsets.leave([CLICKS]))
+        await turns()
+        offsets.put({OTHERS: 2})
+        second = asyncio.create_task(offsets.leave([OTHERS]))
+        await turns()
+        group.open.set()
+        await asyncio.gather(first, second)
+
+    assert run(scenario).requests == [{CLICKS: 1}, {OTHERS: 2}]
+
+
 @pytest.mark.parametrize("writes", [True, False], ids=["by the writer", "as it is left"])
 def test_a_lane_revoked_between_its_slice_and_the_write_loses_no_other_lane_its_offsets(writes: bool) -> None:
     async def scenario(group: Group, offsets: GroupOffsets) -> None:

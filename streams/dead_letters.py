@@ -11,6 +11,7 @@ from contextlib import nullcontext
 from dataclasses import dataclass
 
 from aiokafka import AIOKafkaProducer
+from aiokafka.errors import ProducerFenced
 
 from streams import topic_admin, topics
 from streams.aside import aside
@@ -21,6 +22,7 @@ from streams.decode import Record
 from streams.identity import partitioner
 from streams.leaving import sending, transaction
 from streams.letters import ORIGIN, PREFIX, REQUEUED, TRUNCATED, own_headers
+from streams.mendable import MendableError
 from streams.message import Headers, size_of
 from streams.reading import read_topic
 from streams.settings import Settings
@@ -37,7 +39,9 @@ STAGES = ("decode", "state", "reroute", "catalogue", "review")
 RECORD_BYTES_MAX = topics.BATCH_BYTES - 128
 """Largest record to send back, uncompressed: with the header that is added, it fits a batch that an input takes."""
 PER_TRANSACTION = 200
-"""Letters per transaction: they fit its timeout, and take 400 MB at the very most."""
+BYTES_PER_TRANSACTION = 512 * 1024
+"""Letters and bytes per transaction, one letter at least: a link of 53 KB/s, which who reads them needs, takes 10 s for
+so many, and brokers end a transaction after 15 (`SALIENCE_TRANSACTION_TIMEOUT_MS`)."""
 
 REQUEUE_ID = "dead-letters-requeue"
 """Transactional id of the requeue, after the topics' prefix: only one runs at a time."""
@@ -65,6 +69,11 @@ class Letter:
     def told(self, name: str) -> str:
         """A field of the origin: ``stage``, ``error``, ``topic``, ``message``; empty where there is none."""
         return self.origin.get(name, "")
+
+    @property
+    def size(self) -> int:
+        """Bytes of key, value and headers."""
+        return size_of(self.key, self.value, self.headers)
 
     def number(self, name: str) -> int | None:
         """A number of the origin; None where it is not one, or too long: anyone who can write letters can claim any."""
@@ -136,7 +145,7 @@ def refusal(letter: Letter, sent: Collection[str], prefix: str) -> str:
         return "only its beginning is here; the record is at its origin"
     if letter.told("topic") not in {prefix + name for name in INPUTS}:
         return f"its origin {letter.told('topic')!r} is none of {', '.join(INPUTS)}"
-    if (size := size_of(letter.key, letter.value, letter.headers)) > RECORD_BYTES_MAX:
+    if (size := letter.size) > RECORD_BYTES_MAX:
         return f"it has {size:,} bytes, and its topic takes {RECORD_BYTES_MAX:,} as they are; was it compressed?"
     return ""
 
@@ -186,12 +195,18 @@ class Requeued:
     refused: dict[str, str]
 
 
+class RequeueError(MendableError):
+    """Some letters were sent back, and others not; the message says what to do."""
+
+
 async def requeue(settings: Settings, wanted: Filter, *, dry_run: bool = False) -> Requeued:
     """Send the chosen letters to the topic they came from, to the partition of their key, with their own timestamp.
 
     Letters of people who refuse or were erased are left alone (`forgotten`).
 
     A dry run creates no producer, since that would fence a requeue under way; and it keeps no letter in memory.
+
+    Raises `RequeueError` where brokers have ended its transaction.
     """
     prefix, refused, count = settings.topic_prefix, dict[str, str](), 0
     counts = await aside(topic_admin.partition_counts, settings.bootstrap, [prefix + name for name in INPUTS])
@@ -209,21 +224,32 @@ async def requeue(settings: Settings, wanted: Filter, *, dry_run: bool = False) 
         **aiokafka_options(settings.bootstrap),
     )
     async with sending(to_send) as producer:
-        batch: list[Letter] = []
-
-        async def send(letters: Sequence[Letter]) -> None:
-            async with transaction(producer) if transactional else nullcontext():
-                await _send(producer, settings, letters, counts)
-
-        async for letter in letters:
-            count += 1
-            batch.append(letter)
-            if len(batch) == PER_TRANSACTION:
-                await send(batch)
-                batch = []
-        if batch:
-            await send(batch)
+        async for batch in _batches(letters):
+            try:
+                async with transaction(producer) if transactional else nullcontext():
+                    await _send(producer, settings, batch, counts)
+            except ProducerFenced as error:
+                raise RequeueError(
+                    f"{count:,} letters were sent back, then brokers ended the transaction: another requeue has begun, "
+                    f"or {sum(letter.size for letter in batch):,} bytes took longer than "
+                    f"SALIENCE_TRANSACTION_TIMEOUT_MS={settings.transaction_timeout_ms}, as over a slow link. "
+                    "Say it again, for the others; if it ends here again, raise that for this command"
+                ) from error
+            count += len(batch)
     return Requeued(count, refused)
+
+
+async def _batches(letters: AsyncIterator[Letter]) -> AsyncIterator[list[Letter]]:
+    """The letters of each transaction."""
+    batch, size = list[Letter](), 0
+    async for letter in letters:
+        if batch and (len(batch) == PER_TRANSACTION or size + letter.size > BYTES_PER_TRANSACTION):
+            yield batch
+            batch, size = [], 0
+        batch.append(letter)
+        size += letter.size
+    if batch:
+        yield batch
 
 
 async def _sendable(

@@ -13,7 +13,8 @@ from aiokafka import AIOKafkaProducer, TopicPartition
 from aiokafka.errors import TopicAuthorizationFailedError
 
 from deploy.brokers import Broker
-from streams.dead_letters import Filter, requeue
+from streams import dead_letters
+from streams.dead_letters import REQUEUE_ID, Filter, RequeueError, requeue
 from streams.reading import log_ends
 from tests.builders import START_MS, click, impression
 from tests.integration.lanes import Shop, play, shop_on, stepped
@@ -98,6 +99,33 @@ def test_a_requeue_that_ends_half_way_leaves_no_transaction_for_which_lanes_woul
         await until(readable, "whoever reads committed clicks comes to their end")
         assert await command(shop, "requeue", "--all") == {"requeued": 1, "refused": {}}
         assert (await stepped(shop))["dead"] == 1
+
+    play(scenario)
+
+
+def test_a_requeue_whose_transaction_brokers_end_says_why_and_how_many_letters_were_sent(
+    kafka: Broker, topic_prefix: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(dead_letters, "PER_TRANSACTION", 1)
+    send, sent = dead_letters._send, list[str]()
+
+    async def fenced_at_the_second(*how: Any) -> None:
+        if sent:
+            transactional_id = f"{topic_prefix}{REQUEUE_ID}"
+            async with AIOKafkaProducer(bootstrap_servers=kafka.bootstrap, transactional_id=transactional_id):
+                pass
+        await send(*how)
+        sent.append("one")
+
+    async def scenario() -> None:
+        shop = shop_on(kafka, topic_prefix, tmp_path, "exactly_once")
+        await shop.publish([("clicks", f"user-{number}".encode(), b"{poison", START_MS) for number in range(3)])
+        assert (await stepped(shop))["dead"] == 3
+        with monkeypatch.context() as patched:
+            patched.setattr(dead_letters, "_send", fenced_at_the_second)
+            with pytest.raises(RequeueError, match=r"^1 letters were sent back.* 13 bytes .*_MS=15000"):
+                await requeue(shop.settings, Filter())
+        assert (await command(shop, "requeue", "--all", status=1))["requeued"] == 2
 
     play(scenario)
 

@@ -5,6 +5,7 @@ import json
 import tracemalloc
 from collections.abc import AsyncIterator
 from dataclasses import replace
+from itertools import chain
 
 import pytest
 from typer.testing import CliRunner
@@ -12,7 +13,18 @@ from typer.testing import CliRunner
 from streams import dead_letters
 from streams.cli import app
 from streams.control import Control
-from streams.dead_letters import NOTE, REQUEUED, REQUEUES_MAX, Filter, Letter, letter_of, refusal, requeue
+from streams.dead_letters import (
+    BYTES_PER_TRANSACTION,
+    NOTE,
+    REQUEUED,
+    REQUEUES_MAX,
+    Filter,
+    Letter,
+    _batches,
+    letter_of,
+    refusal,
+    requeue,
+)
 from streams.letters import LETTER_BYTES_MAX, PREFIX, TRUNCATED, letter
 from streams.message import Headers
 from streams.settings import Settings
@@ -134,6 +146,23 @@ def test_a_dry_run_fences_nobody_and_keeps_no_letter(monkeypatch: pytest.MonkeyP
         tracemalloc.stop()
     assert (done.sent, done.refused.keys()) == (letters - 2, {"3:5", "3:7"})
     assert peak_bytes < 20 * value_bytes
+
+
+def test_a_transaction_takes_as_many_letters_and_bytes_as_a_slow_link_carries_before_brokers_end_it() -> None:
+    large = BYTES_PER_TRANSACTION // 2
+    sizes = [large + 1, large - 100, 2 * large, 2 * large, *[10] * 450]
+
+    async def letters() -> AsyncIterator[Letter]:
+        for offset, size in enumerate(sizes):
+            yield replace(read_back(), offset=offset, key=b"", value=bytes(size), headers=())
+
+    async def parted() -> list[list[int]]:
+        return [[letter.offset for letter in batch] async for batch in _batches(letters())]
+
+    batches = asyncio.run(parted())
+    assert [*chain(*batches)] == [*range(len(sizes))]
+    assert batches[:3] == [[0, 1], [2], [3]]
+    assert [len(batch) for batch in batches[3:]] == [200, 200, 50]
 
 
 def test_a_letter_that_is_not_there_is_told_to_whoever_would_send_it_back(monkeypatch: pytest.MonkeyPatch) -> None:

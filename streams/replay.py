@@ -29,6 +29,9 @@ RECORDS_PER_ROUND = 20_000
 """Records encoded, then awaited together: some megabytes, few enough for a progress bar that moves."""
 BATCH_BYTES = 500_000
 """Half of what a topic takes at most: few requests, and room for Kafka's own overhead."""
+REQUEST_BYTES = 1024 * 1024
+"""Of all partitions' batches, which aiokafka sends as one request. One that takes over 40 s is given up: so it needs
+27 KB/s. Larger ones fill a broker on loopback no faster."""
 TICK_S = 0.005
 """Shortest sleep at a multiple of real time: events that fall due within it are sent together."""
 
@@ -111,11 +114,13 @@ async def fill(
             f"{bootstrap} has no topic {prefix + topics.CLICKS}; make it with: "
             f"salience topics create --bootstrap {bootstrap} --prefix '{prefix}'"
         )
+    lanes = counts[prefix + topics.CLICKS]
+    batch_bytes = min(BATCH_BYTES, REQUEST_BYTES // (lanes * len(topics.LANE_INPUTS)))
     to_send = AIOKafkaProducer(
-        acks="all", max_batch_size=BATCH_BYTES, max_request_size=2 * BATCH_BYTES, **aiokafka_options(bootstrap)
+        acks="all", max_batch_size=batch_bytes, max_request_size=2 * BATCH_BYTES, **aiokafka_options(bootstrap)
     )
     async with sending(to_send) as producer:
-        sender = _Sender(producer, prefix, counts[prefix + topics.CLICKS])
+        sender = _Sender(producer, prefix, lanes)
         for ads in in_rounds(log.ads):
             await sender.ads(ads)
             progress(len(ads))

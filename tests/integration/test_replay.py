@@ -12,6 +12,8 @@ from typing import Any
 import numpy as np
 import pytest
 from aiokafka import AIOKafkaProducer
+from aiokafka.client import AIOKafkaClient
+from aiokafka.protocol.produce import ProduceRequest
 from typer.testing import CliRunner
 
 from deploy.brokers import Broker
@@ -24,7 +26,7 @@ from streams.identity import partitioner
 from streams.lag.watch import LagWatch
 from streams.logs import Log
 from streams.reading import read_topic
-from streams.replay import ReplayError, fill, prepare
+from streams.replay import REQUEST_BYTES, ReplayError, fill, prepare
 from streams.replay_check import Plan, check, run_worker
 from streams.settings import Settings
 from streams.wire import encode_json
@@ -127,6 +129,25 @@ def test_a_log_leads_to_the_same_state_at_least_once_on_the_embedded_broker(
 
     assert report.differences == []
     assert report.ok, report
+
+
+def test_a_log_is_filled_by_requests_that_a_slow_link_carries_in_time(
+    embedded: EmbeddedBroker, topic_prefix: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log, plan = busy_log(1, events=15_000), plan_on(embedded, topic_prefix, "at_least_once")
+    sent: list[int] = []
+    send = AIOKafkaClient.send
+
+    async def noted(self: AIOKafkaClient, node: int, request: Any, **how: Any) -> Any:
+        if isinstance(request, ProduceRequest):
+            parts = dict(request._topics).values()
+            sent.append(sum(len(batch) for part in parts for _, batch in part))
+        return await send(self, node, request, **how)
+
+    monkeypatch.setattr(AIOKafkaClient, "send", noted)
+    asyncio.run(filled(log, plan))
+    assert sum(sent) > 2 * REQUEST_BYTES, "of which one request would be too large"
+    assert max(sent) <= REQUEST_BYTES
 
 
 async def killed_again_and_again(log: Log, plan: Plan, folder: Path, seed: int) -> None:

@@ -123,6 +123,15 @@ def _tell(error: Exception) -> None:
     if isinstance(error, BrokerError | ModelError | TextEncoderError):  # of packages that import nothing of this one
         fail(error)
     if isinstance(error, KafkaError | KafkaException):
-        fail(f"the broker failed: {str(error).removesuffix('.')}. Look closer: salience doctor")
+        fail(f"the broker failed: {_why(error)}. Look closer: salience doctor")
     if isinstance(error, DecodeError):
         fail(f"what was read is no message of ours: {error}. What a topic holds: salience tail TOPIC --from-beginning")
+
+
+def _why(error: Exception) -> str:
+    """What a Kafka client says; of a request without an answer it has but a number, or nothing."""
+    from aiokafka.errors import KafkaTimeoutError, RequestTimedOutError
+
+    if isinstance(error, RequestTimedOutError | KafkaTimeoutError):
+        return "no answer to a request in time; it is busy or away, or the link slow. What was sent may be there"
+    return str(error).removesuffix(".")

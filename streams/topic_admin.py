@@ -4,6 +4,7 @@ Everything here blocks; asynchronous callers go through `streams.aside.aside`.
 """
 
 import asyncio
+import time
 from collections.abc import Collection, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
@@ -28,6 +29,7 @@ from streams.topics import CLEANUP, COPIES, RETENTION, TABLE, Topic, names
 ANSWER_S = 10.0
 """Long enough for a cluster to elect a leader; a cluster that is silent for longer is reported as unreachable."""
 _WRONG_PASSWORD, _ALL_AWAY = KafkaError._AUTHENTICATION, KafkaError._ALL_BROKERS_DOWN  # noqa: SLF001 - so they are named
+_CUT = KafkaError._TRANSPORT  # noqa: SLF001 - as above
 LISTEN_S = 0.05
 """How often it is heard, while an answer is waited for, whether the brokers refuse who asks."""
 DONE_WITHIN_S = 60.0
@@ -309,16 +311,22 @@ def _check_let_in(admin: Any, bootstrap: str) -> None:
 
 def _describe(admin: Any, bootstrap: str, wanted: Collection[str]) -> dict[str, Any]:
     """Descriptions of the topics that exist. Unlike a plain metadata request, it never creates one."""
-    found = {}
-    for name, future in admin.describe_topics(TopicCollection(list(wanted)), request_timeout=ANSWER_S).items():
-        try:
-            found[name] = _answer(admin, bootstrap, future)
-        except KafkaException as error:
-            code = error.args[0].code()
-            if code < 0:  # an error of the client, not of a broker
-                raise TopicsError(_silent(bootstrap, error)) from error
-            if code != KafkaError.UNKNOWN_TOPIC_OR_PART:
-                raise TopicsError(f"{bootstrap} does not describe {name}: {error.args[0].str()}") from error
+    found, left, until_s = {}, list(wanted), time.monotonic() + ANSWER_S
+    while left:
+        within_s = max(until_s - time.monotonic(), LISTEN_S)
+        asked, left = admin.describe_topics(TopicCollection(left), request_timeout=within_s), []
+        for name, future in asked.items():
+            try:
+                found[name] = _answer(admin, bootstrap, future)
+            except KafkaException as error:
+                code = error.args[0].code()
+                if code == _CUT and time.monotonic() < until_s:  # its connection: librdkafka asks nothing again
+                    left.append(name)
+                elif code < 0:  # an error of the client, not of a broker
+                    raise TopicsError(_silent(bootstrap, error)) from error
+                elif code != KafkaError.UNKNOWN_TOPIC_OR_PART:
+                    raise TopicsError(f"{bootstrap} does not describe {name}: {error.args[0].str()}") from error
+        time.sleep(LISTEN_S if left else 0)
     return found
 
 

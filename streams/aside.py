@@ -16,6 +16,11 @@ async def aside(call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
     librdkafka waits ten seconds for a broker that does not answer. On the loop's thread, Ctrl-C would not be heard
     meanwhile; a thread of `asyncio.to_thread` would hold up the end of the process.
     """
+    return await asyncio.wrap_future(begun(call, *args, **kwargs))
+
+
+def begun(call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> Future[T]:
+    """What ``call`` will return or raise; it runs on a daemon thread."""
     answer: Future[T] = Future()
     answer.set_running_or_notify_cancel()  # now a cancelled caller cannot cancel it: the thread can always set it
 
@@ -26,4 +31,4 @@ async def aside(call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
             answer.set_exception(error)
 
     Thread(target=run, name="aside", daemon=True).start()
-    return await asyncio.wrap_future(answer)
+    return answer

@@ -6,7 +6,7 @@ Everything here blocks; asynchronous callers go through `streams.aside.aside`.
 import asyncio
 import time
 from collections.abc import Collection, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor, wait
+from concurrent.futures import Future, wait
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -22,6 +22,7 @@ from confluent_kafka.admin import (
 )
 
 from streams import nodes
+from streams.aside import begun
 from streams.connection import librdkafka_options
 from streams.mendable import MendableError
 from streams.topics import CLEANUP, COPIES, RETENTION, TABLE, Topic, names
@@ -266,8 +267,8 @@ def retentions_ms(bootstrap: str, names: Collection[str]) -> dict[str, int | Non
 def wait_for_nodes(bootstrap: str, says: nodes.Says, what: str) -> None:
     """Wait until ``says`` holds for every node; ``what`` names the condition in the error. Raises `TopicsError`."""
     try:
-        with ThreadPoolExecutor(1) as beside:  # this thread may already run a loop, as in a notebook
-            beside.submit(asyncio.run, nodes.until_all(bootstrap, says, ANSWER_S, DONE_WITHIN_S)).result()
+        # Aside, since this thread may already run a loop, as in a notebook; and Ctrl-C waits for no answer.
+        begun(asyncio.run, nodes.until_all(bootstrap, says, ANSWER_S, DONE_WITHIN_S)).result()
     except (NodeError, TimeoutError) as error:
         raise TopicsError(
             f"Not every node of {bootstrap} was seen to {what} within {DONE_WITHIN_S:.0f} s: {error!r}. "

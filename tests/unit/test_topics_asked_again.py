@@ -1,5 +1,9 @@
-"""Topics asked about over a connection that is cut."""
+"""Topics asked about over a connection that is cut, or over which nothing comes."""
 
+import signal
+import socket
+import subprocess
+import sys
 from concurrent.futures import Future
 from types import SimpleNamespace
 from typing import Any
@@ -9,6 +13,13 @@ from confluent_kafka import KafkaError, KafkaException
 
 from streams import topic_admin
 from streams.topic_admin import TopicsError
+
+WAITING = """
+import sys
+from streams import nodes, topic_admin
+topic_admin.ANSWER_S = topic_admin.DONE_WITHIN_S = 600.0
+topic_admin.wait_for_nodes(sys.argv[1], nodes.knowing(["clicks"]), "know the topics")
+"""
 
 
 class CutOff:
@@ -47,3 +58,20 @@ def test_a_connection_that_is_cut_again_and_again_is_told_after_the_time_of_an_a
     monkeypatch.setattr(topic_admin, "_admin", lambda _: CutOff(float("inf")))
     with pytest.raises(TopicsError, match=r"No Kafka broker answers at b:1 .*cut"):
         topic_admin.partition_counts("b:1", ["clicks"])
+
+
+def test_who_waits_for_nodes_that_say_nothing_can_be_interrupted() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        port = silent.getsockname()[1]
+        command = [sys.executable, "-c", WAITING, f"127.0.0.1:{port}"]
+        with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as waiting:
+            try:
+                asked, _ = silent.accept()
+                with asked:
+                    asked.recv(1)
+                    waiting.send_signal(signal.SIGINT)
+                    _, said = waiting.communicate(timeout=60)
+            finally:
+                waiting.kill()
+    assert said.rstrip().endswith("KeyboardInterrupt")
+    assert waiting.returncode == -signal.SIGINT

@@ -233,7 +233,7 @@ async def requeue(settings: Settings, wanted: Filter, *, dry_run: bool = False) 
                     f"{count:,} letters were sent back, then brokers ended the transaction: another requeue has begun, "
                     f"or {sum(letter.size for letter in batch):,} bytes took longer than "
                     f"SALIENCE_TRANSACTION_TIMEOUT_MS={settings.transaction_timeout_ms}, as over a slow link. "
-                    "Say it again, for the others; if it ends here again, raise that for this command"
+                    "Run it again for the others; if it ends here again, raise that for this command"
                 ) from error
             count += len(batch)
     return Requeued(count, refused)

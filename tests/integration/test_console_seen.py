@@ -159,7 +159,7 @@ def test_of_owners_that_the_broker_does_not_tell_nothing_is_said() -> None:
     async def scenario() -> None:
         async with full_page(Untold()) as page:
             assert set(await page.locator("#lanes [data-field=owner]").all_inner_texts()) == {"–"}
-            assert "Group salience, – members." in await page.locator("#facts").inner_text()
+            assert "Group salience, members: –." in await page.locator("#facts").inner_text()
 
     asyncio.run(scenario())
 

@@ -22,9 +22,9 @@ export class Campaigns {
     put(cell(node, "campaign"), one.campaign, one.campaign);
     put(cell(node, "impressions"), number(one.impressions, 0), one.impressions);
     put(cell(node, "clicks"), number(one.clicks, 0), one.clicks);
-    put(cell(node, "spent"), money(one.spent_micros) + (one.unpriced ? ` ${say("campaigns.unpriced", { count: one.unpriced })}` : ""), one.spent_micros);
+    put(cell(node, "spent"), money(one.spent_micros, 2) + (one.unpriced ? ` ${say("campaigns.unpriced", { count: one.unpriced })}` : ""), one.spent_micros);
     put(cell(node, "level"), one.level ? number(one.level, 3) : "–", one.level);
-    put(cell(node, "budget"), one.budget_micros === null ? say("campaigns.unlimited") : money(one.budget_micros), one.budget_micros);
+    put(cell(node, "budget"), one.budget_micros === null ? say("campaigns.unlimited") : money(one.budget_micros, 2), one.budget_micros);
     const pace = cell(node, "pace");
     if (!one.budget_micros) {
       put(pace, "");

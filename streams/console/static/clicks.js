@@ -13,7 +13,7 @@ const named = ({ arm }) => (arm === ENGINE ? say("arms.engine") : arm);
 /** What an experiment shows; a referee of before has told the sentence alone. */
 function shows({ finding, verdict }) {
   if (!finding) return verdict;
-  const by = finding.relative ? percent(finding.by, 1) : number(finding.by, 4);
+  const by = finding.relative ? percent(finding.by, 1) : number(finding.by, 4, 0);
   const reason = finding.reason || say("finding.no_reason");
   const base = finding.code === "one_decides" ? say(`base.${finding.metric}`) : "";
   return say(`finding.${finding.code}`, { ...finding, base, arms: finding.arms.join(", "), metric: say(`metric.${finding.metric}`), by, reason });
@@ -68,11 +68,11 @@ export class Clicks {
     keyed(table.tBodies[0], report.arms, (arm) => arm.arm, () => this.create(TRIAL, true), (line, arm) => {
       put(cell(line, "arm"), arm.arm, arm.arm);
       put(cell(line, "users"), number(arm.users, 0), arm.users);
-      put(cell(line, "metric"), `${called(report)}: ${number(arm.metrics[report.primary], 4)}`, arm.metrics[report.primary]);
+      put(cell(line, "metric"), `${called(report)}: ${number(arm.metrics[report.primary], 4, 0)}`, arm.metrics[report.primary]);
       const against = arm.against_first[report.primary];
       const none = say(arm === report.arms[0] ? "experiments.first" : "experiments.few");
-      const interval = against ? say("interval", { low: number(against.low, 4), high: number(against.high, 4) }) : none;
-      put(cell(line, "difference"), against ? `${number(against.value, 4)} (${interval})` : none, against?.value ?? null);
+      const interval = against ? say("interval", { low: number(against.low, 4, 0), high: number(against.high, 4, 0) }) : none;
+      put(cell(line, "difference"), against ? `${number(against.value, 4, 0)} (${interval})` : none, against?.value ?? null);
       const band = bands.find((each) => each.arm === arm.arm);
       this.bands.get(line).node.hidden = !band?.lows.length;
       if (band?.lows.length) this.bands.get(line).draw(band.lows, band.highs, say("chart.band", { what: `${report.experiment}, ${arm.arm}`, interval }));

@@ -112,7 +112,7 @@ function judge() {
 
 const SHAPES = {
   seconds, behind: (value) => number(value, 0), calibration: number, auc: number,
-  was: (value) => number(value, 4), now: (value) => number(value, 4), status: (value) => say(`status.${value}`), owner: (value) => value || say("nobody"),
+  was: (value) => number(value, 4, 0), now: (value) => number(value, 4, 0), status: (value) => say(`status.${value}`), owner: (value) => value || say("nobody"),
   detector: (value) => say(`detector.${value}`), answer: (value) => say(`answer.${value}`),
   of: (value) => say(`of.${value}`), tone: number,
 };

@@ -57,8 +57,8 @@ export class Lanes {
     put(cell(node, "behind"), number(lane.behind, 0), lane.behind);
     const now = {
       time_lag_s: `${lane.time_lag_at_least ? "> " : ""}${seconds(lane.time_lag_s)}`,
-      consumed_per_s: say("lanes.flow", { consumed: lane.consumed_per_s, produced: lane.produced_per_s }),
-      placements_per_s: number(lane.placements_per_s),
+      consumed_per_s: say("lanes.flow", { consumed: number(lane.consumed_per_s, 1), produced: number(lane.produced_per_s, 1) }),
+      placements_per_s: number(lane.placements_per_s, 1),
       p99_ms: say("lanes.latency", { p50: milliseconds(lane.p50_ms), p99: milliseconds(lane.p99_ms) }),
     };
     for (const field of DRAWN) {

@@ -24,7 +24,7 @@ export class Models {
       put(cell(node, "time"), moment(drift.time_ms), drift.time_ms);
       put(cell(node, "lane"), String(drift.lane), drift.lane);
       put(cell(node, "detector"), say(`detector.${drift.detector}`));
-      put(cell(node, "change"), `${number(drift.was, 4)} → ${number(drift.now, 4)}`);
+      put(cell(node, "change"), `${number(drift.was, 4, 0)} → ${number(drift.now, 4, 0)}`);
       put(cell(node, "answer"), say(`answer.${drift.answer}`));
       put(cell(node, "model"), drift.model);
     });

@@ -39,21 +39,25 @@ export function say(key, about = {}) {
   });
 }
 
-/** A number with at most `digits` behind the point; a dash where there is none. */
-export function number(value, digits = 2) {
+/** A number with `digits` behind the point, so that those of a column stand below each other, or with `least` at least;
+ *  without `digits` with two at most, as in sentences. A dash where there is no number. */
+export function number(value, digits, least = digits ?? 0) {
   if (value === null || value === undefined || !Number.isFinite(value)) return "–";
-  if (!numbers.has(digits)) numbers.set(digits, new Intl.NumberFormat(language, { maximumFractionDigits: digits }));
-  return numbers.get(digits).format(value);
+  const key = `${digits} ${least}`;
+  if (!numbers.has(key)) {
+    numbers.set(key, new Intl.NumberFormat(language, { minimumFractionDigits: least, maximumFractionDigits: digits ?? 2 }));
+  }
+  return numbers.get(key).format(value);
 }
 
 export const percent = (share, digits = 2) => (share === null || share === undefined ? "–" : `${number(100 * share, digits)} %`);
 
-export const money = (micros) => (micros === null || micros === undefined ? "–" : number(micros / 1e6, 4));
+export const money = (micros, digits = 4) => (micros === null || micros === undefined ? "–" : number(micros / 1e6, digits));
 
 /** Seconds: 0.4 s, 3 min 05, 2 h 05, 12 d. */
 export function seconds(value) {
   if (value === null || value === undefined) return "–";
-  if (value < 60) return `${number(value, 1)} s`;
+  if (value < 60) return `${number(Math.round(10 * value) / 10)} s`;
   const minutes = Math.floor(value / 60);
   const two = (part) => String(part).padStart(2, "0");
   if (minutes < 60) return `${minutes} min ${two(Math.floor(value % 60))}`;

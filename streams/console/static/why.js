@@ -111,7 +111,7 @@ export class Why {
 
   tastes(kind, tastes) {
     const list = make("ul", { data: { horizon: kind } }, ...tastes.map((taste) =>
-      make("li", {}, `${say(`why.taste.${taste.kind}`)} ${taste.word} `, make("small", {}, number(taste.likeness)))));
+      make("li", {}, `${say(`why.taste.${taste.kind}`)} ${taste.word} `, make("small", {}, number(taste.likeness, 2)))));
     return make("div", {}, make("h4", {}, say(`why.${kind}`)), tastes.length ? list : make("p", { class: "hint" }, say("why.nothing")));
   }
 

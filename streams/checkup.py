@@ -93,7 +93,7 @@ def _settings() -> Check:
     """Look for mistyped variables: workers read only the names they know, and ignore the rest."""
     wrong = misspelt(os.environ)
     if not wrong:
-        return Check("settings", ok=True, found="no variable is almost one")
+        return Check("settings", ok=True, found="no variable of the environment is a mistyped setting")
     found = f"{', '.join(wrong)} is no setting, and has no effect"
     meant = ", ".join(wrong.values())
     return Check("settings", ok=False, found=found, fix=f"did you mean {meant}? salience settings tells all")
@@ -115,7 +115,10 @@ def _broker(settings: Settings) -> Check:
 def _control(settings: Settings) -> Check:
     from streams.control import read_control  # noqa: PLC0415 - as above, with what is read of it
 
-    return control(asyncio.run(read_control(settings)))
+    try:
+        return control(asyncio.run(read_control(settings)))
+    except MissingTopicError:  # with the command, above
+        return _without_topics("control")
 
 
 def control(told: "Control") -> Check:
@@ -171,7 +174,7 @@ def _events(settings: Settings) -> Iterator[Check]:
     try:
         seen = latest_events.sample(settings)
     except MissingTopicError:  # with the command, above
-        yield Check("events", ok=False, found="not looked at: not all topics are there", fix="what helps with topics")
+        yield _without_topics("events")
         return
     except UNANSWERED as error:
         yield _unseen("events", error)
@@ -206,6 +209,10 @@ def ads(stock: latest_ads.Stock, events: int, topic: str) -> Check:
     else:
         fix = "look at their status, start_ms, end_ms and budget_micros: nobody is placed anything now"
     return Check("ads", ok=False, found=found, fix=fix)
+
+
+def _without_topics(name: str) -> Check:
+    return Check(name, ok=False, found="not looked at: not all topics are there", fix="what helps with topics")
 
 
 def _unseen(name: str, error: Exception) -> Check:

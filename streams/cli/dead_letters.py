@@ -69,7 +69,8 @@ def list_(
         back = "yes" if letter.name in sent else str(letter.requeued or "")
         table.add_row(letter.name, came_from, letter.told("stage"), letter.told("error"), message, back)
     people = screen(highlight=True)
-    people.print(table if kept else "There is no such letter.")
+    none = "There is no such letter." if stage or error or topic else "There is none: all records could be read."
+    people.print(table if kept else none)
     for kind, count in kinds.most_common():
         people.print(f"{count:,} × {' / '.join(kind)}")
 

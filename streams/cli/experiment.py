@@ -11,7 +11,7 @@ from streams.cli.ending import until_told
 from streams.cli.experiment_report import REFEREE_RUNS, idle, newest, show, warn_silent, warn_unjudged
 from streams.cli.failing import fail
 from streams.cli.options import Bootstrap, Json, LogJson, PagesPort, Prefix, answer, asked, control_of, settings_of
-from streams.cli.screen import Table, percent, screen
+from streams.cli.screen import percent, plain, screen
 from streams.clock import wall_ms
 from streams.control_wire import Allocation, ExperimentSetting
 
@@ -188,7 +188,7 @@ def list_(bootstrap: Bootstrap = None, prefix: Prefix = None, as_json: Json = Fa
     if as_json:
         answer(dict(known))
         return
-    table = Table("experiment", "status", "layer", "range", "ramp", "arms", "guardrails", "reason")
+    table = plain("experiment", "status", "layer", "range", "ramp", "arms", "guardrails", "reason")
     for one in sorted(known.values(), key=lambda setting: setting.number):
         why = refused.get(one.experiment)
         ramp, arms = ("", f"refused: {why}") if why else _as_it_runs(one, control.get(Allocation, one.experiment))

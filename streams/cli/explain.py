@@ -11,7 +11,7 @@ from rich.console import Console
 
 from streams.cli.failing import fail
 from streams.cli.options import Bootstrap, Json, Model, Prefix, answer, as_text, asked, settings_of
-from streams.cli.screen import Table, coloured, moment, reading, screen
+from streams.cli.screen import Table, coloured, moment, plain, reading, screen
 from streams.control_wire import PushedModel
 from streams.topics import DECISIONS
 from streams.wire import UNREADABLE, Decision, Placement
@@ -188,7 +188,7 @@ def _show(console: Console, decision: Decision, told: _Told, result: "Recomputed
 
 
 def _slots(placement: Placement, examined: list[float | None]) -> Table:
-    table = Table("slot", "ad", "looked at", "pCTR", "eCPM", "price", "propensity", "earned by")
+    table = plain("slot", "ad", "looked at", "pCTR", "eCPM", "price", "propensity", "earned by")
     for slot, seen in zip(placement.slots, examined, strict=True):
         reasons = ", ".join(f"{item.ad_id} {item.weight:.0%}" for item in slot.attention) or "no past item"
         table.add_row(

@@ -230,8 +230,8 @@ def _absent(news: "News", asked: list[str]) -> str:
     absent = sorted({*asked} - {one.group for one in news.report.groups})
     if news.stale or not absent:
         return ""
-    why = "not told" if news.lacking else "has committed no offset that is there, or does not exist"
-    return f"{', '.join(absent)} {why}; all groups: salience lag"
+    why = "is not told" if news.lacking else "has committed no offset that is there, or does not exist"
+    return f"{', '.join(map(repr, absent))} {why}; all groups: salience lag"
 
 
 def _object(news: "News") -> dict[str, Any]:

@@ -9,7 +9,7 @@ import typer
 
 from streams.cli.failing import fail
 from streams.cli.options import Bootstrap, Json, Prefix, answer, asked, control_of, settings_of
-from streams.cli.screen import Table, percent, screen
+from streams.cli.screen import percent, plain, screen
 from streams.clock import wall_ms
 from streams.control_wire import ExperimentSetting, ModelRoles, ModelStatus, PushedModel
 
@@ -45,26 +45,17 @@ def list_(bootstrap: Bootstrap = None, prefix: Prefix = None, as_json: Json = Fa
         answer({"live": roles.live or None, "reason": roles.reason, "forced": roles.forced, "models": told})
         return
     console = screen()
-    table = Table(
-        "model",
-        "state",
-        "share",
-        "outcomes",
-        "clicks",
-        "clicks / predicted",
-        "log loss gained",
-        "over",
-        "told",
-        "refused by",
-    )
+    table = plain("model", "state", "outcomes", "clicks", "clicks /\npredicted", "log loss\ngained", "over", "told")
     for one in told:
         figures = ("-" if one[name] is None else f"{one[name]:.3f}" for name in ("calibration", "log_loss_gain"))
-        refusals = "\n".join(f"lane {each['lane']}: {each['reason']}" for each in one["refusals"])
-        share = percent(one["share"]) if one["share"] else ""
+        state = f"{one['state']} {percent(one['share'])}" if one["share"] else one["state"]
         counts = (f"{one['outcomes']:,}", f"{one['clicks']:,}")
         over = f"{one['beside']:,}" if one["beside"] else ""
-        table.add_row(one["model"], one["state"], share, *counts, *figures, over, _last_told(one["told"]), refusals)
-    console.print(table)
+        table.add_row(one["model"], state, *counts, *figures, over, _last_told(one["told"]))
+    console.print(table if told else "No model has been pushed yet; one is by: salience model push DIR")
+    for one in told:
+        for each in one["refusals"]:
+            console.print(f"{one['model']} is refused by lane {each['lane']}: {each['reason']}", soft_wrap=True)
     if not roles.live:
         console.print("Live is the model that the workers were started with (SALIENCE_MODEL).")
     elif roles.reason:
@@ -272,7 +263,7 @@ def _last_told(told: list[dict[str, Any]]) -> str:
     if not told:
         return "never"
     oldest, newest = told[0], told[-1]
-    others = f", lane {oldest['lane']} {_ago(oldest['age_s'])}" if len(told) > 1 else ""
+    others = f",\nlane {oldest['lane']} {_ago(oldest['age_s'])}" if len(told) > 1 else ""
     return f"{_ago(newest['age_s'])}{others}"
 
 

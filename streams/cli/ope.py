@@ -50,9 +50,11 @@ def ope(
     For topics it leaves out the control group, and placements that may still be
     clicked, up to SALIENCE_CLICK_WINDOW_MS after their end. Clicks count by the
     workers' rules for bursts, bots and late events (SALIENCE_LATE_MS and others;
-    set them as workers have them). Intervals are
-    clustered by person: one person's choices are alike. Slots count from 0;
-    those below the first get only IPS and SNIPS: no reward model covers them.
+    set them as workers have them).
+
+    Intervals are clustered by person: one person's choices are alike. Slots
+    count from 0; those below the first get only IPS and SNIPS: no reward model
+    covers them.
 
     Example: salience ope --log topics --policy temperature=0.5 --slots 3
     """

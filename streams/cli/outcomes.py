@@ -53,7 +53,11 @@ def outcomes(
     for row in told:
         numbers = ("unknown" if row[of] is None else f"{row[of]:.4f}" for of in ("auc", "log_loss", "calibration"))
         table.add_row(row["model"], row["arm"], row["predicted_by"], f"{row['outcomes']:,}", *numbers)
-    screen(highlight=True).print(table if told else "No outcome is known yet.")
+    screen(highlight=True).print(
+        table
+        if told
+        else "No outcome is known yet: it is when its click window has ended, ten minutes or SALIENCE_CLICK_WINDOW_MS"
+    )
 
 
 async def _read(bootstrap: str, topic: str, most: int, progress: Callable[[int, int], None]) -> tuple[Found, int]:

@@ -104,6 +104,11 @@ class Table(table.Table):
         super().add_column(*header, **{"overflow": "fold", **how})
 
 
+def plain(*headings: str) -> Table:
+    """A table without lines, of so many columns that lines would break words on a terminal of eighty."""
+    return Table(*headings, box=None, padding=(0, 1, 0, 0))
+
+
 class _Screen(Console):
     def render_str(self, text: str, **how: Any) -> Text:
         return super().render_str(harmless(text), **how)

@@ -9,6 +9,7 @@ from streams import checkup, latest_events, topic_admin, topics
 from streams.checkup import Check, ads, of_topics
 from streams.lanes.outbox import Outbox
 from streams.latest_ads import Stock
+from streams.reading import MissingTopicError
 from streams.settings import Settings
 from streams.topic_admin import Seen, compare
 
@@ -113,6 +114,17 @@ def test_what_another_number_of_partitions_means_is_told_once_whatever_the_numbe
 
 def test_where_nothing_is_wrong_one_row_says_so() -> None:
     assert told(MADE) == [Check("topics", ok=True, found=f"all {len(MADE)} there, 4 lanes")]
+
+
+def test_before_the_topics_are_made_only_their_row_tells_the_command(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def absent(_: Settings) -> object:
+        raise MissingTopicError("there is no topic 'control'")
+
+    monkeypatch.setattr("streams.control.read_control", absent)
+    check = checkup._guarded("control", checkup._control, Settings())
+    assert (check.ok, check.found, check.fix) == (
+        False, "not looked at: not all topics are there", "what helps with topics"
+    )  # fmt: skip
 
 
 def test_a_check_that_fails_in_an_unforeseen_way_takes_none_of_the_others_with_it(

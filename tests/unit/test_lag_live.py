@@ -34,8 +34,8 @@ class OnePoll(Poller):
 @pytest.mark.parametrize(
     ("asked", "lacking", "said"),
     [
-        ("--group salence", "", "salence has committed no offset that is there, or does not exist;"),
-        ("--group salence", "broker 2 does not answer", "broker 2 does not answer\nsalence not told;"),
+        ("--group salence", "", "'salence' has committed no offset that is there, or does not exist;"),
+        ("--group salence", "broker 2 does not answer", "broker 2 does not answer\n'salence' is not told;"),
         ("", "broker 2 does not answer", "broker 2 does not answer"),
         ("", "", "No consumer group has committed an offset yet;"),
     ],

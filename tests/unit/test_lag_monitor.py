@@ -294,7 +294,7 @@ def test_of_a_group_that_is_not_there_alone_nothing_is_said_of_others(monkeypatc
     monkeypatch.setattr("streams.cli.lag._monitor", lambda *_: LagMonitor(broker, clock=lambda: broker.now_ms))
     result = CliRunner().invoke(app, ["lag", "--seconds", "0", "--group", "salence"])
     assert (result.exit_code, result.stdout) == (1, "")
-    assert result.stderr.startswith("Error: salence has committed no offset that is there, or does not exist;")
+    assert result.stderr.startswith("Error: 'salence' has committed no offset that is there, or does not exist;")
 
 
 def test_ctrl_c_is_how_a_watch_ends_and_no_error(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,11 +4,17 @@ from collections import Counter
 from types import SimpleNamespace
 from typing import Any
 
+import msgspec
 import pytest
+from typer.testing import CliRunner
 
-from streams.cli import lag, lanes
+from streams.cli import app, explain, lag, lanes
 from streams.cli.screen import Table, screen
+from streams.control import Control
+from streams.control_wire import ControlMessage, ModelRoles, ModelStatus, PushedModel
 from streams.lag.arithmetic import PartitionLag, Status
+from streams.wire import Attended, Slot
+from tests.builders import START_MS, Record
 
 OWNER = "salience-vm-8644@127.0.0.1"
 
@@ -70,6 +76,46 @@ def test_no_table_leaves_the_end_of_a_name_or_number_away(capsys: pytest.Capture
     assert "…" not in " ".join(said)
     columns = zip(*(line.split("│")[1:-1] for line in said if "│" in line), strict=True)
     assert ["".join(map(str.strip, column)) for column in columns] == list(cells)
+
+
+def _models(monkeypatch: pytest.MonkeyPatch, *messages: ControlMessage) -> list[str]:
+    control = Control()
+    control.take([Record("control", 0, at, 0, one.key, msgspec.json.encode(one)) for at, one in enumerate(messages)])
+    for module in ("model", "experiment"):
+        monkeypatch.setattr(f"streams.cli.{module}.control_of", lambda _: control)
+    monkeypatch.setattr("streams.cli.model.wall_ms", lambda: START_MS + 5_000)
+    return CliRunner(env={"COLUMNS": "80"}).invoke(app, ["model", "list"]).stdout.splitlines()
+
+
+def test_models_take_two_lines_of_a_narrow_terminal_and_no_heading_is_broken(monkeypatch: pytest.MonkeyPatch) -> None:
+    pushed = PushedModel(model="demo-a0e46726", manifest="{}", bytes=1, parity=1e-6, score_ms=0.2, time_ms=START_MS)
+    told = [
+        ModelStatus(lane=lane, model=pushed.model, worker="vm:1", time_ms=START_MS, refused="too slow")
+        for lane in range(2)
+    ]
+    said = _models(monkeypatch, pushed, ModelRoles(shadow=pushed.model, shadow_share=0.1, time_ms=START_MS), *told)
+    assert {"model", "state", "outcomes", "clicks", "predicted", "gained", "over", "told"} <= {*" ".join(said).split()}
+    (row,) = [line for line in said if line.startswith("demo-a0e46726 shadow 10%")]
+    assert "ago" in row
+    assert [line for line in said if "refused" in line] == [
+        f"demo-a0e46726 is refused by lane {lane}: too slow" for lane in range(2)
+    ]
+
+
+def test_where_no_model_was_pushed_the_command_that_does_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert "salience model push DIR" in _models(monkeypatch)[0]
+
+
+def test_a_slot_and_what_earned_it_take_two_lines_of_a_narrow_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    past = [Attended(ad_id=f"ad-028{at}", weight=0.14) for at in range(3)]
+    slot = Slot(
+        slot=0, ad_id="ad-0276", campaign_id="campaign-08", pctr=0.261893, ecpm_micros=102_009_304,
+        price_micros=368_140, propensity=0.70291, attention=past,
+    )  # fmt: skip
+    placement: Any = SimpleNamespace(slots=[slot])  # all that is read of it
+    said = _printed(capsys, explain._slots(placement, [1.0]), 80)
+    assert {"propensity", "price", "looked"} <= {*" ".join(said).split()}
+    assert len([line for line in said if "ad-028" in line]) == 2
 
 
 @pytest.mark.parametrize("width", [30, 40, 60])

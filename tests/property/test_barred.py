@@ -103,6 +103,21 @@ def test_candidates_are_those_of_a_shop_that_has_withdrawn_what_is_barred(
         assert chosen(shop, shares, barred).tobytes() == chosen(without, shares, None).tobytes()
 
 
+@given(ads=st.integers(1, 30), seed=st.integers(0, 10**6), terms=RULES, paces=PACES)
+def test_a_shelf_without_what_is_barred_is_in_every_part_that_of_a_shop_without_it(
+    ads: int, seed: int, terms: Terms, paces: dict[int, float]
+) -> None:
+    shop, without = stocked(ads, seed), stocked(ads, seed)
+    barred = paced(terms, paces).barred(shop)
+    shut = np.zeros(ads, dtype=np.bool_) if barred is None else barred
+    without.withdraw([without.names[at] for at in np.flatnonzero(shut).tolist()])
+
+    left, there = shop.open_shelf(START_MS, shut), without.shelf(START_MS)
+
+    for part in ("slots", "vectors", "by_start", "starts"):
+        assert getattr(left, part).tolist() == getattr(there, part).tolist(), part
+
+
 @given(ads=st.integers(4, 60), seed=st.integers(0, 10**6), shares=SHARES)
 def test_where_nothing_is_barred_candidates_are_those_of_the_whole_shelf(ads: int, seed: int, shares: Shares) -> None:
     shop = stocked(ads, seed)

@@ -84,6 +84,16 @@ def test_an_ad_that_comes_back_in_the_read_that_takes_its_slot_keeps_it() -> Non
     assert shop.bid_micros[0] == 7
 
 
+def test_an_ad_in_the_place_of_another_is_no_change_of_the_others_campaigns_budget() -> None:
+    shop = a_shop()
+    shop.upsert([entry("a", campaign_id="one"), entry("b", campaign_id="one")], told(0, "ab"))
+    shop.withdraw(["a"], told(1, "a"))
+    shop.upsert([entry("b", campaign_id="one", bid_micros=7)], told(9, "b"))
+    shop.upsert([entry("c", campaign_id="two")], told(9, "c"))
+    assert shop.names == ["c", "b"]
+    assert [shop.budget_ms[id64(name)] for name in ("one", "two")] == [*told(1, "a"), *told(9, "c")]
+
+
 def test_of_ads_withdrawn_in_one_read_each_is_forgotten_by_its_own_time() -> None:
     shop = a_shop()
     shop.upsert([entry("late"), entry("early")], told(0, "le"))

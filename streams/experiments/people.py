@@ -138,10 +138,7 @@ class People:
         for name in ARRAYS:
             getattr(self, name)[places] = 0
         self._free += places.tolist()
-        for user in ids.tolist():
-            self._places.set(user, MISSING)
-        if len(self._places) > 2 * self.number + _FIRST_SLAB:
-            self._index()
+        self._places.drop(ids)
         return places
 
     def restore(self, saved: Mapping[str, npt.NDArray[Any]]) -> None:
@@ -150,10 +147,6 @@ class People:
             setattr(self, name, saved[name])
         self.number = len(self.ids)
         self._free = np.flatnonzero(self.ids == EMPTY).tolist()
-        self._index()
-
-    def _index(self) -> None:
-        """Make the map of places anew: it cannot delete ids."""
         self._places = IdMap(max(self.number, _FIRST_SLAB))
         for place in np.flatnonzero(self.ids[: self.number] != EMPTY).tolist():
             self._places.set(int(self.ids[place]), place)

@@ -85,6 +85,32 @@ def test_of_outcomes_that_come_before_their_impressions_clicks_are_credited_once
     assert duel.credit.sum() == 1
 
 
+def test_a_click_that_was_credited_is_not_credited_again_to_the_impression_when_that_is_repeated() -> None:
+    credits_, duel = Credits(), Duel()
+    credits_.show(duel, 5, Drafted(1, 0, 1))
+    assert credits_.settle(5, clicked=True) == Drafted(1, 0, 1)
+    credits_.show(duel, 5, Drafted(1, 0, 1))
+    assert duel.credit.sum() == 0
+
+
+def test_nobody_of_whom_no_row_has_come_is_idle() -> None:
+    people = People()
+    places = people.places(np.array([7, 8], dtype=np.uint64))
+    people.seen[places[1]] = True
+    assert people.idle().tolist() == [False, True]
+
+
+def test_people_who_come_and_leave_for_ever_take_no_more_room() -> None:
+    people, sizes = People(most=1_000), []
+    for first in range(1, 20_000, 1_000):
+        ids = np.arange(first, first + 1_000, dtype=np.uint64)
+        people.places(ids)
+        people.forget(ids)
+        sizes.append((people.room, people._places.nbytes))
+    assert (people.number, people.unwatched) == (1_000, 0)
+    assert sizes[2:] == [sizes[2]] * 18
+
+
 def test_an_outcome_is_credited_to_whose_impression_it_is_of_those_that_share_an_id_or_a_moment() -> None:
     credits_, duel = Credits(), Duel()
     told = [("e1", "ad-1", 5), ("e1", "ad-2", 5), ("e1", "ad-1", 6), ("e2", "ad-1", 5)]

@@ -10,8 +10,9 @@ import pytest
 from river import checks, compose, linear_model, preprocessing
 
 import scoring.interest
+from scoring.events import TIME_MS_MAX
 from scoring.features import Content, feature_vector
-from scoring.interest import HALF_LIVES_MS, DecayedInterest
+from scoring.interest import HALF_LIVES_MS, WEIGHT_MAX, DecayedInterest
 from scoring.rows import HORIZONS, ROW
 
 pd = pytest.importorskip("pandas", reason="pandas is not installed: pip install 'salience[checks]'")
@@ -133,6 +134,27 @@ def test_features_come_and_go_and_nonsense_leaves_the_interest_finite(make: Make
     model.learn_one(x)
     assert np.isfinite(model.vectors).all()
     assert all(np.isfinite(value) for value in model.transform_one({"category": "shop/1"}).values())
+
+
+@every_estimator
+@pytest.mark.parametrize(
+    ("x", "same"),
+    [
+        ({"weight": 1e9}, {"weight": WEIGHT_MAX}),
+        ({"weight": -1e9}, {"weight": -WEIGHT_MAX}),
+        ({"time_ms": -(10**12)}, {"time_ms": 0}),
+        ({"time_ms": 10**18}, {"time_ms": TIME_MS_MAX}),
+        ({"price": 1e9}, {"price": 1e6}),
+        ({"price": -1e9}, {"price": -1e6}),
+    ],
+)
+def test_what_is_beyond_a_bound_on_either_side_counts_as_the_bound(
+    make: Make, x: dict[str, Any], same: dict[str, Any]
+) -> None:
+    one, other = make(), make()
+    one.learn_one({"brand": "Arco", **x})
+    other.learn_one({"brand": "Arco", **same})
+    assert state(one) == state(other)
 
 
 @every_estimator

@@ -94,6 +94,16 @@ def test_an_ad_in_the_place_of_another_is_no_change_of_the_others_campaigns_budg
     assert [shop.budget_ms[id64(name)] for name in ("one", "two")] == [*told(1, "a"), *told(9, "c")]
 
 
+def test_an_ad_that_is_withdrawn_twice_is_forgotten_by_the_first_time() -> None:
+    shop = a_shop()
+    shop.upsert([entry("a")], told(0, "a"))
+    for day in (1, 3):
+        shop.withdraw(["a"], told(day, "a"))
+    shop.upsert([entry("b")], told(1 + KEPT_DAYS, "b"))
+    shop.upsert([entry("c")], told(1 + KEPT_DAYS, "c"))
+    assert shop.names == ["c", "b"]
+
+
 def test_of_ads_withdrawn_in_one_read_each_is_forgotten_by_its_own_time() -> None:
     shop = a_shop()
     shop.upsert([entry("late"), entry("early")], told(0, "le"))

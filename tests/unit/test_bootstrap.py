@@ -47,3 +47,20 @@ def test_a_draw_counts_all_examples_of_a_person_as_often_as_the_person_was_drawn
         each = np.repeat(np.arange(300), times[users])
         assert of_auc == pytest.approx(auc(labels[each], predicted[each]), abs=1e-12)
         assert of_loss == pytest.approx(log_loss(labels[each], predicted[each]), abs=1e-12)
+
+
+def test_a_draw_without_the_one_person_who_clicked_tells_nothing_and_is_left_out() -> None:
+    users = np.repeat(np.arange(12), 5)
+    labels, rng = (np.arange(60) == 7).astype(np.float64), np.random.default_rng(2)
+    draws = Draws(labels, users, seed=7)
+    one, other = draws.auc(rng.random(60)), draws.auc(rng.random(60))
+    drawn = np.random.default_rng(7).multinomial(12, np.full(12, 1 / 12), size=DRAWS)
+    assert np.isnan(one[1:]).tolist() == (drawn[:, 1] == 0).tolist()
+    found = interval(one, other, draws.people)
+    assert found.low <= found.value <= found.high
+
+
+@pytest.mark.parametrize("label", [0.0, 1.0])
+def test_labels_of_one_kind_tell_of_no_order(label: float) -> None:
+    draws = Draws(np.full(60, label), np.repeat(np.arange(12), 5), seed=7)
+    assert draws.auc(np.linspace(0.1, 0.9, 60)).tolist() == [0.5] * (1 + DRAWS)

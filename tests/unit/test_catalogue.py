@@ -131,6 +131,34 @@ def test_who_may_be_shown_is_worked_out_again_only_when_it_may_have_changed() ->
     assert shop.eligible(START_MS) is not again
 
 
+def test_what_is_barred_now_counts_though_the_shelf_is_the_same() -> None:
+    shop = catalogue(3)
+    first, other = (np.array(barred) for barred in ([True, False, False], [False, True, False]))
+    shelf = shop.open_shelf(START_MS, first)
+    assert shelf.slots.tolist() == [1, 2]
+    assert shop.open_shelf(START_MS, first) is shelf
+    assert shop.open_shelf(START_MS, other).slots.tolist() == [0, 2]
+
+
+@pytest.mark.parametrize(
+    ("change", "since_ms"),
+    [
+        ({"budget_micros": 8_000}, 9),
+        ({"active": False}, 9),
+        ({"end_ms": FOREVER_MS - 1}, 9),
+        ({"campaign_id": "other"}, 9),
+        ({"bid_micros": 77, "start_ms": 5}, 1),
+    ],
+)
+def test_a_campaigns_budget_is_as_new_as_what_last_changed_how_much_it_may_spend_and_until_when(
+    change: dict[str, object], since_ms: int
+) -> None:
+    shop, told = Catalogue(), {"campaign_id": "one", "budget_micros": 7_000}
+    shop.upsert([entry("a", **told)], [1])
+    shop.upsert([entry("a", **told | change)], [9])
+    assert shop.budget_ms[id64("one")] == since_ms
+
+
 def test_two_ads_with_one_64_bit_id_are_refused_and_nothing_changes(monkeypatch: pytest.MonkeyPatch) -> None:
     shop = catalogue(1)
     same = id64("ad-0")

@@ -127,6 +127,7 @@ def test_the_referee_credits_clicks_tells_who_is_preferred_and_goes_on_after_a_r
     assert decode_report(encode_report(told)) == told
     assert "warmer is preferred: its picks win 7" in told.verdict
     assert told.arms[1].against_first["preference"].low > 0
+    assert told.arms[0].against_first == {}
     assert [arm.metrics["clicks"] for arm in told.arms] == watched.duel.credit.sum(axis=0).tolist()
     assert sum(arm.metrics["clicks"] or 0 for arm in told.arms) == 300
     assert told.arms[0].users == 301

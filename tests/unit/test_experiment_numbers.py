@@ -9,7 +9,7 @@ import pytest
 from structlog.testing import capture_logs
 from typer.testing import CliRunner
 
-from scoring.policies import EXPERIMENTS_MAX, Experiments
+from scoring.policies import EXPERIMENTS_MAX, LAYERS_MAX, Experiments
 from streams.cli import app
 from streams.control import UPTO, Control
 from streams.control_changes import TRIES_MAX
@@ -216,6 +216,20 @@ def test_a_worker_tells_what_to_do_about_a_number_that_is_anothers() -> None:
     with capture_logs() as said:
         switch.follow("fewer", second)
     assert [one["error"] for one in said] == [f"{WORDS}; it waits until that has ended"]
+
+
+def test_there_are_no_more_layers_than_an_id_has_room_for_whether_one_is_drafted_or_started() -> None:
+    alike = (ArmSetting(arm="a", share=0.5), ArmSetting(arm="b", share=0.5))  # or layers would change the same
+    known: dict[str, ExperimentSetting] = {}
+    for at in range(LAYERS_MAX):
+        known[f"e{at}"] = asked(f"e{at}", layer=f"layer-{at}")(known, arms=alike)
+    late = partial(asked("late", layer="one-more"), arms=alike)
+    with pytest.raises(ExperimentError, match=f"{LAYERS_MAX} layers at most"):
+        late(known)
+    running = [start(one, None, 2) for one in known.values()]
+    with pytest.raises(ExperimentError, match=f"{LAYERS_MAX} layers at most"):
+        start(late({}), None, 2, running)
+    assert start(late({}), None, 2, running[1:]).status == "running"
 
 
 def test_no_more_experiments_are_started_than_workers_run_at_once() -> None:

@@ -183,6 +183,7 @@ def test_an_engine_follows_cohorts_whichever_message_comes_first(cohorts_first):
 def test_an_experiment_goes_from_draft_to_running_to_stopped_and_its_ramp_only_grows():
     running = start(draft(), 0.1, 2)
     assert ramp_to(running, 0.4, 3).ramp == 0.4
+    assert ramp_to(running, 0.1, 3).ramp == 0.1
     with pytest.raises(ExperimentError, match="a ramp only grows"):
         ramp_to(ramp_to(running, 0.4, 3), 0.2, 4)
     with pytest.raises(ExperimentError, match="only a draft can be started"):

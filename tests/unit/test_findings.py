@@ -101,6 +101,12 @@ def test_whichever_ranking_wins_more_clicks_is_the_one_preferred() -> None:
     assert (found.arms, found.by) == (("warmer",), pytest.approx(0.6))
 
 
+def test_an_interval_that_ends_at_zero_is_certain_of_nothing() -> None:
+    assert trial_finding(of_arms("a", "b", "c"), look(between(0.0, 0.2), between(-0.2, 0.0))).code == "open"
+    for value, low, high in ((0.1, 0.0, 0.2), (-0.1, -0.2, 0.0)):
+        assert duel_finding(duel_draft(), score(Preference(value, low, high, 0.5))).code == "neither_preferred"
+
+
 def test_an_end_is_told_before_what_was_seen_and_cases_and_sentences_are_the_same() -> None:
     stopped = stop(of_arms("a", "b"), "enough seen", 9)
     for found in (trial_finding(stopped, look(BEST)), duel_finding(stopped, score(None))):

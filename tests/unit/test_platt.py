@@ -5,7 +5,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from onnx_models.metrics import level, log_loss, platt
+from onnx_models.metrics import level, line, log_loss, ndcg, normalised_entropy, platt
 
 EXAMPLES = 5_000
 OFF = [(1.0, 0.0), (2.0, 0.0), (3.0, 0.0), (0.5, 0.0), (1.0, -2.5), (1.5, -1.0), (1.0, -9.0), (1.0, 9.0)]
@@ -68,3 +68,31 @@ def test_full_steps_that_lower_the_loss_are_taken_as_they_are() -> None:
         hessian = (x * (p * (1 - p))[:, None]).T @ x + np.eye(2)
         weights -= np.linalg.solve(hessian, x.T @ (p - label) + (weights - start))
     assert platt(off, label) == tuple(weights)
+
+
+@pytest.mark.parametrize(("scale", "shift"), [(2.0, -1.0), (0.25, 3.0)])
+def test_a_line_is_found_again_and_one_that_falls_or_says_nothing_sets_the_level_alone(
+    scale: float, shift: float
+) -> None:
+    said = np.random.default_rng(1).normal(4, 1, 100)
+    told = scale * said + shift
+    assert line(said, told) == pytest.approx((scale, shift))
+    assert line(-said, told) == (1.0, pytest.approx(told.mean() + said.mean()))
+    assert line(np.full(100, 7.0), told) == (1.0, pytest.approx(told.mean() - 7.0))
+
+
+def test_a_gain_counts_clicks_of_the_first_places_alone_and_no_group_of_which_all_is_clicked() -> None:
+    group, predicted = np.zeros(12, dtype=np.int64), np.linspace(0.9, 0.1, 12)
+    label = np.zeros((12, 12))
+    np.fill_diagonal(label, 1.0)
+    gains = [ndcg(each, predicted, group, places=10) for each in label]
+    assert gains == pytest.approx([*(1 / np.log2(np.arange(2, 12))), 0, 0])
+    of_two = np.concatenate([group, group + 1])
+    both = np.concatenate([label[1], np.ones(12)])
+    assert ndcg(both, np.tile(predicted, 2), of_two) == pytest.approx(gains[1])
+
+
+@pytest.mark.parametrize("label", [0.0, 1.0])
+def test_where_all_labels_are_alike_the_loss_beside_that_of_always_saying_so_is_a_number(label: float) -> None:
+    labels = np.full(50, label)
+    assert 0 < normalised_entropy(labels, labels) < 1 < normalised_entropy(labels, np.full(50, 0.5)) < np.inf

@@ -85,6 +85,12 @@ def test_where_compaction_has_been_whoever_has_a_tombstone_and_a_watermark_leave
     assert (read.forgotten, read.idle) == ([b"a", b"c"], [])
 
 
+def test_markers_of_transactions_between_slices_are_no_gap_in_one() -> None:
+    read = Read()
+    read.take(None, (b"a", b"1"), LANE, None, (b"a", None), LANE, None, None, (b"b", b"2"), raises(b"b"), LANE)
+    assert (read.forgotten, read.idle) == ([b"b"], [b"a"])
+
+
 def test_of_a_compacted_changelog_no_more_is_kept_than_tombstones() -> None:
     read = Read()
     for number in range(3_000):

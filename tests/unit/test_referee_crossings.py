@@ -66,6 +66,12 @@ def test_the_arm_that_was_shown_first_counts_first_whichever_impression_comes_fi
     assert found(referee) == ([0, 0, 0], 1)
 
 
+def test_who_saw_an_arm_twice_counts_from_the_row_that_holds_the_first_time() -> None:
+    referee = referee_of(shown(1, 1, 10), shown(1, 1, 20))
+    referee.take_rows([b"u1"], row(10, 1, 0))
+    assert found(referee) == ([0, 1, 0], 0)
+
+
 def test_who_saw_another_arm_twice_counts_for_neither_from_the_row_that_holds_the_first_time() -> None:
     referee = referee_of(shown(1, 0, 10), shown(1, 1, 20), shown(1, 1, 50))
     referee.take_rows([b"u1"], row(20, 2, 0))

@@ -33,5 +33,9 @@ def test_another_arm_that_wins_is_said_and_each_experiment_has_its_own() -> None
     assert said([[one], [one, other], [two, other]]) == [[one.verdict], [other.verdict], [two.verdict]]
 
 
+def test_what_was_found_before_a_while_without_a_look_is_said_again() -> None:
+    assert said([[look("open")], [], [look("open")]]) == [[look("open").verdict], [], [look("open").verdict]]
+
+
 def test_of_a_stopped_experiment_nothing_is_said_at_every_look() -> None:
     assert said([[look("open")], [look("stopped", status="stopped")], []]) == [[look("open").verdict], [], []]

@@ -15,7 +15,7 @@ from scoring.seal import Seal
 from scoring.units import DAY_MS, HOUR_MS, MINUTE_MS
 from streams.behaviour.attention import attention
 from streams.behaviour.cohorts import cohorts
-from streams.behaviour.drift import drift
+from streams.behaviour.drift import drift, turned_by
 from streams.behaviour.fairness import fairness, gini, lorenz
 from streams.behaviour.funnels import STEPS, funnels
 from streams.behaviour.gathered import Gatherer, ReportError
@@ -382,3 +382,14 @@ def test_entropy_is_corrected_for_few_impressions() -> None:
     bits, enough = category_entropy(behaviour_of(events, ads), np.arange(20))
     assert bits[0] == pytest.approx(1 + 1 / (2 * 20) / math.log(2))
     assert enough[0]
+
+
+def test_an_interest_turns_by_nothing_at_least_and_two_at_most_and_by_one_where_none_is_left() -> None:
+    before = np.array([[[3.0, 4.0]]] * 4, dtype=np.float32)
+    after = np.array([[[6.0, 8.0]], [[-4.0, 3.0]], [[-3.0, -4.0]], [[0.0, 0.0]]], dtype=np.float32)
+    assert turned_by(before, after)[:, 0] == pytest.approx([0, 1, 2, 1])
+
+
+def test_who_attended_to_nothing_that_the_catalogue_knows_has_no_interest_that_may_turn() -> None:
+    events = [click("a", "known", time_ms=START_MS), click("b", "unknown", time_ms=START_MS)]
+    assert drift(behaviour_of(events, [ad("known", category="shoes")])).people == 1

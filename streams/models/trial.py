@@ -27,9 +27,7 @@ from streams.wire import UNREADABLE
 NICENESS = 10
 """Added to the worker's. The trial then gets a tenth of a core that the compute thread keeps busy. It has a tenth of a
 second's work, and must end in time even there; the lowest priority would get a sixtieth."""
-_KEPT = ("PATH", "PYTHONPATH", "LANG", "LD_LIBRARY_PATH", "VIRTUAL_ENV")
-_ONE_THREAD = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
-"""A process with one thread forks safely."""
+_KEPT = ("PATH", "PYTHONPATH", "LANG", "OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "LD_LIBRARY_PATH", "VIRTUAL_ENV")
 
 
 class TrialServer:
@@ -116,7 +114,7 @@ class TrialServer:
                 stdin=asyncio.subprocess.PIPE,
                 stdout=asyncio.subprocess.PIPE,
                 stderr=asyncio.subprocess.DEVNULL,
-                env={name: os.environ[name] for name in _KEPT if name in os.environ} | _ONE_THREAD,
+                env={name: os.environ[name] for name in _KEPT if name in os.environ},
                 limit=2 * SAID_BYTES_MAX,  # what it keeps of a trial's output, in Base64
                 start_new_session=True,  # a group of its own, which ends with its forks
             )

@@ -68,20 +68,17 @@ def _forked(asked: Asked) -> Ended:
     """Try a model in a fork of this process, whose only files are the null device and a pipe to this one."""
     said, say = os.pipe()
     if not (pid := os.fork()):
-        status = 1
         try:
             os.dup2(os.open(os.devnull, os.O_RDWR), sys.stdin.fileno())
             os.dup2(say, sys.stdout.fileno())
             os.closerange(sys.stderr.fileno() + 1, say + 2)
             _try(asked)
-            status = 0
+            os._exit(0)
         finally:  # of the server's own code nothing may run here
-            os._exit(status)
+            os._exit(1)
     os.close(say)
     with os.fdopen(said, "rb") as pipe:
-        kept = pipe.read(SAID_BYTES_MAX)
-        while pipe.read(SAID_BYTES_MAX):
-            pass
+        kept = pipe.read(SAID_BYTES_MAX)  # what would be written beyond finds no reader
     return Ended(kept, os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
 
 

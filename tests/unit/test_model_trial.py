@@ -3,6 +3,7 @@
 import ast
 import asyncio
 import os
+import signal
 import subprocess
 import sys
 import textwrap
@@ -260,6 +261,18 @@ async def test_a_server_that_is_killed_says_nothing_of_the_model_and_the_next_tr
         with pytest.raises(NoTrialError, match=r"bad was not tried to the end: .* ended with status -9; try again"):
             await trials.try_model(tmp_path / "bad")
         assert await said_of(tmp_path / "good", trials) != server
+
+
+async def test_a_server_that_was_killed_while_nothing_was_tried_is_missed_by_nobody(
+    tmp_path: Path, instead: Callable[[str], None]
+) -> None:
+    instead("say(os.getppid())")
+    async with TrialServer(Settings()) as trials:
+        server = await said_of(tmp_path, trials)
+        os.kill(int(server.split(";")[0]), signal.SIGKILL)
+        assert trials._process is not None
+        await trials._process.wait()
+        assert await said_of(tmp_path, trials) != server
 
 
 async def test_a_trial_that_is_cancelled_ends_with_its_server(

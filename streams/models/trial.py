@@ -99,9 +99,9 @@ class TrialServer:
                 server.stdin.write(msgspec.json.encode(asked) + b"\n")
                 if answer := await server.stdout.readline():
                     return decode_ended(answer)
-                raise NoTrialError(directory, f"ended with status {await server.wait()}")
+                raise NoTrialError(f"ended with status {await server.wait()}")
         except TimeoutError:
-            raise NoTrialError(directory, f"did not answer within {2 * settings.model_trial_s:g} s") from None
+            raise NoTrialError(f"did not answer within {2 * settings.model_trial_s:g} s") from None
         finally:
             if not answer:  # it may be at the trial still, and would answer the next one with it
                 await self.close()
@@ -134,8 +134,8 @@ def _give_way(pid: int) -> None:
 class NoTrialError(MendableError):
     """A model was not tried to the end, whatever it is like: the server was killed, or has no time for it."""
 
-    def __init__(self, directory: Path, what: str) -> None:
-        told = f"{directory} was not tried to the end: the process for it {what}"
+    def __init__(self, what: str) -> None:
+        told = f"the model was not tried to the end: the process for it {what}"
         super().__init__(f"{told}; try again, where there is memory and time for it")
 
 

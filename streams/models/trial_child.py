@@ -1,8 +1,8 @@
 """The processes in which `streams.models.trial` tries models: ``python -m streams.models.trial_child``.
 
-One process makes the imports, and forks for each model that it is asked to try (a fork server): the imports take three
-times the processor time of a trial, and a worker's core is busy when models change. A line of JSON on stdin asks, and
-one on stdout answers. It ends when stdin does, thus with its worker, and imports only what running a model takes.
+One process makes the imports, and forks for each model that it is asked to try (a fork server): the imports take more
+processor time than a trial, and a worker's core is busy when models change. A line of JSON on stdin asks, and one on
+stdout answers. It ends when stdin does, thus with its worker, and imports only what running a model takes.
 """
 
 import contextlib

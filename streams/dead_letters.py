@@ -6,8 +6,8 @@ fails for a reason that sending it again does not mend.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Collection, Mapping, Sequence
-from contextlib import nullcontext
+from collections.abc import AsyncGenerator, Collection, Mapping, Sequence
+from contextlib import aclosing, nullcontext
 from dataclasses import dataclass
 
 from aiokafka import AIOKafkaProducer
@@ -117,13 +117,14 @@ def letter_of(record: Record) -> Letter | None:
     )
 
 
-async def read(settings: Settings, wanted: Filter) -> AsyncIterator[Letter]:
+async def read(settings: Settings, wanted: Filter) -> AsyncGenerator[Letter, None]:
     """The letters that ``wanted`` chooses, partition by partition. Raises `streams.reading.MissingTopicError`."""
-    async for records in read_topic(settings.bootstrap, settings.topic_prefix + topics.DEAD_LETTERS):
-        for record in records:
-            letter = letter_of(record)
-            if letter is not None and wanted.chooses(letter, settings.topic_prefix):
-                yield letter
+    async with aclosing(read_topic(settings.bootstrap, settings.topic_prefix + topics.DEAD_LETTERS)) as batches:
+        async for records in batches:
+            for record in records:
+                letter = letter_of(record)
+                if letter is not None and wanted.chooses(letter, settings.topic_prefix):
+                    yield letter
 
 
 async def noted(settings: Settings) -> set[str]:
@@ -223,8 +224,8 @@ async def requeue(settings: Settings, wanted: Filter, *, dry_run: bool = False) 
         max_request_size=4 * topics.BATCH_BYTES,
         **aiokafka_options(settings.bootstrap),
     )
-    async with sending(to_send) as producer:
-        async for batch in _batches(letters):
+    async with sending(to_send) as producer, aclosing(_batches(letters)) as batches:
+        async for batch in batches:
             try:
                 async with transaction(producer) if transactional else nullcontext():
                     await _send(producer, settings, batch, counts)
@@ -239,42 +240,44 @@ async def requeue(settings: Settings, wanted: Filter, *, dry_run: bool = False) 
     return Requeued(count, refused)
 
 
-async def _batches(letters: AsyncIterator[Letter]) -> AsyncIterator[list[Letter]]:
-    """The letters of each transaction."""
+async def _batches(letters: AsyncGenerator[Letter, None]) -> AsyncGenerator[list[Letter], None]:
+    """The letters of each transaction. Closes ``letters`` at its end."""
     batch, size = list[Letter](), 0
-    async for letter in letters:
-        if batch and (len(batch) == PER_TRANSACTION or size + letter.size > BYTES_PER_TRANSACTION):
-            yield batch
-            batch, size = [], 0
-        batch.append(letter)
-        size += letter.size
+    async with aclosing(letters):
+        async for letter in letters:
+            if batch and (len(batch) == PER_TRANSACTION or size + letter.size > BYTES_PER_TRANSACTION):
+                yield batch
+                batch, size = [], 0
+            batch.append(letter)
+            size += letter.size
     if batch:
         yield batch
 
 
 async def _sendable(
     settings: Settings, wanted: Filter, there: Collection[str], refused: dict[str, str]
-) -> AsyncIterator[Letter]:
+) -> AsyncGenerator[Letter, None]:
     """The chosen letters that may be sent back, to topics that exist; ``refused`` gets why the others may not."""
     sent, missing = await noted(settings), set(wanted.names)
     ads, newest = settings.topic_prefix + topics.ADS, None
     people, control = {settings.topic_prefix + name for name in topics.LANE_INPUTS}, await read_control(settings)
-    async for letter in read(settings, wanted):
-        missing.discard(letter.name)
-        if why := refusal(letter, sent, settings.topic_prefix):
-            refused[letter.name] = why
-        elif letter.told("topic") not in there:
-            refused[letter.name] = f"there is no topic {letter.told('topic')}; salience topics create"
-        elif letter.told("topic") in people and (why := forgotten(letter, control)):
-            refused[letter.name] = why
-        elif letter.told("topic") != ads:
-            yield letter
-        else:
-            newest = await newest_of_ads(settings) if newest is None else newest
-            if why := overtaken(letter, newest):
+    async with aclosing(read(settings, wanted)) as letters:
+        async for letter in letters:
+            missing.discard(letter.name)
+            if why := refusal(letter, sent, settings.topic_prefix):
                 refused[letter.name] = why
-            else:
+            elif letter.told("topic") not in there:
+                refused[letter.name] = f"there is no topic {letter.told('topic')}; salience topics create"
+            elif letter.told("topic") in people and (why := forgotten(letter, control)):
+                refused[letter.name] = why
+            elif letter.told("topic") != ads:
                 yield letter
+            else:
+                newest = await newest_of_ads(settings) if newest is None else newest
+                if why := overtaken(letter, newest):
+                    refused[letter.name] = why
+                else:
+                    yield letter
     refused |= dict.fromkeys(sorted(missing), "no such letter, or not of what else was asked for")
 
 

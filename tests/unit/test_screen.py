@@ -38,6 +38,7 @@ def _campaigns_table(name: str) -> Any:
     figures = SimpleNamespace(impressions=1, clicks=1, spent_micros=1, purchases=1, value_micros=1)
     one = SimpleNamespace(
         campaign_id=name, day=1, total=figures, today=figures, budget_micros=0, billed_micros=0, unbilled_micros=0,
+        yesterday_billed_micros=0,
         roas=None, spread_roas=None,
     )  # fmt: skip
     return campaigns._table([one], False)  # type: ignore[list-item]  # what the table reads of a campaign

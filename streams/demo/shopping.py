@@ -5,13 +5,14 @@ placement tells it.
 """
 
 import asyncio
+import itertools
 import signal
 import time
 from collections.abc import Callable, Coroutine, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, NoReturn
+from typing import Any
 
 from aiokafka.errors import KafkaError
 
@@ -24,7 +25,7 @@ from streams.demo.outbox import Outbox
 from streams.demo.report import Report, Snapshot
 from streams.demo.shop import Event, Shoppers
 from streams.demo.stage import Stage
-from streams.demo.tally import Since, calibrations, dead_letters
+from streams.demo.tally import Calibrations, Since, dead_letters
 from streams.mendable import MendableError
 from streams.settings import Settings
 from streams.wire import Ad, Click, Placement, Tone
@@ -34,6 +35,8 @@ TICK_S = 0.01
 SHOW_EVERY_S, COUNT_EVERY_S = 0.25, 1.0
 COUNT_WITHIN_S = 5.0
 """Counting dead letters takes 4 to 20 ms; after so long, the broker is asked again."""
+OUTCOMES_EVERY = 30
+"""Counts of dead letters for one of outcomes. The report tells of these, and could not read those of hours in time."""
 READY_WITHIN_S = 90.0
 """Time for the first placements; a worker on a busy two-core machine takes ten seconds."""
 SILENT_MAX_S = 30.0
@@ -106,6 +109,7 @@ class Shopping:
         self._dead = 0
         """Dead letters so far."""
         self._outcomes = Since(settings, topics.OUTCOMES)
+        self._calibrations = Calibrations()
         self._describe = partial(Report.of, self._meter, guarantee=guarantee, broker=broker)
         self._tones = {} if tones is None else tones
         self._stopped = asyncio.Event()
@@ -162,27 +166,32 @@ class Shopping:
         It takes `REPORT_WITHIN_S` at most; `Report.unread` names what could not be read by then.
         """
         looked_at = self._letters, self._outcomes
-        told: tuple[float | None, float | None] = (None, None)
         unread = tuple(since.topic for since in looked_at)
         with suppress(TimeoutError, KafkaError):
             async with asyncio.timeout(REPORT_WITHIN_S):
                 settled = await asyncio.gather(*(since.settles() for since in looked_at))
-                await self._look()
-                told = await calibrations(self._outcomes)
+                await self._look_at_letters()
+                await self._look_at_outcomes()
                 unread = tuple(since.topic for since, whole in zip(looked_at, settled, strict=True) if not whole)
-        return self._report(told, unread)
+        return self._report(self._calibrations.told(), unread)
 
-    async def _look(self) -> None:
-        come = await dead_letters(self._letters)
-        self._dead += come
+    async def _look_at_letters(self) -> None:
+        async for records in self._letters.news():
+            self._dead += dead_letters(records)
 
-    async def _count(self) -> NoReturn:
-        """Count dead letters, again and again; this also shows whether the broker answers."""
-        while True:
+    async def _look_at_outcomes(self) -> None:
+        async for records in self._outcomes.news():
+            self._calibrations.take(records)
+
+    async def _count(self) -> None:
+        """Count dead letters, again and again, and outcomes; this also shows whether the broker answers."""
+        for count in itertools.count(1):
             self._asked_s = self._asked_s or time.monotonic()
             with suppress(TimeoutError, KafkaError):  # it is asked again
                 async with asyncio.timeout(COUNT_WITHIN_S):
-                    await self._look()
+                    await self._look_at_letters()
+                    if count % OUTCOMES_EVERY == 0:
+                        await self._look_at_outcomes()
                     self._asked_s = None
             await asyncio.sleep(COUNT_EVERY_S)
 

@@ -3,8 +3,10 @@
 import asyncio
 import math
 import time
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import AsyncGenerator, Mapping, Sequence
 
+import numpy as np
 from aiokafka import TopicPartition
 
 from scoring.evidence import calibration
@@ -16,7 +18,6 @@ from streams.outcomes import columns, outcomes_in
 from streams.quality import Settled
 from streams.reading import log_ends, partitions_of, read_between
 from streams.settings import Settings
-from streams.wire import Outcome
 
 SETTLE_S = 5.0
 """Time for open transactions to end: a slice commits within milliseconds, but a killed worker's stays open for long."""
@@ -32,18 +33,19 @@ class Since:
     def __init__(self, settings: Settings, topic: str) -> None:
         self.topic = settings.topic_prefix + topic
         self._bootstrap = settings.bootstrap
-        self._read_to: Mapping[TopicPartition, int] = {}
+        self._read_to: dict[TopicPartition, int] = {}
 
     async def begin(self) -> None:
         """Skip what is there now. Raises `streams.reading.MissingTopicError`."""
         partitions = await aside(partitions_of, self._bootstrap, self.topic)
         self._read_to = await log_ends(self._bootstrap, partitions)
 
-    async def news(self) -> AsyncIterator[Sequence[Record]]:
-        """The records since the last call that was read to its end."""
+    async def news(self) -> AsyncGenerator[Sequence[Record], None]:
+        """The records that have come since, of one partition each time; one call goes on where another was cut."""
         ends = await log_ends(self._bootstrap, [*self._read_to], committed=True)
         ends = {tp: max(end, self._read_to[tp]) for tp, end in ends.items()}
-        async for records in read_between(self._bootstrap, self._read_to, ends):
+        async for records in read_between(self._bootstrap, self._read_to.copy(), ends):
+            self._read_to[TopicPartition(self.topic, records[0].partition)] = records[-1].offset + 1
             yield records
         self._read_to = ends
 
@@ -62,27 +64,40 @@ class Since:
         return any(ends[tp] < end for tp, end in there.items())
 
 
-async def dead_letters(since: Since) -> int:
-    """How many there are since the last call."""
-    return sum([letter_of(record) is not None async for records in since.news() for record in records])
+def dead_letters(records: Sequence[Record]) -> int:
+    """How many of the records are letters; the others are notes of letters that were sent back."""
+    return sum(letter_of(record) is not None for record in records)
 
 
-async def calibrations(since: Since) -> tuple[float | None, float | None]:
-    """Clicks over predicted clicks, with the click layer and by attention alone; see `Report`."""
-    told: list[Outcome] = []
-    settled = Settled()
-    async for records in since.news():
+class Calibrations:
+    """Clicks for every predicted click of the engine's later half, with the click layer and by attention alone.
+
+    Of each second in which windows ended it keeps sums, 250 bytes: 20 MB for a run of a day.
+    """
+
+    def __init__(self) -> None:
+        self._settled = Settled()
+        self._sums: defaultdict[int, tuple[float, ...]] = defaultdict(lambda: (0.0, 0.0, 0.0, 0.0))
+
+    def take(self, records: Sequence[Record]) -> None:
+        """Count records of the outcomes topic, of one partition; those that are no outcomes are left out."""
         came, _ = outcomes_in(records)
-        told += settled.take(records[0].partition, columns(came))["outcome"].tolist()
-    known = [outcome for outcome in told if outcome.arm == ENGINE_ARM]
-    known = sorted(known, key=lambda outcome: outcome.ends_ms)[len(known) // 2 :]
-    clicks = sum(outcome.clicked for outcome in known)
-    if not known:
-        return None, None
-    return (
-        _rounded(calibration(clicks, sum(outcome.predicted for outcome in known))),
-        _rounded(calibration(clicks, sum(outcome.attention for outcome in known))),
-    )
+        for outcome in self._settled.take(records[0].partition, columns(came))["outcome"].tolist():
+            if outcome.arm == ENGINE_ARM:
+                second = outcome.ends_ms // 1_000
+                count, clicks, predicted, attention = self._sums[second]
+                self._sums[second] = (
+                    count + 1, clicks + outcome.clicked, predicted + outcome.predicted, attention + outcome.attention
+                )  # fmt: skip
+
+    def told(self) -> tuple[float | None, float | None]:
+        """Both, see `Report`; None where no outcome is known. The half begins with the second in which it lies."""
+        if not self._sums:
+            return None, None
+        sums = np.array([self._sums[second] for second in sorted(self._sums)])
+        until = sums[:, 0].cumsum()
+        _, clicks, predicted, attention = sums[2 * until > until[-1]].sum(axis=0).tolist()
+        return _rounded(calibration(clicks, predicted)), _rounded(calibration(clicks, attention))
 
 
 def _rounded(ratio: float) -> float | None:

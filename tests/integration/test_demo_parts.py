@@ -4,6 +4,7 @@ import asyncio
 import os
 import signal
 from collections.abc import Iterator
+from contextlib import aclosing
 from pathlib import Path
 
 import pytest
@@ -17,7 +18,7 @@ from streams.demo.outbox import Outbox
 from streams.demo.report import Snapshot
 from streams.demo.run import LANES, Demo
 from streams.demo.shopping import Plan
-from streams.demo.tally import Since, calibrations, dead_letters
+from streams.demo.tally import Calibrations, Since, dead_letters
 from streams.demo.worker import WorkerFailedError
 from streams.settings import Settings
 from streams.wire import Outcome, encode_json
@@ -51,8 +52,11 @@ async def put(bootstrap: str, topic: str, partition: int, values: list[bytes]) -
 def test_every_dead_letter_of_a_batch_is_counted_once_and_none_of_before(bootstrap: str) -> None:
     letters = Since(Settings(bootstrap=bootstrap), topics.DEAD_LETTERS)
 
+    async def news() -> int:
+        return sum([dead_letters(records) async for records in letters.news()])
+
     def come() -> int:
-        return asyncio.run(dead_letters(letters))
+        return asyncio.run(news())
 
     asyncio.run(put(bootstrap, topics.DEAD_LETTERS, 0, [b"bad"] * 20))
     asyncio.run(letters.begin())
@@ -74,15 +78,39 @@ def outcome(ends_ms: int, *, clicked: bool, predicted: float, arm: str = "engine
     )  # fmt: skip
 
 
+async def calibrations(outcomes: Since, into: Calibrations) -> tuple[float | None, float | None]:
+    async for records in outcomes.news():
+        into.take(records)
+    return into.told()
+
+
 def test_calibration_is_clicks_for_every_predicted_click_of_the_engines_later_half(bootstrap: str) -> None:
-    outcomes = Since(Settings(bootstrap=bootstrap), topics.OUTCOMES)
+    outcomes, into = Since(Settings(bootstrap=bootstrap), topics.OUTCOMES), Calibrations()
     asyncio.run(outcomes.begin())
-    assert asyncio.run(calibrations(outcomes)) == (None, None)
-    learning = [outcome(ends_ms, clicked=True, predicted=0.01) for ends_ms in range(1_000, 1_004)]
-    learnt = [outcome(ends_ms, clicked=ends_ms % 2 == 0, predicted=0.375) for ends_ms in range(1_004, 1_008)]
-    chance = [outcome(1_008, clicked=True, predicted=0.9, arm="control")]
-    asyncio.run(put(bootstrap, topics.OUTCOMES, 1, learning + learnt + chance))
-    assert asyncio.run(calibrations(outcomes)) == (1.333, 0.667)
+    assert asyncio.run(calibrations(outcomes, into)) == (None, None)
+    learning = [outcome(1_000 * at, clicked=True, predicted=0.01) for at in range(4)]
+    learnt = [outcome(1_000 * at, clicked=at % 2 == 0, predicted=0.375) for at in range(4, 8)]
+    chance = [outcome(8_000, clicked=True, predicted=0.9, arm="control")]
+    asyncio.run(put(bootstrap, topics.OUTCOMES, 1, learning))
+    assert asyncio.run(calibrations(outcomes, into)) == (100.0, 50.0)
+    asyncio.run(put(bootstrap, topics.OUTCOMES, 1, learnt + chance))
+    assert asyncio.run(calibrations(outcomes, into)) == (1.333, 0.667)
+
+
+def test_news_that_were_cut_short_are_told_once_all_the_same(bootstrap: str) -> None:
+    letters = Since(Settings(bootstrap=bootstrap), topics.DEAD_LETTERS)
+    asyncio.run(letters.begin())
+    for lane in range(LANES):
+        asyncio.run(put(bootstrap, topics.DEAD_LETTERS, lane, [b"bad"] * (lane + 1)))
+
+    async def told() -> list[int]:
+        async with aclosing(letters.news()) as news:
+            first = dead_letters(await anext(news))
+        return [first, sum([dead_letters(records) async for records in letters.news()])]
+
+    first, others = asyncio.run(told())
+    assert first in range(1, LANES + 1)
+    assert first + others == sum(range(1, LANES + 1))
 
 
 @pytest.mark.parametrize(

@@ -15,10 +15,10 @@ from streams import topic_admin, topics
 from streams.demo.outbox import Outbox
 from streams.demo.report import UNHEARD_SAID_S, Snapshot
 from streams.demo.shopping import NoPlacementError, Plan, Shopping, SilentBrokerError
-from streams.demo.tally import Since, calibrations
+from streams.demo.tally import Calibrations, Since
 from streams.settings import Settings
 from tests.integration.lanes import DEADLINE_S
-from tests.integration.test_demo_parts import outcome, put
+from tests.integration.test_demo_parts import calibrations, outcome, put
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(240)]
 
@@ -46,7 +46,7 @@ def test_what_an_open_transaction_holds_back_is_not_waited_for_and_told_to_be_mi
 
     async def scenario() -> None:
         shopping = Shopping(PLAN, settings, lambda _: None, broker="")
-        outcomes = Since(settings, topics.OUTCOMES)
+        outcomes, into = Since(settings, topics.OUTCOMES), Calibrations()
         for each in (outcomes, shopping._outcomes, shopping._letters):
             await each.begin()
         killed = AIOKafkaProducer(bootstrap_servers=kafka.bootstrap, transactional_id=topic_prefix + "killed")
@@ -55,7 +55,7 @@ def test_what_an_open_transaction_holds_back_is_not_waited_for_and_told_to_be_mi
         await killed.send_and_wait(name, outcome(999, clicked=True, predicted=0.1))
         await put(kafka.bootstrap, name, 0, clicked)
         monkeypatch.setattr("streams.demo.tally.SETTLE_S", 0.0)
-        assert await calibrations(outcomes) == (None, None)
+        assert await calibrations(outcomes, into) == (None, None)
         report = await shopping.report()
         assert (report.calibration, report.unread) == (None, (name,))
         await killed.abort_transaction()
@@ -63,7 +63,7 @@ def test_what_an_open_transaction_holds_back_is_not_waited_for_and_told_to_be_mi
         monkeypatch.setattr("streams.demo.tally.SETTLE_S", DEADLINE_S)
         report = await shopping.report()
         assert (report.calibration, report.unread) == (2.0, ())
-        assert await calibrations(outcomes) == (2.0, 1.0)
+        assert await calibrations(outcomes, into) == (2.0, 1.0)
 
     asyncio.run(scenario())
 

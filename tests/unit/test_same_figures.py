@@ -1,6 +1,5 @@
 """Figures that several places tell: the same events give the same number under the same name in each of them."""
 
-import asyncio
 import json
 from collections.abc import AsyncIterator
 
@@ -26,7 +25,6 @@ from streams.console.clicks import Clicks
 from streams.console.flow import Flow
 from streams.console.why import Explainer
 from streams.control_wire import ModelStatus
-from streams.demo.tally import calibrations
 from streams.experiments.findings import figure
 from streams.experiments.people import FROM_ROWS, People, counted
 from streams.metrics.dashboards import WORKERS, dashboards, metrics_in
@@ -42,19 +40,19 @@ from tests.unit.test_console import placed
 from tests.unit.test_console_alarms import STATIC
 from tests.unit.test_feedback import events_of, observe
 from tests.unit.test_metrics import told_by
-from tests.unit.test_tally import Come
+from tests.unit.test_tally import calibrations
 
 SHOWN, EVERY, PREDICTED = 2_000, 40, 0.05
 """Impressions of which every fortieth is clicked, and every twentieth was predicted to be: half as many clicks."""
 
 
 def told() -> list[bytes]:
-    """The outcomes of the impressions, each known as its window ended."""
+    """The outcomes of the impressions, one a second, each known as its window ended."""
     return [
         encode_json(
             Outcome(
-                event=f"{at:016x}", ad_id="a", shown_ms=at, known_ms=at, ends_ms=at, predicted=PREDICTED,
-                attention=PREDICTED, clicked=at % EVERY == 0, arm="engine", model="m",
+                event=f"{at:016x}", ad_id="a", shown_ms=1_000 * at, known_ms=1_000 * at, ends_ms=1_000 * at,
+                predicted=PREDICTED, attention=PREDICTED, clicked=at % EVERY == 0, arm="engine", model="m",
             )
         )
         for at in range(1, SHOWN + 1)
@@ -85,7 +83,7 @@ def test_calibration_is_clicks_over_predicted_clicks_wherever_it_is_told(monkeyp
         "console": console.models(0)[0].layer.calibration,
         "salience model list": ModelRecord.of([status]).calibration,
         "salience outcomes": printed["calibration"],
-        "the demo": asyncio.run(calibrations(Come(values)))[0],
+        "the demo": calibrations(values)[0],
         "training and evaluation": measure(rows["clicked"].astype(float), rows["predicted"]).calibration,
     } == dict.fromkeys(
         ("metrics", "console", "salience model list", "salience outcomes", "the demo", "training and evaluation"),

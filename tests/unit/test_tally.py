@@ -1,24 +1,18 @@
 """What the demo reads of the topics for its report."""
 
-import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Sequence
 
-from streams.demo.tally import Since, calibrations
-from streams.settings import Settings
+from streams.demo.tally import Calibrations
 from streams.wire import Outcome, encode_json
 from tests.builders import START_MS, Record
 from tests.unit.test_unreadable import BAD
 
 
-class Come(Since):
-    """A topic on which these values have come."""
-
-    def __init__(self, values: Sequence[bytes | None]) -> None:
-        super().__init__(Settings(), "outcomes")
-        self._values = values
-
-    async def news(self) -> AsyncIterator[Sequence[Record]]:
-        yield [Record(self.topic, 0, at, START_MS, None, value) for at, value in enumerate(self._values)]
+def calibrations(values: Sequence[bytes | None]) -> tuple[float | None, float | None]:
+    """Of these values of an outcomes topic."""
+    into = Calibrations()
+    into.take([Record("outcomes", 0, at, START_MS, None, value) for at, value in enumerate(values)])
+    return into.told()
 
 
 def outcome(*, clicked: bool) -> bytes:
@@ -31,7 +25,7 @@ def outcome(*, clicked: bool) -> bytes:
 
 def test_what_is_no_outcome_is_left_out_of_the_reports_calibration() -> None:
     told = [outcome(clicked=at % 2 == 0) for at in range(8)]
-    whole = asyncio.run(calibrations(Come(told)))
+    whole = calibrations(told)
     assert whole == (2.0, 1.0)
-    assert asyncio.run(calibrations(Come([None, *told[:4], *BAD.values(), b"{}", *told[4:]]))) == whole
-    assert asyncio.run(calibrations(Come([None]))) == (None, None)
+    assert calibrations([None, *told[:4], *BAD.values(), b"{}", *told[4:]]) == whole
+    assert calibrations([None]) == (None, None)

@@ -14,6 +14,7 @@ from datetime import UTC, datetime
 from typing import TypeVar
 
 from aiokafka import AIOKafkaProducer
+from aiokafka.errors import KafkaTimeoutError
 
 from streams import topic_admin, topics
 from streams.aside import aside
@@ -32,6 +33,9 @@ BATCH_BYTES = 500_000
 REQUEST_BYTES = 1024 * 1024
 """Of all partitions' batches, which aiokafka sends as one request. One that takes over 40 s is given up: so it needs
 27 KB/s. Larger ones fill a broker on loopback no faster."""
+DELIVERED_S = 60.0
+"""Longest wait for a batch, once those before it in its partition are delivered: an idempotent one is sent again for
+ever. Longer than an election, or a request whose answer is lost (40 s)."""
 TICK_S = 0.005
 """Shortest sleep at a multiple of real time: events that fall due within it are sent together."""
 
@@ -100,13 +104,17 @@ async def fill(
     bootstrap: str,
     prefix: str = "",
     *,
+    idempotent: bool = False,
     speed: float | None = None,
     progress: Callable[[int], None] = lambda _records: None,
 ) -> Filled:
     """Produce the ads, then the events, in order within every partition; return when all are delivered.
 
-    ``speed``: multiple of real time; None is as fast as the broker takes them. ``progress`` is called after every round
-    with the number of its records.
+    ``idempotent``: a batch that is sent again, as after a cut between append and answer, is not appended again; the
+    embedded broker knows no such producers. ``speed``: multiple of real time; None is as fast as the broker takes them.
+    ``progress`` is called after every round with the number of its records.
+
+    Raises aiokafka's ``KafkaError``, as where brokers go away for `DELIVERED_S`.
     """
     counts = await aside(topic_admin.partition_counts, bootstrap, [prefix + topics.CLICKS])
     if not counts:
@@ -117,8 +125,9 @@ async def fill(
     lanes = counts[prefix + topics.CLICKS]
     batch_bytes = min(BATCH_BYTES, REQUEST_BYTES // (lanes * len(topics.LANE_INPUTS)))
     to_send = AIOKafkaProducer(
-        acks="all", max_batch_size=batch_bytes, max_request_size=2 * BATCH_BYTES, **aiokafka_options(bootstrap)
-    )
+        acks="all", enable_idempotence=idempotent, max_batch_size=batch_bytes, max_request_size=2 * BATCH_BYTES,
+        **aiokafka_options(bootstrap),
+    )  # fmt: skip
     async with sending(to_send) as producer:
         sender = _Sender(producer, prefix, lanes)
         for ads in in_rounds(log.ads):
@@ -195,4 +204,8 @@ class _Sender:
                 batch.append(key=key, value=value, timestamp=time_ms)
         if batch.record_count():
             deliveries.append(await self._producer.send_batch(batch, topic, partition=partition))
+        for delivery in deliveries:
+            await asyncio.wait([delivery], timeout=DELIVERED_S)
+            if not delivery.done():
+                raise KafkaTimeoutError(f"no delivery to partition {partition} of {topic} for {DELIVERED_S:.0f} s")
         await asyncio.gather(*deliveries)

@@ -98,7 +98,9 @@ def _replay(log: "Log", plan: "Plan", speed: float | None, worker: bool, as_json
         )
     with bars(people) as shown:
         advance = _bar(shown, "filling", len(log.ads) + len(log.events))
-        filled = asyncio.run(fill(log, plan.bootstrap, plan.prefix, speed=speed, progress=advance))
+        once = plan.guarantee == "exactly_once"
+        filling = fill(log, plan.bootstrap, plan.prefix, idempotent=once, speed=speed, progress=advance)
+        filled = asyncio.run(filling)
         report = _check(log, plan, filled.events_per_s, shown) if worker else None
     if report is None:
         people.print(f"{filled.events:,} events under {plan.prefix} at {filled.events_per_s:,.0f}/s.")

@@ -118,8 +118,9 @@ def _tell(report: "Report", people: Console, as_json: bool) -> None:
         )
     if report.unread:
         people.print(
-            f"Not all of {', '.join(report.unread)} could be read: a transaction is open there, as of a worker that "
-            "was killed, or the broker did not answer. Dead letters and predictions are told of what could be."
+            f"Not all of {', '.join(report.unread)} could be read in time: the broker is slow or away, or a "
+            "transaction stays open there, as of a worker that was killed. Dead letters and predictions are told of "
+            "what could be."
         )
     if as_json:
         answer(report)

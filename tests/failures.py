@@ -1,5 +1,8 @@
 """A pytest plugin: tell each failure when it happens, so that a run that is cut short or hangs has told them."""
 
+import gc
+from collections.abc import Generator
+
 import pytest
 
 
@@ -13,6 +16,23 @@ class _Teller:
             self._terminal.ensure_newline()
             self._terminal.write_line(f"FAILED {report.nodeid} ({report.when}), after all others again:", red=True)
             self._terminal.write_line(report.longreprtext)
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """No garbage is sought while a failure's source is parsed.
+
+    CPython 3.11 counts the depth of a parse for all parses together: one within another ends the outer by a SystemError
+    ("AST constructor recursion depth mismatch", pytest-dev/pytest#10763). A future that is collected there logs the
+    traceback of its error, for which it parses, and the run would end instead of telling the failure.
+    """
+    collecting = gc.isenabled()
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        if collecting:
+            gc.enable()
 
 
 @pytest.hookimpl(trylast=True)

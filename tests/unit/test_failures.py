@@ -45,6 +45,29 @@ def test_of_several_processes_one_tells_each_failure_before_the_last_tests_end(t
     assert at_once.count("FAILED test_suite.py::test_sum (call)") == 1
 
 
+def test_a_failure_is_told_though_every_search_for_garbage_finds_some_that_parses(tmp_path: Path) -> None:
+    suite = """
+import ast, gc
+
+class Garbage:
+    def __init__(self):
+        self.cycle = self
+
+    def __del__(self):
+        ast.parse("1")
+        Garbage()
+
+def test_sum():
+    Garbage()
+    gc.set_threshold(1)
+    assert 2 + 2 == 5
+"""
+    printed = ran(tmp_path, suite)
+    assert "assert (2 + 2) == 5" in printed
+    assert "1 failed" in printed
+    assert "INTERNALERROR" not in printed
+
+
 def test_what_a_worker_that_has_ended_was_to_do_is_not_waited_for(tmp_path: Path) -> None:
     worker = Worker(
         Shop(Settings(home=tmp_path)), tmp_path / "log", command=[sys.executable, "-c", "raise SystemExit(3)"]

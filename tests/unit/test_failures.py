@@ -61,10 +61,13 @@ def test_sum():
     Garbage()
     gc.set_threshold(1)
     assert 2 + 2 == 5
+
+def test_search_goes_on():
+    assert gc.isenabled()
 """
     printed = ran(tmp_path, suite)
     assert "assert (2 + 2) == 5" in printed
-    assert "1 failed" in printed
+    assert "1 failed, 1 passed" in printed
     assert "INTERNALERROR" not in printed
 
 

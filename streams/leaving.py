@@ -5,6 +5,7 @@ ever. Without a farewell, the broker's own timeouts do the same.
 """
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator, Awaitable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from typing import TYPE_CHECKING
@@ -26,6 +27,22 @@ member. `deploy/` must allow for them, the stop deadline, `START_S`, and `topic_
 way."""
 START_S = 1.0
 """What is left to a client's start whose caller is cancelled: some round trips over a slow link."""
+
+
+class _ToldAlready(logging.Filter):
+    """Keeps back that nobody asked for the error of one of aiokafka's own futures.
+
+    Its producer fails them together with the deliveries, which we await: the error is told where it is raised. Without
+    this, each that the garbage collector finds would be logged once more, as an error, with its traceback. A task that
+    ended by an error is told still.
+    """
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        error = record.exc_info[1] if record.exc_info else None
+        return not (isinstance(error, KafkaError) and record.getMessage().startswith("Future exception was never"))
+
+
+_told_already = _ToldAlready()
 
 
 class MembershipLostError(RuntimeError):
@@ -68,6 +85,7 @@ async def start(client: "AIOKafkaConsumer | AIOKafkaProducer | AIOKafkaAdminClie
 
     The connection by which a client first asks for the nodes is known to that request alone: cut off, it stays open.
     """
+    logging.getLogger("asyncio").addFilter(_told_already)  # a logger has the same filter but once
     starting = asyncio.ensure_future(client.start())
     try:
         await asyncio.shield(starting)

@@ -1,6 +1,7 @@
 """A lane's producer on real brokers: what of it is seen, in which order, and what it says where a broker fails it."""
 
 import asyncio
+import gc
 import os
 import signal
 from collections.abc import Sequence
@@ -153,6 +154,30 @@ def test_an_owner_that_was_fenced_meanwhile_hears_of_it_at_once_whatever_it_had_
         assert [number for _, number in await seen(kafka, topic)] == [1, 3]
 
     asyncio.run(scenario())
+
+
+def test_of_a_failure_that_was_told_nothing_is_left_for_the_collector_to_tell_again(
+    kafka: Broker, topic_prefix: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def scenario() -> None:
+        topic, former, owner = topic_prefix + PLACEMENTS, *(outbox_on(kafka, topic_prefix) for _ in range(2))
+        await former.start()
+        await former.begin()
+        await owner.start()
+
+        async def go_on() -> None:
+            await former.send(topic, 0, numbered(1))
+            await former.delivered()
+
+        with pytest.raises(ProducerFenced):
+            async with asyncio.timeout(DEADLINE_S):
+                await go_on()
+        await former.stop()
+        await owner.stop()
+
+    asyncio.run(scenario())
+    gc.collect()
+    assert [record for record in caplog.records if record.name == "asyncio"] == []
 
 
 def test_a_broker_that_is_gone_fails_the_delivery_within_a_slices_deadline_and_holds_up_no_end(

@@ -1,12 +1,14 @@
 """A reader is ended whatever its broker does, and whoever ends it may be cancelled."""
 
 import asyncio
+import gc
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 
 import pytest
+from aiokafka.errors import ProducerFenced
 
-from streams.leaving import end_reading, leave
+from streams.leaving import end_reading, leave, start
 from streams.message import Message
 from streams.reviews.feed import ReviewFeed, _whole
 from streams.settings import Settings
@@ -21,6 +23,9 @@ class Consumer:
     def __init__(self, waits: Callable[[], Awaitable[object]] | None = None) -> None:
         self.closed = False
         self._client, self._waits = self, waits
+
+    async def start(self) -> None:
+        pass
 
     async def stop(self) -> None:
         fetch = asyncio.create_task(asyncio.sleep(600))
@@ -114,3 +119,32 @@ async def test_a_reader_of_reviews_told_to_end_while_it_writes_waits_for_a_broke
     with pytest.raises(asyncio.CancelledError):
         await within_deadline(task)
     assert outbox.did[2:] == (["delivered", "commit"] if answered else [])
+
+
+@pytest.mark.parametrize(
+    ("error", "task", "told"),
+    [
+        (ProducerFenced(), False, []),
+        (ProducerFenced(), True, ["Task exception was never retrieved"]),
+        (ValueError("of ours"), False, ["Future exception was never retrieved"]),
+    ],
+)
+def test_of_errors_that_nobody_asked_for_only_those_of_a_clients_own_futures_are_not_told(
+    caplog: pytest.LogCaptureFixture, error: Exception, task: bool, told: list[str]
+) -> None:
+    async def failing() -> None:
+        raise error
+
+    async def scenario() -> None:
+        await start(Consumer())  # type: ignore[arg-type]  # as above
+        if task:
+            unasked: asyncio.Future[None] = asyncio.create_task(failing())
+            await asyncio.wait([unasked])
+        else:
+            unasked = asyncio.get_running_loop().create_future()
+            unasked.set_exception(error)
+
+    asyncio.run(scenario())
+    gc.collect()
+    records = [record for record in caplog.records if record.name == "asyncio"]
+    assert [record.getMessage().splitlines()[0] for record in records] == told

@@ -5,10 +5,24 @@ from collections.abc import Generator
 
 import pytest
 
+CAUSE_MAX = 1_500
+"""Characters of the first internal error that are told at the end: what keeps the last 2 KB of a run has its cause."""
+
 
 class _Teller:
     def __init__(self, terminal: pytest.TerminalReporter) -> None:
         self._terminal = terminal
+        self._internal_error = ""
+
+    @pytest.hookimpl(trylast=True)
+    def pytest_internalerror(self, excrepr: object) -> None:
+        self._internal_error = self._internal_error or str(excrepr)
+
+    @pytest.hookimpl(trylast=True)
+    def pytest_unconfigure(self) -> None:
+        if self._internal_error:
+            self._terminal.write_line("The first internal error, again:", red=True)
+            self._terminal.write_line(self._internal_error[-CAUSE_MAX:])
 
     @pytest.hookimpl(trylast=True)
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:

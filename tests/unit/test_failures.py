@@ -71,6 +71,19 @@ def test_search_goes_on():
     assert "INTERNALERROR" not in printed
 
 
+@pytest.mark.parametrize("options", [(), ("--numprocesses", "2")], ids=["alone", "two"])
+def test_why_a_run_ended_that_was_to_tell_a_failure_is_told_at_its_very_end(
+    tmp_path: Path, options: tuple[str, ...]
+) -> None:
+    (tmp_path / "conftest.py").write_text(
+        "def pytest_runtest_makereport():\n    raise OSError('no room to tell of it')\n", encoding="utf-8"
+    )
+    printed = ran(tmp_path, "def test_sum():\n    assert 2 + 2 == 5\n", *options)
+    _, _, again = printed.partition("The first internal error, again:")
+    assert "no room to tell of it" in again
+    assert "INTERNALERROR" not in again
+
+
 def test_what_a_worker_that_has_ended_was_to_do_is_not_waited_for(tmp_path: Path) -> None:
     worker = Worker(
         Shop(Settings(home=tmp_path)), tmp_path / "log", command=[sys.executable, "-c", "raise SystemExit(3)"]

@@ -50,16 +50,17 @@ def counts_of(events: Events, applied: Bools, clicked: Bools) -> Counts:
 
 
 class RateTable:
-    """Counts (shown, clicked) of ads by their slot in a catalogue, of brands, and of everything. 36 bytes an ad."""
+    """Counts (shown, clicked) of ads by their slot in a catalogue, of brands, and of everything. 36 bytes an ad.
+
+    Of brands it holds at most two an ad: those that no ad has any more are let go before there are more.
+    """
 
     def __init__(self) -> None:
         self.ads: Counts = np.zeros((0, 2))
         self.total: Counts = np.zeros(2)
         self._ids = self._brand_ids = np.zeros(0, dtype=np.uint64)
         self._brand = np.zeros(0, dtype=np.int32)
-        self._brands = IdMap()
-        self._brands.set(_NO_BRAND, 0)
-        self._of_brands: Counts = np.zeros((1, 2))
+        self._brands, self._of_brands = _no_brands()
         self._tone: Singles = np.zeros((0, TONES_DIM), dtype=np.float32)
         self._version = -1
 
@@ -84,7 +85,15 @@ class RateTable:
         moved = np.append(changed, more)
         self._brand[moved] = self._places(self._brand_ids[moved])
         self._add_to_brands(changed, self.ads[changed])
+        if len(self._of_brands) > 2 * now + 1:
+            self._regroup()
         return np.append(taken, more)
+
+    def _regroup(self) -> None:
+        """Count for brands of today alone."""
+        self._brands, self._of_brands = _no_brands()
+        self._brand = self._places(self._brand_ids).astype(np.int32)
+        self._add_to_brands(np.arange(len(self.ads)), self.ads)
 
     def _places(self, brands: Ids) -> Slots:
         for brand in np.unique(brands[self._brands.get(brands) == MISSING]).tolist():
@@ -129,6 +138,13 @@ class RateTable:
         out[known] = _told(ads, brands, self.total + counts.cumsum(axis=0) - counts, self._tone[slots])
         self.add(slots, counts)
         return out
+
+
+def _no_brands() -> tuple[IdMap, Counts]:
+    """Where brands have their counts, and these: having none is a brand, too."""
+    places = IdMap()
+    places.set(_NO_BRAND, 0)
+    return places, np.zeros((1, 2))
 
 
 def _add(to: Counts, places: npt.NDArray[np.integer], counts: Counts) -> None:

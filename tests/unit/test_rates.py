@@ -138,6 +138,19 @@ def test_an_ad_that_comes_to_another_brand_brings_what_it_has_and_new_ads_come_w
     assert not table.at(np.array([ADS]))[0].any()
 
 
+def test_brands_that_no_ad_has_any_more_are_let_go_and_the_others_keep_their_counts() -> None:
+    catalogue, slots = shop(), np.arange(ADS)
+    table = table_of(catalogue)
+    table.add(slots, np.column_stack([np.full(ADS, 90.0), slots]))
+    for turn in range(3 * ADS):
+        catalogue.upsert([entry("ad-1", brand=f"season {turn}")])
+        table.follow(catalogue)
+        assert len(table._brands) <= 2 * ADS + 1
+    fresh = table_of(catalogue)
+    fresh.set(slots, table.ads)
+    np.testing.assert_array_equal(table.at(slots), fresh.at(slots))
+
+
 def test_what_stands_at_no_told_place_was_refused_or_is_not_first_to_click_counts_for_nothing() -> None:
     events = np.zeros(7, dtype=EVENT)
     events["surface"], events["slot"], events["source"][3:] = 7, -1, Source.CLICK

@@ -26,6 +26,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Self
 
+import numpy as np
 import river
 import xxhash
 from river import drift
@@ -52,6 +53,11 @@ least."""
 GOOD_EVERY = 5_000
 """Fewest outcomes over which weights prove good: calibrated within `GOOD_WITHIN`, and without an alarm."""
 GOOD_WITHIN = 0.05
+NEWEST = 2_000
+"""Values that a detector remembers, 16 KB, to tell how far a mean has gone. They are not kept: of an alarm soon after a
+lane's move less than that is known."""
+LEAST_CHANGED = 32
+"""Fewest of them that a change is told from: ADWIN looks for one every 32 values."""
 GAIN_ERRORS = 3
 """Standard errors within which a gain is not sure: of few clicks, or small gains, nothing is."""
 
@@ -88,7 +94,7 @@ class Answer(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Alarm:
-    """A drift: the watched mean before and after, the outcomes learned until then, and the answer.
+    """A drift: the watched mean before and since, the outcomes learned until then, and the answer.
 
     ``model``: the number of the attention model beneath, which the layer knows (`scoring.feedback.ClickLayer`).
     """
@@ -106,22 +112,38 @@ class KeptError(ValueError):
 
 
 class Adwin(drift.ADWIN):
-    """River's ADWIN, with a state that can be kept as bytes."""
+    """River's ADWIN, with a state that can be kept as bytes, and the newest values."""
 
     _drift_detected: bool
 
     def __init__(self) -> None:
         super().__init__(delta=CONFIDENCE)
+        self._newest, self._seen = np.zeros(NEWEST), 0
 
     def drifts(self, value: float) -> bool:
         """River's ``update``; whether it detects a drift."""
+        self._newest[self._seen % NEWEST] = value
+        self._seen += 1
         if self._drift_detected:
             self._reset()
         self._drift_detected = bool(self._helper.update(value))
         return self._drift_detected
 
+    def gone_to(self, was: float) -> float:
+        """The mean since the values left the mean ``was``, at the likeliest point (a cumulative sum's) of the newest.
+
+        ``estimation`` is less far from ``was``: when a drift is detected, most of the window is from before it.
+        """
+        count = np.arange(LEAST_CHANGED, min(self._seen, NEWEST) + 1)
+        if not len(count):
+            return float(self.estimation)
+        newest_first = np.roll(self._newest, -self._seen)[::-1]
+        means = newest_first.cumsum()[count - 1] / count
+        away = (means - was) * math.copysign(1.0, self.estimation - was)
+        return float(means[np.argmax(away * np.sqrt(count))])
+
     def kept(self) -> bytes:
-        """All of its state, about 1.4 KB."""
+        """What it detects by, about 1.4 KB."""
         state: bytes = bytes([self.drift_detected]) + self._helper.__getstate__()
         return KEPT_BY + xxhash.xxh3_64_digest(state) + state
 
@@ -191,7 +213,7 @@ class Watch:
         if was is None or not detector.worse(was, now):
             return None
         answer = Answer.RETRAIN if detector is Detector.INTEREST else self._answer(model, learned)
-        return Alarm(detector, answer, learned, was, now)
+        return Alarm(detector, answer, learned, was, self.detectors[detector].gone_to(was))
 
     def _answer(self, model: ClickModel, learned: int) -> Answer:
         self.alarms_soon = self.alarms_soon + 1 if learned - self.last_alarm < SOON else 1

@@ -15,6 +15,7 @@ from scoring.watch import (
     GOOD_EVERY,
     GOOD_WITHIN,
     KEPT_BY,
+    LEAST_CHANGED,
     LOOK_EVERY,
     QUICKER,
     SOON,
@@ -312,6 +313,22 @@ def test_means_are_noted_every_so_many_outcomes_of_what_has_been_seen_as_often()
     watch._look(model, LOOK_EVERY)
     assert Detector.INTEREST not in watch.means  # fewer than so many were clicked
     assert watch._alarm(Detector.INTEREST, model, LOOK_EVERY) is None
+
+
+@pytest.mark.parametrize("mean", [0.57, 0.5, 0.3, 0.8])
+@pytest.mark.parametrize("seed", range(5))
+def test_a_drift_tells_how_far_the_mean_has_gone_however_soon_it_is_detected(mean: float, seed: int) -> None:
+    detector, rng = Adwin(), np.random.default_rng(seed)
+    before = rng.normal(0.6, 0.15, 8_000).tolist()
+    assert not any(detector.drifts(value) for value in before)
+    assert any(detector.drifts(value) for value in rng.normal(mean, 0.15, 4_000))
+    assert detector.gone_to(0.6) == pytest.approx(mean, abs=0.03)
+
+
+def test_of_a_drift_of_few_values_their_estimate_is_told() -> None:
+    detector = Adwin()
+    assert not any(detector.drifts(0.25) for _ in range(LEAST_CHANGED - 1))
+    assert detector.gone_to(0.5) == pytest.approx(0.25)
 
 
 def test_an_alarm_is_raised_once_of_what_was_noted_and_says_when() -> None:

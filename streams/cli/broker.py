@@ -143,7 +143,7 @@ def _tell(kind: "Kind", running: "Running | None", state: "State", home: Path, a
     }[state]
     text = (
         f"The {kind} broker at {running.bootstrap} is {state}.\n"
-        f"Processes {alive}; logs in {running.directory}\n{next_step}"
+        f"Processes {' '.join(map(str, alive))}; logs in {running.directory}\n{next_step}"
     )
     _say(text, told, as_json)
 

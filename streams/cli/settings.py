@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 from streams.cli.options import Json, answer, settings_of
-from streams.cli.screen import Table, screen
+from streams.cli.screen import plain, screen
 
 
 def settings(
@@ -27,7 +27,8 @@ def settings(
         values = {name: value for section in sections for name, value in section.model_dump(mode="json").items()}
         answer(values)
         return
-    shown = Table("setting", "now", "default", "why")
+    shown = plain("setting", "now", "default", "why")
+    shown.columns[0].no_wrap = True  # people copy it, and search for it
     for section in sections:
         for name, field in type(section).model_fields.items():
             value = getattr(section, name)

@@ -19,7 +19,7 @@ from deploy.brokers.jars import fetch, kafka_version
 from deploy.brokers.java import java_command, java_major, maven_command
 from deploy.brokers.kraft import Ports, node_properties, write_properties
 from deploy.brokers.process import Process, end, spawn
-from streams.cli import app
+from streams.cli import app, broker
 
 DEPLOY = Path(running.__file__).parents[1]
 
@@ -279,3 +279,12 @@ def test_a_home_that_cannot_be_made_is_told_with_the_option_that_names_another(t
     told = CliRunner().invoke(app, ["broker", "embedded", "up", "--home", str(tmp_path / "file")])
     assert (told.exit_code, type(told.exception)) == (1, SystemExit)
     assert "file/broker/embedded is no folder (Not a directory); name one of yours: --home" in told.stderr
+
+
+def test_the_processes_of_a_broker_are_told_as_numbers_that_can_be_copied(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    mine, parent = Process.of(os.getpid()), Process.of(os.getppid())
+    up = running.Running("apache", "127.0.0.1:9092", str(tmp_path), (mine, parent), 0)
+    broker._tell("apache", up, "up", tmp_path, as_json=False)
+    assert f"Processes {mine.pid} {parent.pid}; logs in {tmp_path}" in capsys.readouterr().out

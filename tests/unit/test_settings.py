@@ -230,3 +230,10 @@ def test_doctor_names_the_setting_that_a_variable_was_meant_for(monkeypatch: pyt
     assert not check.ok
     assert check.found == "SALIENCE_SEAL_SECRETS is no setting, and has no effect"
     assert check.fix == "did you mean SALIENCE_SEAL_SECRET? salience settings tells all"
+
+
+def test_the_name_of_a_setting_is_never_broken_on_a_terminal_of_eighty_columns() -> None:
+    shown = CliRunner().invoke(app, ["settings"], env={"COLUMNS": "80"}).output
+    broken = [name for name in Settings.model_fields if f"SALIENCE_{name.upper()} " not in shown]
+    assert not broken
+    assert max(map(len, shown.splitlines())) <= 80

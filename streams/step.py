@@ -34,7 +34,7 @@ from scoring.units import DAY_MS, HOUR_MS
 from scoring.update import Applied, apply
 from streams import topics
 from streams.conservation import account, tally
-from streams.control_wire import HourlyTraffic
+from streams.control_wire import Drift, HourlyTraffic
 from streams.decode import Decoded, Record, decode
 from streams.feeds.refused_ads import LANE, Refused, RefusedAds
 from streams.lanes.clicks import Change, LaneClicks
@@ -73,6 +73,7 @@ class Effects:
     """What came of impressions."""
     control: list[Message]
     """For the control topic, which belongs to no lane: drifts, and how models fare."""
+    drifts: list[Drift]
 
 
 @dataclass(frozen=True, slots=True)
@@ -208,9 +209,10 @@ class Step:
         marks = [*starmap(Message, state.erased.changes())]
         rerouted = self._rerouted(decoded.misplaced)
         lane_row = _advance(state, taken, ends, counts, score)
-        arms = Counter(p.arm for p in published)
-        control = self._control(state, published) + self._traffic(state, decoded.events, applied, time_ms)
-        effects = Effects(messages, marks, rerouted, lane_row, counts, tally(decoded, applied), arms, seen, control)
+        control, drifts = self._control(state, published)
+        control += self._traffic(state, decoded.events, applied, time_ms)
+        fates, arms = tally(decoded, applied), Counter(p.arm for p in published)
+        effects = Effects(messages, marks, rerouted, lane_row, counts, fates, arms, seen, control, drifts)
         lap("encode")
         return effects
 
@@ -230,15 +232,15 @@ class Step:
         asked = (self.requests.answers, self.requests.erasures) if self.requests else ({}, {})
         return Gate(*asked, state.erased, self.consent_presumed, self.time_tolerance_ms)
 
-    def _control(self, state: LaneState, published: list[Published]) -> list[Message]:
-        """What the lane tells all others: drifts of its click layer, and how models fare."""
+    def _control(self, state: LaneState, published: list[Published]) -> tuple[list[Message], list[Drift]]:
+        """What the lane tells all others: drifts of its click layer, and how models fare. And the drifts."""
         models, layer = self.engine.models, state.clicks.layer
         if self._learns:
             state.clicks.heed(models)  # no event may have come since the models changed, or one may have just failed
         state.models.differ(p.beside for p in published if p.beside is not None)
         drifts = told(state.clicks.alarms(), state.lane, state.clicks.models, state.stream_ms)
         news = [*drifts, *state.models.tell(state.lane, models, layer, self.worker, state.stream_ms)]
-        return [Message(each.key, encode_json(each)) for each in news]
+        return [Message(each.key, encode_json(each)) for each in news], drifts
 
     def _traffic(self, state: LaneState, events: Events, applied: Applied, time_ms: int) -> list[Message]:
         """What the lane has learnt of its traffic, once an hour has ended."""

@@ -2,11 +2,14 @@
 
 from collections.abc import Sequence
 from functools import partial
+from itertools import product
 
 import numpy as np
 from prometheus_client import CollectorRegistry, Counter, Gauge
 
 from scoring.feedback import Observed
+from scoring.watch import Answer, Detector
+from streams.control_wire import Drift
 from streams.quality import KEPT, Quality
 
 
@@ -48,6 +51,11 @@ class ClickMetrics:
             "Clicks in salience_click_ranks; that sum over this is the AUC of any period.",
         )
         self._drifts = counter("salience_click_drifts", "Changes of the predictions' error that ADWIN detected.")
+        self._alarms = counter(
+            "salience_click_alarms",
+            "Drifts that lanes' click layers told on the topic control, by what drifted and the layer's answer.",
+            ("detector", "answer"),
+        )
         self._cut = counter(
             "salience_click_windows_cut",
             "Impressions whose click window ended early, because their lane had too many open.",
@@ -65,8 +73,10 @@ class ClickMetrics:
         for clicked in ("false", "true"):
             self._outcomes.labels(clicked)
             self._ended.labels(clicked)
+        for detector, answer in product(Detector, Answer):
+            self._alarms.labels(detector.value, answer.value)
 
-    def observe(self, observed: Observed, told: int) -> None:
+    def observe(self, observed: Observed, told: int, drifts: Sequence[Drift] = ()) -> None:
         """Count outcomes as they come, ``told`` of them published, and predictions once their windows have ended.
 
         Clicks come before the non-clicks that were shown with them: whenever traffic grows, they are too large a part
@@ -84,6 +94,8 @@ class ClickMetrics:
             self._quality.watch(observed.judged)
             self._drifts.inc(self._quality.drifts - before)
         self._cut.inc(observed.cut)
+        for drift in drifts:
+            self._alarms.labels(drift.detector, drift.answer).inc()
 
     def stand(self, examined: Sequence[float]) -> None:
         """Set the gauges; ``examined``: slots' examination, from the first."""

@@ -39,6 +39,8 @@ LABELS = {
     "outcome": "what became of an event: a fixed set",
     "stage": "the steps of a slice, or of a lane's life: a fixed set",
     "clicked": "true or false",
+    "detector": "calibration, surprise, interest, gain",
+    "answer": "quicken, fall-back, retrain",
     "arm": f"the arms of experiments, at most {ARMS_MAX} at a time, then `other`",
     "reason": "why a candidate lost: a fixed set",
     "among": "advertiser, category",
@@ -214,7 +216,7 @@ class Metrics:
                 self.produced.labels(name).inc(len(messages))
         for arm, count in effects.arms.items():
             self.placements.labels(self._arm(arm, now_ms)).inc(count)
-        self._clicks.observe(effects.observed, len(effects.messages[topics.OUTCOMES]))
+        self._clicks.observe(effects.observed, len(effects.messages[topics.OUTCOMES]), effects.drifts)
         self.unknown_ads.inc(effects.counts["unknown_ads"])
         self._market.refuse(effects.counts["refused_ads"])
         self.misquoted.inc(effects.counts["misquoted"])

@@ -18,6 +18,7 @@ from scoring.watch import Alarm, Answer, Detector
 from streams.console.desk import Desk
 from streams.control import Control
 from streams.control_wire import Drift, decode_control
+from streams.metrics.worker import Metrics
 from streams.settings import Settings
 from streams.step import LaneState, Slice, Step
 from tests.builders import START_MS, Record
@@ -69,12 +70,24 @@ def test_a_drift_is_an_event_under_the_name_of_its_own_model() -> None:
     lane.clicks.layer.alarms = [replace(alarm, model=number) for number in (live.number, CANARY, 5)]
     step, nothing = Step(engine, lambda _: 0, 0, 10**12), Slice([], np.zeros(0, dtype=np.uint8), (0, 0))
 
-    told = step.run(lane, nothing, 2**42).control
+    effects, metrics = step.run(lane, nothing, 2**42), Metrics()
+    metrics.committed(nothing, effects, [], START_MS)
+    told = effects.control
     drifts = [decode_control(message.value or b"") for message in told]
     assert [drift.model for drift in drifts if isinstance(drift, Drift)] == [live.version, "canary", ""]
     names = [live.version.encode(), b"canary", b""]
     assert [message.key for message in told] == [b"drift/0/surprise/" + name for name in names]
-    assert step.run(lane, nothing, 2**42).control == []
+    again = step.run(lane, nothing, 2**42)
+    metrics.committed(nothing, again, [], START_MS)
+    assert again.control == []
+    counted = {
+        tuple(sample.labels.values()): sample.value
+        for family in metrics.registry.collect()
+        for sample in family.samples
+        if sample.name == "salience_click_alarms_total"
+    }
+    assert len(counted) == len(Detector) * len(Answer)  # from 0 on, so that Prometheus sees the first one, too
+    assert {labels: count for labels, count in counted.items() if count} == {("surprise", "quicken"): 3}
 
 
 def test_drifts_that_were_told_without_the_model_in_their_key_are_still_read() -> None:

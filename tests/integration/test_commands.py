@@ -13,6 +13,7 @@ from typer.testing import CliRunner
 from deploy.brokers import Broker
 from streams import topic_admin, topics
 from streams.cli import app
+from streams.clock import wall_ms
 from streams.control_wire import Erasure
 from streams.wire import encode_json
 from tests.builders import START_MS, ad, click, impression
@@ -99,8 +100,9 @@ def test_doctor_finds_nothing_wrong_where_nothing_is_and_names_the_mending_comma
     if kafka.transactions:
         assert healthy.returncode == 0, healthy.stdout
         assert json.loads(healthy.stdout)["ok"] is True
-    lacking = [click(f"user-{n}", time_ms=START_MS + n, impression_time_ms=START_MS) for n in range(100)]
-    told = [impression(f"user-{n}", surface="home") for n in range(100)]
+    shown_ms = wall_ms() - 1_000  # not of a fixed date: these topics keep events for days
+    lacking = [click(f"user-{n}", time_ms=shown_ms + n, impression_time_ms=shown_ms) for n in range(100)]
+    told = [impression(f"user-{n}", time_ms=shown_ms, surface="home") for n in range(100)]
     play(lambda: shop_on(kafka, topic_prefix, tmp_path, "at_least_once").publish([*told, *lacking]))
     skewed = salience("doctor", "--bootstrap", kafka.bootstrap, "--prefix", topic_prefix, "--json")
     assert skewed.returncode == 1

@@ -11,6 +11,7 @@ import typer
 
 from streams.cli.ending import undone_when_told_to_end
 from streams.cli.failing import fail
+from streams.cli.hushed import hushed
 from streams.cli.options import Json, answer
 from streams.cli.screen import Table, coloured, screen
 
@@ -152,9 +153,9 @@ def _measure(name: str, run: Run, as_json: bool, *, whole: bool = True) -> None:
     sys.path.insert(0, str(root))
     from tests.bench.goals import judged
 
-    logging.getLogger("aiokafka").setLevel(logging.ERROR)  # a new topic has no leader yet: aiokafka retries
     people = screen(stderr=True)
-    with undone_when_told_to_end(), people.status("measuring", spinner="line") as status:
+    retried = hushed("aiokafka", below=logging.ERROR)  # a new topic has no leader yet: aiokafka retries
+    with retried, undone_when_told_to_end(), people.status("measuring", spinner="line") as status:
 
         def say(line: str) -> None:
             status.update(coloured(line))

@@ -1,6 +1,5 @@
 """``salience demo``: the whole engine with simulated shoppers; ``salience shoppers``: the shoppers alone."""
 
-import logging
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,6 +11,7 @@ from rich.console import Console
 from rich.live import Live
 
 from streams.cli.failing import fail
+from streams.cli.hushed import hushed
 from streams.cli.options import Bootstrap, Json, Prefix, answer, settings_of
 from streams.cli.screen import screen
 
@@ -134,10 +134,9 @@ def _live(people: Console) -> Iterator["Show"]:
     """Where frames are shown."""
     from streams.demo.view import render
 
-    for library in ("aiokafka", "asyncio"):
-        logging.getLogger(library).setLevel(logging.CRITICAL)  # failures are raised, and the command reports them
+    screen = Live(console=people, auto_refresh=False, vertical_overflow="visible")
     try:
-        with Live(console=people, auto_refresh=False, vertical_overflow="visible") as live:
+        with hushed("aiokafka", "asyncio"), screen as live:  # failures are raised, and the command reports them
             yield lambda snapshot: live.update(render(snapshot), refresh=True)
     finally:
         if not people.is_terminal:

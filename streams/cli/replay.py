@@ -1,7 +1,6 @@
 """``salience replay``: run a recorded log through one worker, and check the outcome."""
 
 import asyncio
-import logging
 import tempfile
 import uuid
 from collections.abc import Callable
@@ -12,6 +11,7 @@ import typer
 from rich.console import Console, RenderableType
 from rich.progress import Progress
 
+from streams.cli.hushed import hushed
 from streams.cli.options import Bootstrap, Guarantee, Json, LogFolder, answer, settings_of
 from streams.cli.screen import Table, bars, coloured, screen
 from streams.clock import wall_ms
@@ -59,11 +59,11 @@ def kuairand(
     multiple = _multiple(speed, worker=worker)
     settings = settings_of(bootstrap=bootstrap, guarantee=guarantee)
     plan = Plan(settings.bootstrap, prefix or f"replay-{uuid.uuid4().hex[:8]}-", partitions, settings.guarantee)
-    logging.getLogger("aiokafka").setLevel(logging.CRITICAL)  # failures are raised, and the command reports them
     log = read(data)
     if limit is not None:
         log = Log(log.ads, log.events[:limit])
-    _replay(log, plan, multiple, worker, as_json)
+    with hushed("aiokafka"):  # failures are raised, and the command reports them
+        _replay(log, plan, multiple, worker, as_json)
 
 
 def _multiple(speed: str, *, worker: bool) -> float | None:

@@ -3,7 +3,6 @@
 import asyncio
 import base64
 import json
-import logging
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
 from contextlib import aclosing, asynccontextmanager, contextmanager, suppress
@@ -14,6 +13,7 @@ import typer
 from rich.console import RenderableType
 
 from streams.cli.failing import fail
+from streams.cli.hushed import hushed
 from streams.cli.options import Brokers, PlainPrefix
 from streams.cli.screen import Table, coloured, moment, one_line, screen
 from streams.topics import PLACEMENTS, TABLE
@@ -85,18 +85,14 @@ def _failures(bootstrap: str) -> Iterator[None]:
     """A broker's failure becomes a message and exit status 1."""
     from aiokafka.errors import KafkaError
 
-    library = logging.getLogger("aiokafka")
-    level = library.level
-    library.setLevel(logging.CRITICAL)  # failures are raised, and reported here
     try:
-        yield
+        with hushed("aiokafka"):  # failures are raised, and reported here
+            yield
     except KafkaError as error:
         fail(
             f"{bootstrap} does not answer ({error!r})."
             " Start a broker: salience broker apache up (or embedded); or name yours: --bootstrap HOST:PORT."
         )
-    finally:
-        library.setLevel(level)
 
 
 async def _follow(

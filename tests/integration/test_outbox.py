@@ -2,7 +2,6 @@
 
 import asyncio
 import gc
-import logging
 import os
 import signal
 from collections.abc import Sequence
@@ -160,8 +159,6 @@ def test_an_owner_that_was_fenced_meanwhile_hears_of_it_at_once_whatever_it_had_
 def test_of_a_failure_that_was_told_nothing_is_left_for_the_collector_to_tell_again(
     kafka: Broker, topic_prefix: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    caplog.set_level(logging.ERROR, logger="asyncio")  # commands silence it for the rest of their process
-
     async def scenario() -> None:
         topic, former, owner = topic_prefix + PLACEMENTS, *(outbox_on(kafka, topic_prefix) for _ in range(2))
         await former.start()

@@ -1,4 +1,6 @@
 import json
+import logging
+from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
@@ -45,3 +47,24 @@ def test_a_demo_ends_by_itself_and_is_not_longer_than_its_broker_bears(monkeypat
     refused = CliRunner().invoke(app, ["demo", "--seconds", "301"])
     assert refused.exit_code == 2
     assert "less than or equal to 300" in refused.stderr
+
+
+def test_once_a_command_is_done_libraries_log_as_they_did(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, tmp_path: Path
+) -> None:
+    during = []
+
+    def levels() -> list[int]:
+        return [logging.getLogger(library).level for library in ("aiokafka", "asyncio")]
+
+    def failing(*_: object) -> Report:
+        during.append(levels())
+        raise BrokerError("not now")
+
+    for library in ("aiokafka", "asyncio"):
+        caplog.set_level(logging.INFO, logger=library)
+    monkeypatch.setattr("streams.demo.run.run_demo", failing)
+    assert CliRunner().invoke(app, ["demo"]).exit_code == 1
+    assert CliRunner().invoke(app, ["replay", "kuairand", "--data", str(tmp_path)]).exit_code == 1
+    assert during == [[logging.CRITICAL] * 2]
+    assert levels() == [logging.INFO] * 2

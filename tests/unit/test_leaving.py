@@ -2,7 +2,6 @@
 
 import asyncio
 import gc
-import logging
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 
@@ -133,8 +132,6 @@ async def test_a_reader_of_reviews_told_to_end_while_it_writes_waits_for_a_broke
 def test_of_errors_that_nobody_asked_for_only_those_of_a_clients_own_futures_are_not_told(
     caplog: pytest.LogCaptureFixture, error: Exception, task: bool, told: list[str]
 ) -> None:
-    caplog.set_level(logging.ERROR, logger="asyncio")  # commands silence it for the rest of their process
-
     async def failing() -> None:
         raise error
 

@@ -9,6 +9,7 @@ import sys
 import textwrap
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -239,28 +240,60 @@ async def test_a_trial_that_only_waits_is_ended_with_the_time_that_it_has(
         assert await said_of(tmp_path / "good", trials) == server
 
 
-async def test_a_server_that_does_not_answer_is_ended_and_says_nothing_of_the_model(
-    tmp_path: Path, instead: Callable[[str], None]
+@pytest.mark.parametrize(
+    ("sent", "why"), [("SIGSTOP", "did not answer within 2 s"), ("SIGKILL", "ended with status -9")]
+)
+async def test_a_server_that_is_stopped_or_killed_ends_with_its_trial_and_says_nothing_of_the_model(
+    tmp_path: Path, instead: Callable[[str], None], begun: Path, sent: str, why: str
 ) -> None:
-    instead("if name == 'good': say(os.getppid())\nos.kill(os.getppid(), signal.SIGSTOP)\ntime.sleep(120)")
+    instead(
+        f"""
+        if name == 'good':
+            say(os.getppid())
+        signal.signal(signal.SIGALRM, signal.SIG_IGN)
+        pipe = open({str(begun)!r}, 'w')
+        os.kill(os.getppid(), signal.{sent})
+        time.sleep(10)
+        pipe.write('the trial goes on')
+        """
+    )
     async with TrialServer(Settings(model_trial_s=1)) as trials:
         server = await said_of(tmp_path / "good", trials)
-        with pytest.raises(NoTrialError, match=r"^the model was not tried to the end: .* not answer within 2 s"):
-            await trials.try_model(tmp_path / "bad")
+        trial = asyncio.create_task(trials.try_model(tmp_path / "bad"))
+        with await asyncio.to_thread(begun.open) as pipe:
+            with pytest.raises(NoTrialError, match=rf"^the model was not tried to the end: the process for it {why}; "):
+                await trial
+            assert await asyncio.to_thread(pipe.read) == ""
         assert await said_of(tmp_path / "good", trials) != server
         with pytest.raises(ProcessLookupError):
             os.kill(int(server.split(";")[0]), 0)
 
 
-async def test_a_server_that_is_killed_says_nothing_of_the_model_and_the_next_trial_has_another(
-    tmp_path: Path, instead: Callable[[str], None]
+async def test_models_that_come_at_once_while_the_server_begins_are_tried_by_it_one_after_the_other(
+    tmp_path: Path, instead: Callable[[str], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    instead("if name == 'good': say(os.getppid())\nos.kill(os.getppid(), signal.SIGKILL)\ntime.sleep(120)")
+    begin, begun = asyncio.create_subprocess_exec, []
+
+    async def noted(*command: Any, **how: Any) -> asyncio.subprocess.Process:
+        begun.append(await begin(*command, **how))
+        return begun[-1]
+
+    monkeypatch.setattr(asyncio, "create_subprocess_exec", noted)
+    instead("say(f'{name} by {os.getppid()}')")
     async with TrialServer(Settings()) as trials:
-        server = await said_of(tmp_path / "good", trials)
-        with pytest.raises(NoTrialError, match=r"^the model was not tried to the end: .* ended with status -9; "):
-            await trials.try_model(tmp_path / "bad")
-        assert await said_of(tmp_path / "good", trials) != server
+        _, *told = await asyncio.gather(trials.begin(), *(said_of(tmp_path / name, trials) for name in ("one", "two")))
+    (server,) = begun
+    assert [why.split(";")[0] for why in told] == [f"{name} by {server.pid}" for name in ("one", "two")]
+
+
+async def test_a_server_that_cannot_begin_with_its_worker_does_so_with_the_first_trial(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with TrialServer(Settings()) as trials:
+        with monkeypatch.context() as without:
+            without.setattr(sys, "executable", str(tmp_path / "missing"))
+            await trials.begin()
+        assert (await trials.try_model(toy_model(tmp_path / "model"))).version.startswith("toy-")
 
 
 async def test_a_server_that_was_killed_while_nothing_was_tried_is_missed_by_nobody(

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator, Sequence
 
 import msgspec
 
+from scoring.units import HOUR_MS
 from streams.console.clicks import SERVES_MS, Accuracy, ModelQuality
 from streams.console.refused import RECENT_MS, RefusedKind
 from streams.control_wire import Drift
@@ -26,6 +27,7 @@ ERRORS = 4
 """Standard errors beyond which a figure is no chance, even if it is checked all day."""
 DEAD_SHARE = 0.01
 DRIFT_RECENT_MS = 1_800_000
+WANTED_MS = 6 * HOUR_MS
 """The times, shares and errors are those of deploy/prometheus/alerts.yml."""
 About = dict[str, str | int | float | None]
 SAME_TOLD = 3
@@ -57,7 +59,8 @@ def alarms(
     before: Sequence[Alarm] = (),
 ) -> list[Alarm]:
     """Everything that is wrong, red alarms first. ``stream_ms``: time that the outcomes have reached, by which drift
-    and models are judged; outcomes may stand still while reviews go on. ``before``: the alarms of the last snapshot.
+    and models are judged; outcomes may stand still while reviews go on. ``drifts``: the newest first. ``before``: the
+    alarms of the last snapshot.
     """
     found = [*_of_lag(news, group), *_of_clicks(models, drifts, stream_ms), *_of_tones(tones, now_ms)]
     return sorted([*_told(found, before), *_of_letters(group, refused)], key=lambda alarm: not alarm.red)
@@ -113,8 +116,9 @@ def _of_lag(news: News, group: GroupLag | None) -> Iterator[Alarm]:
 
 
 def _of_clicks(models: Sequence[ModelQuality], drifts: Sequence[Drift], stream_ms: int) -> Iterator[Alarm]:
+    stopped = {model.model for model in models if model.newest_ms < stream_ms - SERVES_MS}
     for model in models:
-        if model.newest_ms < stream_ms - SERVES_MS:  # it has stopped serving
+        if model.model in stopped:
             continue
         layer = model.layer
         day_blind = _blind(layer.day_auc, layer.day_clicks)
@@ -122,21 +126,27 @@ def _of_clicks(models: Sequence[ModelQuality], drifts: Sequence[Drift], stream_m
             auc = layer.day_auc if day_blind else layer.auc
             about: About = {"model": model.model, "calibration": layer.calibration, "auc": auc}
             yield Alarm(name="SalienceCalibrationOff", red=False, about=about)
+    wanted: dict[str, Drift] = {}  # the latest wish for another model in place of each that still serves
     for drift in drifts:
         if drift.time_ms >= stream_ms - DRIFT_RECENT_MS:
-            yield Alarm(
-                name="SalienceDrift",
-                red=False,
-                about={
-                    "lane": drift.lane,
-                    "model": drift.model,
-                    "detector": drift.detector,
-                    "answer": drift.answer,
-                    "was": round(drift.was, 4),
-                    "now": round(drift.now, 4),
-                    "time_ms": drift.time_ms,
-                },
-            )
+            yield _of_drift("SalienceDrift", drift)
+        if drift.answer == "retrain" and drift.time_ms >= stream_ms - WANTED_MS and drift.model not in stopped:
+            wanted.setdefault(drift.model, drift)
+    for drift in wanted.values():
+        yield _of_drift("SalienceNewModelWanted", drift)
+
+
+def _of_drift(name: str, drift: Drift) -> Alarm:
+    about: About = {
+        "lane": drift.lane,
+        "model": drift.model,
+        "detector": drift.detector,
+        "answer": drift.answer,
+        "was": round(drift.was, 4),
+        "now": round(drift.now, 4),
+        "time_ms": drift.time_ms,
+    }
+    return Alarm(name=name, red=False, about=about)
 
 
 def _off(figures: Accuracy) -> bool:

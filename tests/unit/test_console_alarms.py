@@ -14,9 +14,9 @@ from typer.testing import CliRunner
 
 from scoring.events import Kind
 from scoring.feedback import JUDGED
-from scoring.units import HOUR_MS
+from scoring.units import HOUR_MS, MINUTE_MS
 from streams.cli import app
-from streams.console.alarms import AUC_LEAST, CALIBRATION, ERRORS, alarms
+from streams.console.alarms import AUC_LEAST, CALIBRATION, DRIFT_RECENT_MS, ERRORS, WANTED_MS, alarms
 from streams.console.clicks import HOURS, SERVES_MS, Accuracy, Clicks, ModelQuality, _accuracy
 from streams.console.desk import Desk
 from streams.console.refused import RECENT_MS, SECONDS_MAX, Refused
@@ -54,10 +54,21 @@ def model(name: str = "m", newest_ms: int = START_MS, **layer: Any) -> ModelQual
     return ModelQuality(model=name, outcomes=2_000, newest_ms=newest_ms, layer=figures, alone=FIGURES)
 
 
-def drift(time_ms: int) -> Drift:
-    return Drift(
-        lane=0, detector="calibration", answer="quicken", was=0.0, now=0.1, learnt=5, model="m", time_ms=time_ms
-    )
+def drift(time_ms: int, **fields: Any) -> Drift:
+    told = {
+        "lane": 0,
+        "detector": "calibration",
+        "answer": "quicken",
+        "was": 0.0,
+        "now": 0.1,
+        "learnt": 5,
+        "model": "m",
+    }
+    return Drift(time_ms=time_ms, **(told | fields))
+
+
+def wish(time_ms: int, **fields: Any) -> Drift:
+    return drift(time_ms, answer="retrain", **fields)
 
 
 def tone(turned_ms: int | None, name: str = "acme") -> Tone:
@@ -100,6 +111,11 @@ CASES: list[tuple[dict[str, Any], list[tuple[str, bool]]]] = [
     ({"models": [model(), model(newest_ms=START_MS - SERVES_MS - 1, clicks=900)]}, []),
     ({"drifts": [drift(START_MS)]}, [("SalienceDrift", False)]),
     ({"drifts": [drift(START_MS - 3_600_000)]}, []),
+    ({"drifts": [wish(START_MS)]}, [("SalienceDrift", False), ("SalienceNewModelWanted", False)]),
+    ({"drifts": [wish(START_MS - 6 * HOUR_MS)]}, [("SalienceNewModelWanted", False)]),
+    ({"drifts": [wish(START_MS - 6 * HOUR_MS - 1)]}, []),
+    ({"drifts": [wish(START_MS - HOUR_MS, model="it has told no outcome")]}, [("SalienceNewModelWanted", False)]),
+    ({"drifts": [wish(START_MS - HOUR_MS)], "models": [model("new"), model(newest_ms=START_MS - SERVES_MS - 1)]}, []),
     ({"tones": [tone(None), tone(START_MS - 1_000)]}, [("SalienceToneTurned", False)]),
     ({"tones": [tone(START_MS - 3_600_000)]}, []),
     ({"letters": [letter()] * 90}, [("SalienceDeadLetters", False)]),
@@ -155,6 +171,19 @@ def test_the_rules_judge_predictions_by_the_numbers_of_the_console() -> None:
     rules = [rule for each in groups for rule in each["rules"] if rule["alert"] == "SalienceCalibrationOff"]
     numbers = {float(number) for rule in rules for number in re.findall(r"\b[\d.]+\b", rule["expr"])}
     assert numbers == {*CALIBRATION, AUC_LEAST, ERRORS, 12}
+
+
+def test_the_rules_look_back_for_drift_and_wishes_as_far_as_the_console() -> None:
+    groups = yaml.safe_load((ROOT / "deploy" / "prometheus" / "alerts.yml").read_text())["groups"]
+    looks_back = {rule["alert"]: re.findall(r"\[(\w+)\]", rule["expr"]) for each in groups for rule in each["rules"]}
+    told = [f"{DRIFT_RECENT_MS // MINUTE_MS}m"], [f"{WANTED_MS // HOUR_MS}h"]
+    assert (looks_back["SalienceDrift"], looks_back["SalienceNewModelWanted"]) == told
+
+
+def test_of_a_model_that_all_lanes_want_replaced_the_latest_wish_alone_is_told() -> None:
+    wishes = [wish(START_MS - HOUR_MS - at, lane=at, model=name) for at, name in enumerate(["m", "canary", "m"])]
+    told = alarms(news(WELL), WELL, [model()], wishes, [], [], START_MS, START_MS)
+    assert [(alarm.about["model"], alarm.about["lane"]) for alarm in told] == [("m", 0), ("canary", 1)]
 
 
 def test_a_figure_of_a_model_that_is_unknown_is_told_as_such() -> None:

@@ -27,8 +27,8 @@ Arms = Annotated[
     list[str],
     typer.Option(
         "--arm",
-        help="NAME=SHARE, or NAME=SHARE:setting=value,model=VERSION with its changes; two or more, whose shares sum to "
-        "1. The others are compared with the first.",
+        help="NAME=SHARE, then a colon and its changes, if any: setting=value or model=VERSION, between commas. "
+        "Two or more, whose shares sum to 1. The others are compared with the first.",
     ),
 ]
 Primary = Annotated[

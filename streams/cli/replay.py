@@ -30,8 +30,8 @@ SpeedOption = Annotated[
     str, typer.Option("--speed", help="full, or a multiple of real time such as 60 (only with --no-worker).")
 ]
 LimitOption = Annotated[int | None, typer.Option("--limit", min=1, help="Only the first so many events.")]
-WorkerOption = Annotated[
-    bool, typer.Option("--worker/--no-worker", help="Run a worker and check, or only fill the topics.")
+NoWorker = Annotated[
+    bool, typer.Option("--no-worker", help="Only fill the topics: no worker runs, nothing is checked.")
 ]
 
 
@@ -44,7 +44,7 @@ def kuairand(
     speed: SpeedOption = "full",
     limit: LimitOption = None,
     guarantee: Guarantee = None,
-    worker: WorkerOption = True,
+    no_worker: NoWorker = False,
     as_json: Json = False,
 ) -> None:
     """Replay KuaiRand-Pure: fill the topics, run one worker to lag 0, and compare with the core without a broker.
@@ -56,14 +56,14 @@ def kuairand(
     from streams.logs.kuairand import read
     from streams.replay_check import Plan
 
-    multiple = _multiple(speed, worker=worker)
+    multiple = _multiple(speed, worker=not no_worker)
     settings = settings_of(bootstrap=bootstrap, guarantee=guarantee)
     plan = Plan(settings.bootstrap, prefix or f"replay-{uuid.uuid4().hex[:8]}-", partitions, settings.guarantee)
     log = read(data)
     if limit is not None:
         log = Log(log.ads, log.events[:limit])
     with hushed("aiokafka"):  # failures are raised, and the command reports them
-        _replay(log, plan, multiple, worker, as_json)
+        _replay(log, plan, multiple, not no_worker, as_json)
 
 
 def _multiple(speed: str, *, worker: bool) -> float | None:

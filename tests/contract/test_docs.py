@@ -117,7 +117,22 @@ def test_help_speaks_of_options_that_the_command_has_and_as_terminals_show_it(pa
     others = rf"\b(?:{'|'.join(beside)}) --[a-z-]+"
     assert set(re.findall(r"--[a-z][a-z-]+", re.sub(others, "", said.partition("Example")[0]))) <= own
     switches = {option for one in command.params for option in one.secondary_opts}
-    assert switches <= {"--refused", "--no-worker"}  # who leaves a flag away has said no
+    assert switches <= {"--refused"}  # who leaves a flag away has said no
+
+
+@pytest.mark.parametrize("path", THERE, ids=" ".join)
+def test_help_is_whole_on_a_terminal_of_80_columns(path: tuple[str, ...]) -> None:
+    told = CliRunner().invoke(SALIENCE, [*path, "--help"], env={"COLUMNS": "80"}).output
+    said = Counter(word for text in _of_help(THERE[path]) for word in text.split())
+    shown = Counter(told.replace("\u2502", " ").split())
+    assert [word for word in said if word not in shown] == []
+
+
+def _of_help(command: Any) -> Iterator[str]:
+    """What a command's help has to show whole: names can be typed only if none of their letters is left away."""
+    for one in command.params:
+        if not one.hidden:
+            yield from (one.help or "", *(name for name in (*one.opts, *one.secondary_opts) if name[0] == "-"))
 
 
 def test_the_first_help_groups_commands_by_what_one_comes_for() -> None:

@@ -12,7 +12,7 @@ import typer
 from streams.cli.ending import undone_when_told_to_end
 from streams.cli.failing import fail
 from streams.cli.options import Bootstrap, Json, Prefix, asked, settings_of
-from streams.cli.screen import Table, screen
+from streams.cli.screen import Table, moment, plain, screen
 
 if TYPE_CHECKING:
     from streams.dead_letters import Filter, Letter
@@ -62,12 +62,13 @@ def list_(
         by_kind = [{"topic": t, "stage": s, "error": e, "count": count} for (t, s, e), count in kinds.most_common()]
         typer.echo(json.dumps({"total": kinds.total(), "kinds": by_kind, "letters": told}))
         return
-    table = Table("letter", "from", "stage", "error", "message", "sent back")
+    table = plain("letter", "when", "from", "stage", "error", "message", "sent back")
     for letter in kept:
         came_from = f"{letter.told('topic')} {letter.told('partition')}:{letter.told('offset')}"
         message = letter.told("message")[:EXCERPT_CHARS]
         back = "yes" if letter.name in sent else str(letter.requeued or "")
-        table.add_row(letter.name, came_from, letter.told("stage"), letter.told("error"), message, back)
+        when = moment(letter.timestamp_ms, "%Y-%m-%d %H:%M:%SZ")
+        table.add_row(letter.name, when, came_from, letter.told("stage"), letter.told("error"), message, back)
     people = screen(highlight=True)
     none = "There is no such letter." if stage or error or topic else "There is none: all records could be read."
     people.print(table if kept else none)
@@ -142,7 +143,7 @@ def requeue(
     for name, why in done.refused.items():
         typer.echo(f"{name} is not sent back: {why}", err=True)
     left = f", {len(done.refused):,} not" if done.refused else ""
-    typer.echo(f"{done.sent:,} {'would be' if dry_run else 'were'} sent back{left}", err=as_json)
+    typer.echo(f"{'would be ' if dry_run else ''}sent back: {done.sent:,}{left}", err=as_json)
     if as_json:
         typer.echo(json.dumps({"requeued": 0 if dry_run else done.sent, "refused": done.refused}))
     if done.refused:

@@ -14,6 +14,7 @@ from aiokafka.errors import TopicAuthorizationFailedError
 
 from deploy.brokers import Broker
 from streams import dead_letters
+from streams.cli.screen import moment
 from streams.dead_letters import REQUEUE_ID, Filter, RequeueError, requeue
 from streams.reading import log_ends
 from tests.builders import START_MS, click, impression
@@ -57,6 +58,8 @@ def test_a_record_whose_cause_was_mended_is_sent_back_once_and_counts(
             {"topic": f"{topic_prefix}clicks", "stage": "state", "error": "LaneFull", "count": 1}
         ]
         (letter,) = listed["letters"]
+        shown = (await asked(shop, "list")).stdout.split()
+        assert set(moment(letter["timestamp_ms"], "%Y-%m-%d %H:%M:%SZ").split()) <= set(shown)
         assert json.loads((await command(shop, "show", letter["letter"]))["value"])["ad_id"] == "ad-7"
 
         assert await command(shop, "requeue", "--error", "ValidationError") == {"requeued": 0, "refused": {}}

@@ -9,7 +9,7 @@ import typer
 
 from streams.cli.failing import fail
 from streams.cli.options import Bootstrap, Json, Prefix, answer, as_text, asked, settings_of
-from streams.cli.screen import Table, moment, reading, screen
+from streams.cli.screen import moment, plain, reading, screen
 from streams.clock import wall_ms
 from streams.control_wire import Consent, ControlMessage, Erasure
 from streams.topics import CONTROL, TABLE
@@ -176,8 +176,8 @@ def _publish(settings: "Settings", messages: "Sequence[ControlMessage]", *, as_j
 
 
 def _show(found: "Sequence[Trace]", looked: "Looked", *, gone: bool) -> None:
-    table = Table("topic", "current", "former", "tombstones", "requests", "newest", "goes by retention")
-
+    table = plain("topic", "current", "former", "tombstones", "requests", "newest", "goes")
+    table.columns[0].no_wrap = True
     compacted = {topic.name for topic in TABLE if topic.cleanup == "compact"}
     for trace in found:
         stays = "by compaction" if trace.topic in compacted else "never: no retention"

@@ -8,6 +8,7 @@ import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
+from itertools import cycle
 from pathlib import Path
 from tempfile import mkdtemp
 from typing import NoReturn
@@ -156,6 +157,19 @@ def test_what_is_on_a_topic_that_keeps_everything_is_not_said_to_go(
     lines = capsys.readouterr().out.splitlines()
     assert ["never: no retention" in line for line in lines if "clicks" in line] == [True]
     assert ["by compaction" in line for line in lines if CHANGELOG in line] == [True]
+
+
+def test_what_is_held_breaks_no_name_and_no_time_on_a_narrow_terminal(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    traces = [
+        Trace(topic=topic.name, current=99_999, former=999, tombstones=9, requests=9, newest_ms=START_MS, goes_ms=goes)
+        for topic, goes in zip(TABLE, cycle([START_MS, None]), strict=False)
+    ]
+    _show(traces, looked(Path("home"), 0), gone=False)
+    words = set(capsys.readouterr().out.split())
+    assert {*(trace.topic for trace in traces), "tombstones", "requests", "2023-11-14", "22:13:20Z"} <= words
 
 
 def test_what_cannot_be_read_is_told_as_it_is() -> None:

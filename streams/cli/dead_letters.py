@@ -67,7 +67,7 @@ def list_(
         came_from = f"{letter.told('topic')} {letter.told('partition')}:{letter.told('offset')}"
         message = letter.told("message")[:EXCERPT_CHARS]
         back = "yes" if letter.name in sent else str(letter.requeued or "")
-        when = moment(letter.timestamp_ms, "%Y-%m-%d %H:%M:%SZ")
+        when = moment(letter.timestamp_ms)
         table.add_row(letter.name, when, came_from, letter.told("stage"), letter.told("error"), message, back)
     people = screen(highlight=True)
     none = "There is no such letter." if stage or error or topic else "There is none: all records could be read."

@@ -134,9 +134,9 @@ def _live(people: Console) -> Iterator["Show"]:
     """Where frames are shown."""
     from streams.demo.view import render
 
-    screen = Live(console=people, auto_refresh=False, vertical_overflow="visible")
+    frames = Live(console=people, auto_refresh=False, vertical_overflow="visible")
     try:
-        with hushed("aiokafka", "asyncio"), screen as live:  # failures are raised, and the command reports them
+        with hushed("aiokafka", "asyncio"), frames as live:  # failures are raised, and the command reports them
             yield lambda snapshot: live.update(render(snapshot), refresh=True)
     finally:
         if not people.is_terminal:

@@ -7,7 +7,10 @@ from contextlib import contextmanager
 
 @contextmanager
 def hushed(*libraries: str, below: int = logging.CRITICAL) -> Iterator[None]:
-    """Until it ends, what ``libraries`` log is told from this level on; then as before: the process may go on."""
+    """Until it ends, nothing ``below`` this level is told of what ``libraries`` log.
+
+    Then all is as before, since the process may go on.
+    """
     loggers = [logging.getLogger(library) for library in libraries]
     levels = [logger.level for logger in loggers]
     for logger in loggers:

@@ -79,7 +79,7 @@ def export(
     for record in found:
         shown = "forgotten" if record.value is None else msgspec.json.encode(record.value).decode()
         console.print(
-            f"{record.topic}/{record.partition}@{record.offset} {_time(record.time_ms)} {shown}",
+            f"{record.topic}/{record.partition}@{record.offset} {moment(record.time_ms)} {shown}",
             highlight=False, soft_wrap=True,
         )  # fmt: skip
     typer.echo(f"{len(found)} records", err=True)
@@ -181,9 +181,9 @@ def _show(found: "Sequence[Trace]", looked: "Looked", *, gone: bool) -> None:
     compacted = {topic.name for topic in TABLE if topic.cleanup == "compact"}
     for trace in found:
         stays = "by compaction" if trace.topic in compacted else "never: no retention"
-        goes = "-" if not trace.held else stays if trace.goes_ms is None else _time(trace.goes_ms)
+        goes = "-" if not trace.held else stays if trace.goes_ms is None else moment(trace.goes_ms)
         counts = (f"{count:,}" for count in (trace.current, trace.former, trace.tombstones, trace.requests))
-        newest = "-" if trace.newest_ms is None else _time(trace.newest_ms)
+        newest = "-" if trace.newest_ms is None else moment(trace.newest_ms)
         table.add_row(trace.topic, *counts, newest, goes)
     console = screen(highlight=True)
     console.print(table)
@@ -192,7 +192,3 @@ def _show(found: "Sequence[Trace]", looked: "Looked", *, gone: bool) -> None:
         goes = "the lane's next snapshot here replaces it, or a worker deletes it when it is old: or delete it"
         console.print(f"{path} holds a row; {goes}.", soft_wrap=True)
     console.print("Nothing is left." if gone else "Something is left.")
-
-
-def _time(time_ms: int) -> str:
-    return moment(time_ms, "%Y-%m-%d %H:%M:%SZ")

@@ -84,7 +84,7 @@ def one_line(text: str) -> str:
     return harmless(text).replace("\n", r"\n")
 
 
-def moment(time_ms: int, form: str) -> str:
+def moment(time_ms: int, form: str = "%Y-%m-%d %H:%M:%SZ") -> str:
     """A time in UTC, by a format of `datetime.strftime`; in ms if no calendar has it, as producers may write."""
     try:
         return datetime.fromtimestamp(time_ms / 1000, UTC).strftime(form)

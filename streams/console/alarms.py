@@ -57,12 +57,13 @@ def alarms(
     now_ms: int,
     stream_ms: int,
     before: Sequence[Alarm] = (),
+    wanted: Iterable[Drift] = (),
 ) -> list[Alarm]:
     """Everything that is wrong, red alarms first. ``stream_ms``: time that the outcomes have reached, by which drift
-    and models are judged; outcomes may stand still while reviews go on. ``drifts``: the newest first. ``before``: the
-    alarms of the last snapshot.
+    and models are judged; outcomes may stand still while reviews go on. ``before``: the alarms of the last snapshot.
+    ``wanted``: the latest wish for another model in place of each. They and ``drifts`` are told the newest first.
     """
-    found = [*_of_lag(news, group), *_of_clicks(models, drifts, stream_ms), *_of_tones(tones, now_ms)]
+    found = [*_of_lag(news, group), *_of_clicks(models, drifts, wanted, stream_ms), *_of_tones(tones, now_ms)]
     return sorted([*_told(found, before), *_of_letters(group, refused)], key=lambda alarm: not alarm.red)
 
 
@@ -115,7 +116,9 @@ def _of_lag(news: News, group: GroupLag | None) -> Iterator[Alarm]:
             yield Alarm(name="SalienceLagGrowing", red=False, about=about)
 
 
-def _of_clicks(models: Sequence[ModelQuality], drifts: Sequence[Drift], stream_ms: int) -> Iterator[Alarm]:
+def _of_clicks(
+    models: Sequence[ModelQuality], drifts: Sequence[Drift], wanted: Iterable[Drift], stream_ms: int
+) -> Iterator[Alarm]:
     stopped = {model.model for model in models if model.newest_ms < stream_ms - SERVES_MS}
     for model in models:
         if model.model in stopped:
@@ -126,14 +129,12 @@ def _of_clicks(models: Sequence[ModelQuality], drifts: Sequence[Drift], stream_m
             auc = layer.day_auc if day_blind else layer.auc
             about: About = {"model": model.model, "calibration": layer.calibration, "auc": auc}
             yield Alarm(name="SalienceCalibrationOff", red=False, about=about)
-    wanted: dict[str, Drift] = {}  # the latest wish for another model in place of each that still serves
     for drift in drifts:
         if drift.time_ms >= stream_ms - DRIFT_RECENT_MS:
             yield _of_drift("SalienceDrift", drift)
-        if drift.answer == "retrain" and drift.time_ms >= stream_ms - WANTED_MS and drift.model not in stopped:
-            wanted.setdefault(drift.model, drift)
-    for drift in wanted.values():
-        yield _of_drift("SalienceNewModelWanted", drift)
+    for wish in wanted:
+        if wish.time_ms >= stream_ms - WANTED_MS and wish.model not in stopped:
+            yield _of_drift("SalienceNewModelWanted", wish)
 
 
 def _of_drift(name: str, drift: Drift) -> Alarm:

@@ -203,6 +203,7 @@ class Clicks:
         self._arms: dict[str, Arm] = {}
         self._models: dict[str, Model] = {}
         self.drifts: deque[Drift] = deque(maxlen=DRIFTS_MAX)
+        self._wanted: dict[str, Drift] = {}
         self._settled, self._whole = Settled(), Settled(cut=True)
 
     def take(self, lane: int, outcomes: Sequence[Outcome]) -> None:
@@ -233,6 +234,15 @@ class Clicks:
     def drifted(self, drift: Drift) -> None:
         """Note a lane's report of drift: its click layer no longer fits the world."""
         self.drifts.appendleft(drift)
+        if drift.answer == "retrain":
+            self._wanted.pop(drift.model, None)
+            self._wanted[drift.model] = drift
+        while len(self._wanted) > MODELS_MAX:
+            del self._wanted[next(iter(self._wanted))]
+
+    def wanted(self) -> list[Drift]:
+        """The latest wish for another model in place of each, the newest first, however many others drift after it."""
+        return list(reversed(self._wanted.values()))
 
     def arms(self) -> list[ArmRate]:
         """Every arm's click rate."""

@@ -184,7 +184,8 @@ class Desk:
         models, drifts, refused = self._clicks.models(now_ms), list(self._clicks.drifts), self._refused.told(now_ms)
         stream_ms = max((model.newest_ms for model in models), default=now_ms)  # drift is dated by event time,
         stream_ms = min(stream_ms, now_ms + self._settings.time_tolerance_ms)  # which is never later than this
-        found = alarms(news, group, models, drifts, refused, self._turned.values(), now_ms, stream_ms, self._alarms)
+        tones, wanted = self._turned.values(), self._clicks.wanted()
+        found = alarms(news, group, models, drifts, refused, tones, now_ms, stream_ms, self._alarms, wanted)
         self._alarms = found
         return Snapshot(
             time_ms=now_ms,

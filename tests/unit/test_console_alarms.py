@@ -17,7 +17,7 @@ from scoring.feedback import JUDGED
 from scoring.units import HOUR_MS, MINUTE_MS
 from streams.cli import app
 from streams.console.alarms import AUC_LEAST, CALIBRATION, DRIFT_RECENT_MS, ERRORS, WANTED_MS, alarms
-from streams.console.clicks import HOURS, SERVES_MS, Accuracy, Clicks, ModelQuality, _accuracy
+from streams.console.clicks import DRIFTS_MAX, HOURS, MODELS_MAX, SERVES_MS, Accuracy, Clicks, ModelQuality, _accuracy
 from streams.console.desk import Desk
 from streams.console.refused import RECENT_MS, SECONDS_MAX, Refused
 from streams.console.serve import WhyNot
@@ -139,6 +139,7 @@ def test_what_is_wrong_is_named_by_its_alert(given: dict[str, Any], expected: li
         given.get("tones", []),
         START_MS,
         START_MS,
+        wanted=[told for told in given.get("drifts", []) if told.answer == "retrain"],
     )
     assert [(alarm.name, alarm.red) for alarm in found] == expected
 
@@ -180,10 +181,22 @@ def test_the_rules_look_back_for_drift_and_wishes_as_far_as_the_console() -> Non
     assert (looks_back["SalienceDrift"], looks_back["SalienceNewModelWanted"]) == told
 
 
-def test_of_a_model_that_all_lanes_want_replaced_the_latest_wish_alone_is_told() -> None:
-    wishes = [wish(START_MS - HOUR_MS - at, lane=at, model=name) for at, name in enumerate(["m", "canary", "m"])]
-    told = alarms(news(WELL), WELL, [model()], wishes, [], [], START_MS, START_MS)
-    assert [(alarm.about["model"], alarm.about["lane"]) for alarm in told] == [("m", 0), ("canary", 1)]
+def test_of_a_model_that_all_lanes_want_replaced_the_latest_wish_is_told_however_many_drift_after_it() -> None:
+    desk = Desk(Settings(), 1)
+    (take,) = (tail.take for tail in desk.tails() if tail.topic == "control")
+    wishes = [wish(START_MS - HOUR_MS + at, lane=at, model=name) for at, name in enumerate(["m", "canary", "m"])]
+    for told in (*wishes, *(drift(START_MS, lane=lane) for lane in range(DRIFTS_MAX))):
+        take([Record("control", 0, 0, START_MS, told.key, msgspec.json.encode(told))])
+    found = desk.tick(news(WELL), START_MS, caught_up=True, skipped=0).alarms
+    wanted = [alarm.about for alarm in found if alarm.name == "SalienceNewModelWanted"]
+    assert [(about["model"], about["lane"]) for about in wanted] == [("m", 2), ("canary", 1)]
+
+
+def test_wishes_for_more_models_than_are_judged_leave_the_oldest_out() -> None:
+    clicks = Clicks()
+    for at in range(MODELS_MAX + 1):
+        clicks.drifted(wish(START_MS + at, model=f"m-{at}"))
+    assert [told.model for told in clicks.wanted()] == [f"m-{at}" for at in range(MODELS_MAX, 0, -1)]
 
 
 def test_a_figure_of_a_model_that_is_unknown_is_told_as_such() -> None:

@@ -10,6 +10,7 @@ from streams.cli import app
 from streams.demo.meter import Meter
 from streams.demo.report import Report
 from streams.demo.shopping import Plan
+from streams.logs import Log
 
 
 def test_a_demo_in_which_nothing_was_shown_has_unknown_click_rates_and_fails(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -61,10 +62,12 @@ def test_once_a_command_is_done_libraries_log_as_they_did(
         during.append(levels())
         raise BrokerError("not now")
 
+    monkeypatch.setattr("streams.logs.kuairand.read", lambda _: Log([], []))
+    monkeypatch.setattr("streams.cli.replay._replay", failing)
     for library in ("aiokafka", "asyncio"):
         caplog.set_level(logging.INFO, logger=library)
     monkeypatch.setattr("streams.demo.run.run_demo", failing)
     assert CliRunner().invoke(app, ["demo"]).exit_code == 1
     assert CliRunner().invoke(app, ["replay", "kuairand", "--data", str(tmp_path)]).exit_code == 1
-    assert during == [[logging.CRITICAL] * 2]
+    assert during == [[logging.CRITICAL] * 2, [logging.CRITICAL, logging.INFO]]
     assert levels() == [logging.INFO] * 2

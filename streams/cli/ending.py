@@ -33,9 +33,10 @@ def undone_when_told_to_end() -> Iterator[None]:
 
 
 async def until_told(work: Coroutine[None, None, None]) -> None:
-    """Run ``work`` until it is done, or SIGTERM or SIGINT cancels it."""
+    """Run ``work`` until it is done, or SIGINT, SIGTERM or SIGHUP cancels it; no ignored SIGHUP (``nohup``) does."""
     task = asyncio.create_task(work)
-    for number in (signal.SIGTERM, signal.SIGINT):
+    hung_up = (signal.SIGHUP,) if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN else ()
+    for number in (signal.SIGINT, signal.SIGTERM, *hung_up):
         asyncio.get_running_loop().add_signal_handler(number, task.cancel)
     await asyncio.wait([task])
     if not task.cancelled():

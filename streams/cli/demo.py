@@ -16,7 +16,7 @@ from streams.cli.options import Bootstrap, Json, Prefix, answer, settings_of
 from streams.cli.screen import screen
 
 if TYPE_CHECKING:
-    from streams.demo.report import Report
+    from streams.demo.report import Report, Snapshot
     from streams.demo.shopping import Show
 
 SECONDS_MAX = 300
@@ -131,13 +131,22 @@ def _tell(report: "Report", people: Console, as_json: bool) -> None:
 
 @contextmanager
 def _live(people: Console) -> Iterator["Show"]:
-    """Where frames are shown."""
+    """Where frames are shown; off a terminal the last alone, and a line when the first ads are."""
     from streams.demo.view import render
 
     frames = Live(console=people, auto_refresh=False, vertical_overflow="visible")
+    quiet = not people.is_terminal
+
+    def show(snapshot: "Snapshot") -> None:
+        nonlocal quiet
+        if quiet and snapshot.report.impressions_engine + snapshot.report.impressions_random:
+            quiet = False
+            live.console.print("The first ads are shown. How it went follows at the end.")
+        live.update(render(snapshot), refresh=True)
+
     try:
         with hushed("aiokafka", "asyncio"), frames as live:  # failures are raised, and the command reports them
-            yield lambda snapshot: live.update(render(snapshot), refresh=True)
+            yield show
     finally:
         if not people.is_terminal:
             people.print()  # elsewhere rich leaves the last line open

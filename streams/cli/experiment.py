@@ -231,7 +231,7 @@ def report(name: Name, bootstrap: Bootstrap = None, prefix: Prefix = None, as_js
             fail(f"{name!r} was stopped before the referee had judged it: there is no report of it; {REFEREE_RUNS}")
         if told := idle(control, name):
             fail(f"no report of {name!r}: {told}")
-        fail(f"no report of {name!r} yet; reports are written by: salience experiment referee")
+        fail(f"no report of {name!r} yet: the referee writes one at its next look; {REFEREE_RUNS}")
     elif as_json:
         answer(found)
     else:
@@ -280,6 +280,8 @@ def referee(
     async def served() -> None:
         seen = service.vitals
         async with serving(RefereeCollector(seen), settings, port, say, seen.unwell):
+            if not once:
+                say(f"Judging running experiments every {every:g} s, until told to end")
             await service.run(follow=not once)
 
     asyncio.run(served() if once else until_told(served()))

@@ -57,7 +57,8 @@ def test_a_referee_tells_probes_and_prometheus_that_it_judges_and_ends_when_told
         _, said = await process.communicate()
         assert process.returncode == 0
         assert {json.loads(line)["event"] for line in said.splitlines()} == {
-            "warmth: too little yet (as-is has 0 of 100 users)"
+            "Judging running experiments every 0.2 s, until told to end",
+            "warmth: too little yet (as-is has 0 of 100 users)",
         }
 
     play(scenario)

@@ -100,7 +100,7 @@ def test_a_report_that_is_not_there_is_told_by_whether_there_is_such_an_experime
     said = [CliRunner().invoke(app, ["experiment", "report", name]).stderr for name in ("warmht", "warmth", "over")]
     assert said == [
         "Error: there is no experiment 'warmht'; there are: over, warmth\n",
-        "Error: no report of 'warmth' yet; reports are written by: salience experiment referee\n",
+        f"Error: no report of 'warmth' yet: the referee writes one at its next look; {runs}\n",
         f"Error: 'over' was stopped before the referee had judged it: there is no report of it; {runs}\n",
     ]
 

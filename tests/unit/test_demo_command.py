@@ -3,19 +3,35 @@ import logging
 from pathlib import Path
 
 import pytest
+from msgspec import structs
 from typer.testing import CliRunner
 
 from deploy.brokers import BrokerError
 from streams.cli import app
+from streams.cli.demo import _live
+from streams.cli.screen import screen
 from streams.demo.meter import Meter
-from streams.demo.report import Report
+from streams.demo.report import Report, Snapshot
 from streams.demo.shopping import Plan
 from streams.logs import Log
 
+EMPTY = Report.of(Meter(), 0.0, dead_letters=0, seconds=0, guarantee="at_least_once", broker="embedded")
+
+
+def test_where_there_is_no_terminal_the_first_ads_are_told_and_then_the_last_frame(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    with _live(screen()) as show:
+        for phase, shown in (("waits", 0), ("begins", 3), ("goes on", 7)):
+            assert ("first ads" in capsys.readouterr().out) == (phase == "goes on")
+            show(Snapshot(phase, structs.replace(EMPTY, impressions_random=shown), 0.0, 0.0, None, {}, {}, 0.0))
+    told = capsys.readouterr().out
+    assert "first ads" not in told
+    assert told.count("salience · ") == told.count("salience · goes on") == 1
+
 
 def test_a_demo_in_which_nothing_was_shown_has_unknown_click_rates_and_fails(monkeypatch: pytest.MonkeyPatch) -> None:
-    empty = Report.of(Meter(), 0.0, dead_letters=0, seconds=0, guarantee="at_least_once", broker="embedded")
-    monkeypatch.setattr("streams.demo.run.run_demo", lambda *_: empty)
+    monkeypatch.setattr("streams.demo.run.run_demo", lambda *_: EMPTY)
     told = CliRunner().invoke(app, ["demo", "--json"])
     assert told.exit_code == 1
     report = json.loads(told.stdout)

@@ -18,7 +18,9 @@ _BEYOND = re.compile(r"(?:Expected [^,]+|Invalid enum value) - at `\$(.+)`")
 _STEP = re.compile(r"\.(\w+)|\[(\d+)\]")
 _SPELT = re.compile(rb"\\u00(?:3\d|[4-7])")
 """A letter, digit or underscore written as an escape: a field's name may be spelt so, and a search would miss it."""
-_STOPPED = re.compile(r"Input data was truncated|.*(?:surrogate|hex escape).*\(byte (\d+)\)")
+_CUT_OFF = "Input data was truncated"
+"""msgspec's message for a value that ends too early."""
+_STOPPED = re.compile(rf"{_CUT_OFF}|.*(?:surrogate|hex escape).*\(byte (\d+)\)")
 """msgspec's message for half an emoji, with the byte where it stopped, unless fewer than twelve bytes followed."""
 _ESCAPE = re.compile(rb"\\u[dD][89abAB]\w\w\\u[dD][c-fC-F]\w\w|\\(?:(u[dD][89a-fA-F]\w\w)|.)", re.DOTALL)
 """One JSON escape, a UTF-16 surrogate pair counting as one. The group matches half a pair."""
@@ -54,8 +56,16 @@ def _in_words(error: Exception, value: bytes) -> str:
         return said if beyond is None else f"{said}; found {_found(value, beyond[1])}; correct it where it is sent"
     if isinstance(error, msgspec.DecodeError) and (stopped := _STOPPED.fullmatch(said)):
         half = _half(value, int(stopped[1] or len(value)))
-        return f"a text holds \\{half}, half of a character; cut texts between characters" if half else said
+        if half:
+            return f"a text holds \\{half}, half of a character; cut texts between characters"
+        return _cut_off(len(value)) if said == _CUT_OFF else said
     return said
+
+
+def _cut_off(length: int) -> str:
+    """What is said of a value of ``length`` bytes that ends too early."""
+    found = f"the value ends unfinished at byte {length:,}" if length else "the value is empty"
+    return f"{found}; expected a whole JSON object; correct it where it is sent"
 
 
 def _half(value: bytes, stop: int) -> str:

@@ -62,13 +62,10 @@ def list_(
         by_kind = [{"topic": t, "stage": s, "error": e, "count": count} for (t, s, e), count in kinds.most_common()]
         typer.echo(json.dumps({"total": kinds.total(), "kinds": by_kind, "letters": told}))
         return
-    table = plain("letter", "when", "from", "stage", "error", "message", "sent back")
+    table = plain("letter", "when", "from", "why")
     for letter in kept:
         came_from = f"{letter.told('topic')} {letter.told('partition')}:{letter.told('offset')}"
-        message = letter.told("message")[:EXCERPT_CHARS]
-        back = "yes" if letter.name in sent else str(letter.requeued or "")
-        when = moment(letter.timestamp_ms)
-        table.add_row(letter.name, when, came_from, letter.told("stage"), letter.told("error"), message, back)
+        table.add_row(letter.name, moment(letter.timestamp_ms), came_from, _why(letter, letter.name in sent))
     people = screen(highlight=True)
     none = "There is no such letter." if stage or error or topic else "There is none: all records could be read."
     people.print(table if kept else none)
@@ -100,7 +97,7 @@ def show(
         typer.echo(json.dumps(told))
         return
     table = Table(show_header=False)
-    for name, value in told.items():
+    for name, value in ({"letter": found.name, "when": moment(found.timestamp_ms)} | told).items():
         table.add_row(name, value if isinstance(value, str) else json.dumps(value))
     screen(highlight=True).print(table)
 
@@ -158,6 +155,13 @@ def _filter(stage: str | None, error: str | None, topic: str | None, names: Coll
         if given is not None and given not in known:
             fail(f"{option} {given}: expected one of {', '.join(known)}", 2)
     return Filter(stage, error, topic, names)
+
+
+def _why(letter: "Letter", is_sent_back: bool) -> str:
+    """Where and why a letter's record was refused, and whether it was sent back: one cell, as many fit no terminal."""
+    why = f"{letter.told('stage')} / {letter.told('error')}: {letter.told('message')[:EXCERPT_CHARS]}"
+    before = f"; sent back before: {letter.requeued}" if letter.requeued else ""
+    return why + ("; sent back" if is_sent_back else before)
 
 
 def _object(letter: "Letter", sent: set[str], *, whole: bool) -> dict[str, Any]:

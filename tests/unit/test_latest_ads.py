@@ -54,7 +54,10 @@ def test_a_sound_record_mends_neither_what_follows_it_nor_another_ad() -> None:
     sound_first = [*told(ad("a"), ("a", b"{"), at=0)]
     stock = counted(sound_first, told(ad("b"), ("b", b"[]"), ("a", b"{"), ad("c"), at=2))
     assert (stock.records, stock.known, stock.placeable, stock.refused) == (6, 3, 3, 3)
-    assert stock.why == "DecodeError: Input data was truncated"
+    assert (
+        stock.why
+        == "DecodeError: the value ends unfinished at byte 1; expected a whole JSON object; correct it where it is sent"
+    )
 
 
 def test_the_first_that_is_told_of_is_one_that_nobody_has_mended() -> None:

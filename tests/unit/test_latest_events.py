@@ -71,7 +71,8 @@ def test_a_sample_counts_what_is_there_and_what_it_lacks() -> None:
     assert seen(happened, lane, [b"{", b"[]"]) == Sample(
         records=15,
         refused=2,
-        why="DecodeError: Input data was truncated",
+        why="DecodeError: the value ends unfinished at byte 1; "
+        "expected a whole JSON object; correct it where it is sent",
         ahead=0,
         misplaced=1,
         late=0,

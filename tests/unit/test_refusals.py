@@ -19,6 +19,7 @@ from tests.builders import START_MS, Record, ad, click
 from tests.unit.slices import new_state, run, step_of
 
 FIX = "correct it where it is sent"
+WHOLE = f"expected a whole JSON object; {FIX}"
 HALF = "half of a character; cut texts between characters"
 
 
@@ -115,12 +116,24 @@ TOLD: dict[str, tuple[type[Click | Ad], bytes, str]] = {
     "half an emoji far before a record's end that is cut off": (
         Ad,
         rb'{"title":"' + rb"\ud83d\ude00" * 9 + rb'","x":"',
-        "Input data was truncated",
+        f"the value ends unfinished at byte 125; {WHOLE}",
     ),
-    "a whole emoji, and cut off": (Ad, rb'{"title":"\ud83d\ude00', "Input data was truncated"),
-    "a backslash and letters, and cut off": (Ad, rb'{"title":"\\ud83d', "Input data was truncated"),
-    "more of them, and cut off": (Ad, rb'{"title":"' + b"\\" * 14 + b"ud83d", "Input data was truncated"),
-    "nothing": (Ad, b"", "Input data was truncated"),
+    "a whole emoji, and cut off": (
+        Ad,
+        rb'{"title":"\ud83d\ude00',
+        f"the value ends unfinished at byte 22; {WHOLE}",
+    ),
+    "a backslash and letters, and cut off": (
+        Ad,
+        rb'{"title":"\\ud83d',
+        f"the value ends unfinished at byte 17; {WHOLE}",
+    ),
+    "more of them, and cut off": (
+        Ad,
+        rb'{"title":"' + b"\\" * 14 + b"ud83d",
+        f"the value ends unfinished at byte 29; {WHOLE}",
+    ),
+    "nothing": (Ad, b"", f"the value is empty; {WHOLE}"),
     "no number, before half an emoji": (
         Ad,
         rb'{"bid_micros":01,"title":"\ud83d"}',
@@ -160,7 +173,7 @@ def test_of_a_record_that_is_cut_off_the_end_alone_is_looked_at(escape: str, mon
     monkeypatch.setattr(refusal, "_ESCAPE", SimpleNamespace(finditer=told))
     with pytest.raises(UNREADABLE) as caught:
         msgspec.json.decode(value, type=Ad)
-    assert Refusal.of(caught.value, value).message == "Input data was truncated"
+    assert Refusal.of(caught.value, value).message == f"the value ends unfinished at byte {len(value):,}; {WHOLE}"
     ((begin, end),) = looked
     assert end - begin < 20
 

@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 
 from streams import checkup, dead_letters
 from streams.cli import app, campaigns, experiment_report, explain, lag, tail
-from streams.cli.screen import _needed, harmless, screen
+from streams.cli.screen import _needed, harmless, moment, screen
 from streams.lag.arithmetic import PartitionLag, Status
 from streams.wire import Placement
 
@@ -137,6 +137,11 @@ LETTER = dead_letters.Letter(
     partition=0, offset=7, timestamp_ms=1, key=b"u\x1b]0;mine\x07", value=b"\x1b[2J", headers=(("h", b"\x9b2J"),),
     origin={"topic": "clicks", "message": "the key is b'[/x]'"}, requeued=0, truncated=False,
 )  # fmt: skip
+LONG = {
+    "topic": "eu-ad-impressions", "partition": "31", "offset": "1843302", "stage": "catalogue",
+    "error": "ValidationError",
+    "message": "Expected `int` >= 0 - at `$.value_micros`; found -5; correct it where it is sent",
+}  # fmt: skip
 
 
 @pytest.fixture
@@ -144,6 +149,7 @@ def one_letter(monkeypatch: pytest.MonkeyPatch) -> None:
     async def read(*_: object) -> AsyncIterator[dead_letters.Letter]:
         yield LETTER
         yield replace(LETTER, offset=8, origin={"topic": "clicks", "message": "[link=http://elsewhere.example]here[/]"})
+        yield replace(LETTER, partition=11, offset=1_843_302, origin=LONG, requeued=2)
 
     async def noted(*_: object) -> set[str]:
         return set()
@@ -161,9 +167,18 @@ def test_dead_letters_are_listed_whatever_their_reason_says() -> None:
 
 
 @pytest.mark.usefixtures("one_letter")
-def test_a_dead_letter_is_shown_without_the_controls_that_it_holds() -> None:
+def test_dead_letters_at_eighty_columns_break_no_word() -> None:
+    told = CliRunner().invoke(app, ["dead-letters", "list"], env={"COLUMNS": "80"})
+    table, _, _ = told.output.partition(" × ")
+    for word in ("eu-ad-impressions", "31:1843302", "11:1843302", "catalogue", "ValidationError:"):
+        assert word in table.split(), f"{word} is broken in\n{table}"
+
+
+@pytest.mark.usefixtures("one_letter")
+def test_a_dead_letter_is_shown_with_its_time_and_without_the_controls_that_it_holds() -> None:
     told = CliRunner().invoke(app, ["dead-letters", "show", "0:7"], env={"COLUMNS": "400"})
     assert told.exit_code == 0, told.output
+    assert moment(LETTER.timestamp_ms) in told.output
     assert r"u\x1b]0;mine\x07" in told.output
     assert r"\x1b[2J" in told.output
     assert harmless(told.output) == told.output

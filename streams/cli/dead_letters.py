@@ -25,7 +25,8 @@ Origin = Annotated[
     str | None, typer.Option("--topic", help="Only those from this topic, without its prefix, such as clicks.")
 ]
 Limit = Annotated[int, typer.Option(min=1, max=100_000, help="Show only the last so many letters.")]
-EXCERPT_CHARS = 80
+EXCERPT_CHARS = 200
+"""What list shows of a letter's message: the value, what was expected and what helps, seldom longer."""
 
 
 @app.command("list", epilog="Example: salience dead-letters list --topic clicks --error ValidationError")
@@ -159,7 +160,9 @@ def _filter(stage: str | None, error: str | None, topic: str | None, names: Coll
 
 def _why(letter: "Letter", is_sent_back: bool) -> str:
     """Where and why a letter's record was refused, and whether it was sent back: one cell, as many fit no terminal."""
-    why = f"{letter.told('stage')} / {letter.told('error')}: {letter.told('message')[:EXCERPT_CHARS]}"
+    message = letter.told("message")
+    cut = "…" if len(message) > EXCERPT_CHARS else ""
+    why = f"{letter.told('stage')} / {letter.told('error')}: {message[:EXCERPT_CHARS]}{cut}"
     before = f"; sent back before: {letter.requeued}" if letter.requeued else ""
     return why + ("; sent back" if is_sent_back else before)
 

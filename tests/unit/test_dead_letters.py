@@ -83,6 +83,29 @@ def test_the_last_letters_are_listed_oldest_first_whichever_partition_is_read_fi
     assert json.loads(told.stdout)["total"] == 5
 
 
+@pytest.mark.parametrize(
+    ("message", "shown"),
+    [
+        (future := f"time_ms {2 * START_MS} is in the future (at most {START_MS}); check the producer's clock", future),
+        ("no" * 200, "no" * 100 + "…"),
+    ],
+    ids=["whole", "cut"],
+)
+def test_the_list_shows_a_message_with_what_helps_and_marks_where_it_was_cut(
+    message: str, shown: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def read(*_: object) -> AsyncIterator[Letter]:
+        yield replace(read_back(), origin={**read_back().origin, "message": message})
+
+    async def noted(*_: object) -> set[str]:
+        return set()
+
+    monkeypatch.setattr(dead_letters, "read", read)
+    monkeypatch.setattr(dead_letters, "noted", noted)
+    told = CliRunner().invoke(app, ["dead-letters", "list"], env={"COLUMNS": "400"})
+    assert f"decode / DecodeError: {shown}\n" in "".join(f"{line.rstrip()}\n" for line in told.stdout.splitlines())
+
+
 def test_a_note_is_no_letter() -> None:
     assert letter_of(Record("dead-letters", 0, 0, START_MS, b"", b"", [(NOTE, b"3:5")])) is None
 

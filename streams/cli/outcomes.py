@@ -56,7 +56,8 @@ def outcomes(
     screen(highlight=True).print(
         table
         if told
-        else "No outcome is known yet: it is when its click window has ended, ten minutes or SALIENCE_CLICK_WINDOW_MS"
+        else "No outcome is known yet. It is when its click window (SALIENCE_CLICK_WINDOW_MS, ten minutes) has ended "
+        "by the time of its lane's newest event: without further events, no window ends."
     )
 
 

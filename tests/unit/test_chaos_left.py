@@ -14,7 +14,7 @@ import pytest
 
 from streams.settings import Settings
 from tests.integration.chaos.cluster import can_mount_small_disk, mount, unmount
-from tests.integration.chaos.left import descriptors, look_for_descriptors
+from tests.integration.chaos.left import SETTLED_S, descriptors, descriptors_kept, look_for_descriptors
 from tests.integration.lanes import Shop
 from tests.integration.workers import Worker, until
 
@@ -23,6 +23,9 @@ import socket, sys
 files, sockets = ([make() for _ in range(int(count))] for make, count in zip(
     (lambda: open("/dev/null"), socket.socket), sys.argv[1:]))
 print("ready", flush=True)
+sys.stdin.readline()
+del files, sockets
+print("closed", flush=True)
 sys.stdin.read()
 """
 CLEARS = """
@@ -40,16 +43,42 @@ finally:
 SLEEPS = (sys.executable, "-c", "import time; print('ready', flush=True); time.sleep(60)")
 
 
+class Holder:
+    """A process that keeps ``files`` and ``sockets`` open beside its own, until it is told to close them."""
+
+    def __init__(self, files: int, sockets: int) -> None:
+        command = [sys.executable, "-c", HOLDS, str(files), str(sockets)]
+        self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1)
+        self.pid = self._process.pid
+        self._await("ready")
+
+    def close_them(self) -> None:
+        assert self._process.stdin is not None
+        self._process.stdin.write("\n")
+        self._await("closed")
+
+    def _await(self, word: str) -> None:
+        assert self._process.stdout is not None
+        assert self._process.stdout.readline() == f"{word}\n"
+
+    def end(self) -> None:
+        self._process.communicate()
+
+
+@contextmanager
+def holder(files: int, sockets: int) -> Iterator[Holder]:
+    holds = Holder(files, sockets)
+    try:
+        yield holds
+    finally:
+        holds.end()
+
+
 @contextmanager
 def holding(files: int, sockets: int) -> Iterator[int]:
     """A process that keeps so many open beside its own; its id."""
-    command = [sys.executable, "-c", HOLDS, str(files), str(sockets)]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
-        assert process.stdin is not None
-        assert process.stdout is not None
-        assert process.stdout.readline() == b"ready\n"
-        yield process.pid
-        process.stdin.close()
+    with holder(files, sockets) as holds:
+        yield holds.pid
 
 
 def test_a_worker_that_keeps_more_open_than_it_needs_is_found_by_kind() -> None:
@@ -61,6 +90,15 @@ def test_a_worker_that_keeps_more_open_than_it_needs_is_found_by_kind() -> None:
     with holding(0, 100) as pid:
         (found,) = look_for_descriptors({"worker-0": pid}, 4, 3)
         assert "sockets of worker-0, at most 60 are needed" in found
+
+
+def test_what_a_worker_closes_within_the_time_it_is_given_is_not_found_and_what_it_keeps_is() -> None:
+    waits: list[float] = []
+    with holder(0, 100) as holds:
+        (found,) = descriptors_kept({"worker-0": holds.pid}, 4, 3, wait=waits.append)
+        assert "sockets of worker-0, at most 60 are needed" in found
+        assert sum(waits) == SETTLED_S
+        assert descriptors_kept({"worker-0": holds.pid}, 4, 3, wait=lambda _: holds.close_them()) == []
 
 
 def test_a_process_that_is_gone_keeps_nothing_open() -> None:

@@ -3,8 +3,9 @@
 import contextlib
 import os
 import threading
+import time
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
@@ -19,6 +20,8 @@ asks for the ends of logs or recovers a lane."""
 OF_LOOPS = 12
 """Event loops and web server: a selector and a pair of sockets for each of two loops, what wakes librdkafka's threads,
 the socket that listens, and who is being answered there."""
+SETTLED_S, LOOK_S = 30, 1
+"""Seconds after which nothing is open for a moment only, and between two looks."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +103,21 @@ def look_for_descriptors(workers: Mapping[str, int], lanes: int, nodes: int) -> 
         for kind, count in descriptors(pid).items()
         if count > allowed[kind]
     ]
+
+
+def descriptors_kept(
+    workers: Mapping[str, int], lanes: int, nodes: int, wait: Callable[[float], object] = time.sleep
+) -> list[str]:
+    """What `look_for_descriptors` still finds after `SETTLED_S`.
+
+    Nothing may be behind while a worker takes over lanes: then their logs have readers more, and the producers of
+    before are being closed. What leaks stays.
+    """
+    for _ in range(SETTLED_S // LOOK_S):
+        if not look_for_descriptors(workers, lanes, nodes):
+            return []
+        wait(LOOK_S)
+    return look_for_descriptors(workers, lanes, nodes)
 
 
 def look_for_leftovers(before: Left, folder: Path) -> list[str]:

@@ -27,7 +27,7 @@ from streams.step import Step
 from tests.integration.chaos.cluster import Cluster
 from tests.integration.chaos.faults import AT_WORK, OF_BROKERS, OF_WORKERS, UNREAD_STAYS, Bench, Fault, draw
 from tests.integration.chaos.fleet import ALLOWED, Fleet
-from tests.integration.chaos.left import Left, look_for_descriptors, look_for_leftovers
+from tests.integration.chaos.left import Left, descriptors_kept, look_for_leftovers
 from tests.integration.chaos.recorder import Recorder
 from tests.integration.chaos.recreated import recreate_and_watch
 from tests.integration.chaos.verdict import Evidence, Verdict, judge
@@ -139,7 +139,7 @@ def _on(cluster: Cluster, plan: Plan, folder: Path, stack: ExitStack) -> Report:
     log.info("faults are over", faults=faults.happened.total())
     workload.stop()
     lag = _until_quiet(cluster, fleet, workload.acknowledged.records)
-    kept_open = look_for_descriptors(fleet.pids, LANES, cluster.nodes)
+    kept_open = descriptors_kept(fleet.pids, LANES, cluster.nodes)
     statuses = fleet.pause()
     bench.notes += [
         f"a worker ended with status {status} in the end" for status in statuses if status not in (0, -signal.SIGTERM)

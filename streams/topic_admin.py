@@ -32,7 +32,7 @@ ANSWER_S = 10.0
 _WRONG_PASSWORD, _ALL_AWAY = KafkaError._AUTHENTICATION, KafkaError._ALL_BROKERS_DOWN  # noqa: SLF001 - so they are named
 _CUT = KafkaError._TRANSPORT  # noqa: SLF001 - as above
 LISTEN_S = 0.05
-"""How often it is heard, while an answer is waited for, whether the brokers refuse who asks."""
+"""How often it is heard, while an answer is waited for, whether the brokers refuse who asks, and whether to end."""
 DONE_WITHIN_S = 60.0
 """For a change by a cluster that has just answered, until every node knows it; on a busy machine it takes seconds."""
 
@@ -268,7 +268,10 @@ def wait_for_nodes(bootstrap: str, says: nodes.Says, what: str) -> None:
     """Wait until ``says`` holds for every node; ``what`` names the condition in the error. Raises `TopicsError`."""
     try:
         # Aside, since this thread may already run a loop, as in a notebook; and Ctrl-C waits for no answer.
-        begun(asyncio.run, nodes.until_all(bootstrap, says, ANSWER_S, DONE_WITHIN_S)).result()
+        told = begun(asyncio.run, nodes.until_all(bootstrap, says, ANSWER_S, DONE_WITHIN_S))
+        while wait([told], LISTEN_S).not_done:
+            pass  # awake again and again: a signal that comes just before a thread falls asleep does not wake it
+        told.result()
     except (NodeError, TimeoutError) as error:
         raise TopicsError(
             f"Not every node of {bootstrap} was seen to {what} within {DONE_WITHIN_S:.0f} s: {error!r}. "
